@@ -1,0 +1,100 @@
+"""Errors at the public edge: one class per subject, each with a stable code, what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+# What the command line exits with (see `minislm --help`).
+FAILURE, USAGE, NOT_FOUND, UNSUPPORTED, GATE_MISSED, INTERRUPTED = 1, 2, 3, 4, 5, 130
+
+
+class MinislmError(Exception):
+    """Base of every error that minislm raises on purpose.
+
+    Parameters
+    ----------
+    code : str
+        Stable identifier, such as ``"truncated"``; programs may rely on it.
+    message : str
+        What was expected, what came, and what to do about it.
+    exit_code : int
+        What the command line exits with; each subclass has its own default.
+    """
+
+    exit_code = FAILURE
+
+    def __init__(self, code: str, message: str, *, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+
+class ConfigError(MinislmError):
+    """A configuration that describes no possible model or run."""
+
+    exit_code = USAGE
+
+
+class DataError(MinislmError):
+    """Text, tokens or records that cannot be used."""
+
+
+class ModelFileError(MinislmError):
+    """A model folder or file that is missing, damaged, inconsistent or unsafe."""
+
+
+class NotFoundError(MinislmError):
+    """A path or a bundled name that is not there."""
+
+    exit_code = NOT_FOUND
+
+
+class UnsupportedError(MinislmError):
+    """Something real that minislm does not do; also unknown names, with the nearest known one."""
+
+    exit_code = UNSUPPORTED
+
+
+class UsageError(MinislmError):
+    """Arguments that contradict each other or are out of range."""
+
+    exit_code = USAGE
+
+
+class TrainingError(MinislmError):
+    """Training that cannot go on, such as a loss that is not a number."""
+
+
+class GenerationError(MinislmError):
+    """A prompt or a set of options from which nothing can be generated."""
+
+
+class GateError(MinislmError):
+    """A measured figure that misses the bound asked for."""
+
+    exit_code = GATE_MISSED
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnsupportedError:
+    """Make the error for a name that no table holds.
+
+    Parameters
+    ----------
+    kind : str
+        What was looked up, such as ``"method"``.
+    name : str
+        The name that came.
+    known : iterable of str
+        The names that would have been right.
+
+    Returns
+    -------
+    UnsupportedError
+        To be raised; code ``"unknown_<kind>"``, message with the nearest match and all known names.
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UnsupportedError(f"unknown_{kind}", f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}")

@@ -1,0 +1,176 @@
+"""What every layer shares: the Layer itself, the Context of a pass, the Tape and the gradient store."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from minislm.weights.base import Arrays, Weight, join
+
+
+@dataclass(frozen=True)
+class Context:
+    """One pass over a batch, as every layer sees it. Layers keep no state.
+
+    Parameters
+    ----------
+    lengths_B : ndarray of int64, (B,), optional
+        Valid positions of each row, the rest being padding at the end; None: all are valid.
+    cache : KVCache, optional
+        Where attention reads earlier keys and values and appends the new ones.
+    slots_B : ndarray of int64, (B,), optional
+        The cache slot of each row; with `cache` only.
+    dropout : tuple of int, optional
+        (seed, step, microbatch), the key of this pass's dropout; None: no dropout.
+    """
+
+    lengths_B: np.ndarray | None = None
+    cache: Any = None
+    slots_B: np.ndarray | None = None
+    dropout: tuple[int, int, int] | None = None
+
+
+class Tape(list[tuple[str, Any]]):
+    """What forward saved, in order; backward pops it in reverse, and calibration reads it by path."""
+
+    def push(self, path: str, saved: Any) -> None:
+        """Put what the layer at `path` saved on top."""
+        self.append((path, saved))
+
+    def take(self, path: str) -> Any:
+        """Pop the top, which the layer at `path` must have pushed."""
+        pushed_by, saved = self.pop()
+        if pushed_by != path:
+            raise RuntimeError(f"backward of {path!r} met what {pushed_by!r} saved: backward is not forward reversed")
+        return saved
+
+
+class Grads(dict[str, np.ndarray]):
+    """The gradient store: the one place where gradients accumulate.
+
+    Parameters
+    ----------
+    wanted : callable, optional
+        Tells by its full name whether an array's gradient is kept; None: all are.
+    into : mapping of str to ndarray, optional
+        Zeroed arrays to accumulate into, such as views of the trainer's flat buffer.
+    """
+
+    def __init__(
+        self, wanted: Callable[[str], bool] | None = None, into: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        super().__init__(into or {})
+        self.wanted = wanted or (lambda name: True)
+        self.side: Arrays = {}  # gradients of inputs that several layers share, by name
+
+    def add(self, name: str, gradient: np.ndarray) -> None:
+        """Add the gradient of one array."""
+        if not self.wanted(name):
+            return
+        if name in self:
+            self[name] += gradient
+        else:
+            self[name] = gradient
+
+    def add_weight(self, path: str, weight: Weight, gradients: Callable[[], Arrays]) -> None:
+        """Add a Weight's gradients, computing them only when one of its arrays is wanted."""
+        if any(self.wanted(join(path, name)) for name in weight.trainable()):
+            for name, gradient in gradients().items():
+                self.add(join(path, name), gradient)
+
+
+@dataclass(frozen=True)
+class Layer(ABC):
+    """Named Weights, vectors and sub-layers, and the wiring of ops over them.
+
+    Fields that are Weights, vectors (ndarray), Layers or tuples of Layers are its parts; all others are options.
+    Abstract or final: a class either has abstract methods or no subclass.
+
+    Parameters
+    ----------
+    path : str
+        Its name in the model, such as ``blocks.0.attention``; the prefix of its arrays and its key on the tape.
+    """
+
+    path: str
+
+    @abstractmethod
+    def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
+        """Return the layer's output; push what backward needs on `tape` unless it is None."""
+
+    @abstractmethod
+    def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
+        """Return the gradient of forward's `x`; pop what forward pushed; add parameter gradients to `grads`."""
+
+    @abstractmethod
+    def lower(self, x: int, program: Any) -> int:
+        """Append the layer's steps to `program`, reading buffer `x`; return the buffer of the result."""
+
+    def parts(self) -> Iterator[tuple[str, Any]]:
+        """Yield (full path, Weight | ndarray) for everything stored in the layer, sub-layers included."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Weight | np.ndarray):
+                yield join(self.path, field.name), value
+            elif isinstance(value, Layer):
+                yield from value.parts()
+            elif isinstance(value, tuple):
+                for item in value:
+                    if isinstance(item, Layer):
+                        yield from item.parts()
+
+    def weights(self) -> dict[str, Weight]:
+        """Return every Weight of the layer by its full path, such as ``blocks.0.attention.query.weight``."""
+        return {path: part for path, part in self.parts() if isinstance(part, Weight)}
+
+    def arrays(self) -> Arrays:
+        """Return every stored array by its full name: vectors under their path, a Weight's under its path and name."""
+        found: Arrays = {}
+        for path, part in self.parts():
+            if isinstance(part, Weight):
+                found.update({join(path, name): array for name, array in part.arrays().items()})
+            else:
+                found[path] = part
+        return found
+
+    def parameters(self) -> Arrays:
+        """Return the arrays that have gradients, by full name."""
+        found: Arrays = {}
+        for path, part in self.parts():
+            if isinstance(part, Weight):
+                arrays = part.arrays()
+                found.update({join(path, name): arrays[name] for name in part.trainable()})
+            else:
+                found[path] = part
+        return found
+
+    def replaced(self, parts: Mapping[str, Weight | np.ndarray]) -> Self:
+        """Return the layer with the Weights and vectors at the given full paths exchanged; all else is shared."""
+        changes: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Weight | np.ndarray):
+                changes[field.name] = parts.get(join(self.path, field.name), value)
+            elif isinstance(value, Layer):
+                changes[field.name] = value.replaced(parts)
+            elif isinstance(value, tuple) and any(isinstance(item, Layer) for item in value):
+                changes[field.name] = tuple(item.replaced(parts) for item in value)
+        return dataclasses.replace(self, **changes)
+
+    def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Return the layer rebuilt over the given arrays (full names), sharing those that are not given."""
+        parts: dict[str, Weight | np.ndarray] = {}
+        for path, part in self.parts():
+            if isinstance(part, Weight):
+                own = part.arrays()
+                new = {name: arrays[join(path, name)] for name in own if join(path, name) in arrays}
+                if new:
+                    parts[path] = type(part).from_arrays(part.spec(), {**own, **new})
+            elif path in arrays:
+                parts[path] = arrays[path]
+        return self.replaced(parts)

@@ -1,0 +1,102 @@
+"""The mathematics of a language model: pure functions on arrays, NumPy only, forward and backward side by side.
+
+An *op pair* is ``f(x, ...) -> y, saved`` and ``f_backward(dy, saved) -> dx, ...``. `OPS` lists every op; cases for the
+laws that an op of ``<family>.py`` must keep are sampled by the function of its name in `minislm.testing.cases.<family>`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from minislm.errors import unknown
+
+
+@dataclass(frozen=True)
+class Op:
+    """A row of the table.
+
+    Parameters
+    ----------
+    function : str
+        ``"module:function"`` inside `minislm.ops`.
+    gradients : tuple of str
+        Names of the arguments that the backward returns gradients of, in its order; empty: no backward.
+    """
+
+    function: str
+    gradients: tuple[str, ...] = ()
+
+
+OPS: dict[str, Op] = {
+    "linear": Op("linear:linear", ("x", "w", "b")),
+    "linear_dx": Op("linear:linear_dx"),
+    "linear_dw": Op("linear:linear_dw"),
+    "add": Op("linear:add"),
+    "add_bias": Op("linear:add_bias"),
+    "scale": Op("linear:scale"),
+    "embedding": Op("embedding:embedding", ("w",)),
+    "layer_norm": Op("norm:layer_norm", ("x", "w", "b")),
+    "rms_norm": Op("norm:rms_norm", ("x", "w")),
+    "gelu": Op("activation:gelu", ("x",)),
+    "gelu_tanh": Op("activation:gelu_tanh", ("x",)),
+    "relu": Op("activation:relu", ("x",)),
+    "silu": Op("activation:silu", ("x",)),
+    "silu_gate": Op("activation:silu_gate", ("gate", "up")),
+    "gelu_gate": Op("activation:gelu_gate", ("gate", "up")),
+    "softmax": Op("softmax:softmax", ("x",)),
+    "attention": Op("attention:attention", ("q", "k", "v")),
+    "attention_one": Op("attention:attention_one"),
+    "rotary": Op("rotary:rotary", ("x",)),
+    "sinusoidal_positions": Op("positions:sinusoidal_positions"),
+    "dropout": Op("dropout:dropout", ("x",)),
+    "cross_entropy": Op("loss:cross_entropy", ("logits",)),
+    "kl_divergence": Op("loss:kl_divergence", ("logits",)),
+    "mean_square": Op("loss:mean_square", ("x",)),
+    "cosine_distance": Op("loss:cosine_distance", ("x",)),
+    "adamw": Op("optimizer:adamw"),
+    "quantize_activations": Op("quantized:quantize_activations"),
+    "quantized_product": Op("quantized:quantized_product"),
+    "quantized_product_int8": Op("quantized:quantized_product_int8"),
+    "quantized_product_t": Op("quantized:quantized_product_t"),
+    "quantized_rows": Op("quantized:quantized_rows"),
+    "low_rank_product": Op("low_rank:low_rank_product"),
+    "bitmap_product": Op("sparse:bitmap_product"),
+    "bitmap_product_t": Op("sparse:bitmap_product_t"),
+    "nm_product": Op("sparse:nm_product"),
+    "nm_product_t": Op("sparse:nm_product_t"),
+    "csr_product": Op("sparse:csr_product"),
+    "csr_product_t": Op("sparse:csr_product_t"),
+}
+
+
+def load_op(name: str) -> Callable[..., Any]:
+    """Return the NumPy function of an op, or of an op's backward (``<op>_backward``).
+
+    Parameters
+    ----------
+    name : str
+        A key of `OPS`, or such a key followed by ``_backward`` where the op has gradients.
+
+    Returns
+    -------
+    callable
+        The reference that every kernel must equal.
+
+    Raises
+    ------
+    UnsupportedError
+        Code ``unknown_op``.
+    """
+    forward = name.removesuffix("_backward")
+    if name in OPS:
+        module, _, function = OPS[name].function.partition(":")
+    elif forward in OPS and OPS[forward].gradients:
+        module, _, function = OPS[forward].function.partition(":")
+        function += "_backward"
+    else:
+        raise unknown("op", name, OPS)
+    found: Callable[..., Any] = getattr(importlib.import_module(f"minislm.ops.{module}"), function)
+    return found
