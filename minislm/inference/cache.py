@@ -1,0 +1,290 @@
+"""KVCache: the keys and values of every sequence in progress. It owns the positions: nobody passes a start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minislm.config import LayerSizes
+from minislm.errors import GenerationError, UsageError
+
+
+class KVCache:
+    """Slots of one sequence each, with a length each.
+
+    A pass over some slots appends its keys and values layer by layer, all at the lengths before the pass, and then
+    advances those lengths once. Positions beyond a slot's length hold zeros or what an unfinished pass left there, and
+    are never read as keys.
+
+    Parameters
+    ----------
+    k_layers, v_layers : list of ndarray, (C, S, G, K), float32
+        Keys and values of each layer: C slots, S positions (the capacity), G heads of width K, which may differ from
+        layer to layer.
+    """
+
+    def __init__(self, k_layers: list[np.ndarray], v_layers: list[np.ndarray]) -> None:
+        self.k_layers = k_layers
+        self.v_layers = v_layers
+        self.n_slots, self.capacity = k_layers[0].shape[:2]
+        self.lengths_C = np.zeros(self.n_slots, np.int64)
+        self._claimed_C = np.zeros(self.n_slots, bool)
+
+    @classmethod
+    def create(cls, sizes: Sequence[LayerSizes], slots: int, capacity: int) -> KVCache:
+        """Allocate an empty cache.
+
+        Parameters
+        ----------
+        sizes : sequence of LayerSizes
+            One entry for each layer, ``config.layers``.
+        slots : int
+            Number of sequences that can be in progress at once.
+        capacity : int
+            Positions of each slot.
+
+        Returns
+        -------
+        KVCache
+            With every slot free and of length 0.
+
+        Raises
+        ------
+        UsageError
+            Code ``bad_cache_size``: slots or capacity below 1.
+        """
+        if slots < 1 or capacity < 1:
+            raise UsageError("bad_cache_size", f"slots and capacity must be at least 1, not {slots} and {capacity}")
+        shapes = [(slots, capacity, layer.n_kv_heads, layer.d_head) for layer in sizes]
+        return cls([np.zeros(shape, np.float32) for shape in shapes], [np.zeros(shape, np.float32) for shape in shapes])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values, used or not."""
+        return sum(array.nbytes for array in (*self.k_layers, *self.v_layers))
+
+    def claim(self) -> int:
+        """Take the first free slot.
+
+        Returns
+        -------
+        int
+            The slot, of length 0, until it is released.
+
+        Raises
+        ------
+        GenerationError
+            Code ``kv_cache_full``: every slot is claimed.
+        """
+        if self._claimed_C.all():
+            raise GenerationError(
+                "kv_cache_full", f"all {self.n_slots} cache slots are claimed; release one or create more slots"
+            )
+        slot = int(self._claimed_C.argmin())
+        self._claimed_C[slot] = True
+        return slot
+
+    def release(self, slot: int) -> None:
+        """Give a claimed slot back and forget its sequence.
+
+        Parameters
+        ----------
+        slot : int
+            A claimed slot.
+
+        Raises
+        ------
+        UsageError
+            Code ``bad_slot``: it is not claimed.
+        """
+        self.truncate(slot, 0)
+        self._claimed_C[slot] = False
+
+    def place(self, slots_B: np.ndarray, counts_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tell where the next tokens of some sequences go, and check that they fit.
+
+        Parameters
+        ----------
+        slots_B : ndarray of int64, (B,)
+            Claimed slots, all different.
+        counts_B : ndarray of int64, (B,)
+            New tokens of each.
+
+        Returns
+        -------
+        slots_N, positions_N : ndarray of int64, (N,)
+            Slot and position of each new token, N = sum of the counts, sequence after sequence.
+
+        Raises
+        ------
+        GenerationError
+            Code ``kv_cache_full``: a sequence would grow beyond the capacity.
+        UsageError
+            Code ``bad_slot``: a slot is not claimed or comes twice. Code ``bad_counts``: not one count, of at least 0,
+            for each slot.
+        """
+        slots_B, counts_B = np.asarray(slots_B, np.int64), np.asarray(counts_B, np.int64)
+        self._check(slots_B)
+        if counts_B.shape != slots_B.shape or (counts_B < 0).any():
+            raise UsageError("bad_counts", f"expected one count >= 0 for each of {slots_B.size} slots, not {counts_B}")
+        starts_B = self.lengths_C[slots_B]
+        full_B = starts_B + counts_B > self.capacity
+        if full_B.any():
+            b = int(full_B.argmax())
+            raise GenerationError(
+                "kv_cache_full",
+                f"cache slot {slots_B[b]} holds {starts_B[b]} of {self.capacity} positions and {counts_B[b]} more were "
+                "to be appended; truncate or release it, or create the cache with more capacity",
+            )
+        offsets_B = np.cumsum(counts_B) - counts_B
+        positions_N = np.arange(counts_B.sum()) + np.repeat(starts_B - offsets_B, counts_B)
+        return np.repeat(slots_B, counts_B), positions_N
+
+    def append(
+        self,
+        layer: int,
+        slots_B: np.ndarray,
+        k_BTGK: np.ndarray,
+        v_BTGK: np.ndarray,
+        lengths_B: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Write a layer's new keys and values after those in the cache, without advancing the lengths.
+
+        Parameters
+        ----------
+        layer : int
+            Index of the layer.
+        slots_B : ndarray of int64, (B,)
+            The slot of each row; claimed, all different.
+        k_BTGK, v_BTGK : ndarray of float32, (B, T, G, K)
+            New keys and values, already rotated.
+        lengths_B : ndarray of int64, (B,), optional
+            How many of the T positions of each row are real; the rest is padding and is not stored. None: all T.
+
+        Returns
+        -------
+        k_BSGK, v_BSGK : ndarray of float32, (B, S, G, K)
+            Old and new keys and values of these slots, S the longest; views of the cache where the slots are
+            neighbours in order.
+        starts_B : ndarray of int64, (B,)
+            The position of each row's first new token.
+
+        Raises
+        ------
+        GenerationError
+            Code ``kv_cache_full``: a sequence would grow beyond the capacity.
+        UsageError
+            As `place`.
+        """
+        n_rows, n_new = k_BTGK.shape[:2]
+        slots_B = np.asarray(slots_B, np.int64)
+        if lengths_B is None:
+            counts_B = np.full(n_rows, n_new, np.int64)
+            k_NGK, v_NGK = (new.reshape(-1, *new.shape[2:]) for new in (k_BTGK, v_BTGK))
+        else:
+            counts_B = np.asarray(lengths_B, np.int64)
+            real_BT = np.arange(n_new) < counts_B[:, None]
+            k_NGK, v_NGK = k_BTGK[real_BT], v_BTGK[real_BT]
+        slots_N, positions_N = self.place(slots_B, counts_B)
+        self.write(layer, slots_N, positions_N, k_NGK, v_NGK)
+        starts_B = self.lengths_C[slots_B]
+        longest = int((starts_B + counts_B).max(initial=0))
+        rows: slice | np.ndarray = slots_B
+        if n_rows and (np.diff(slots_B) == 1).all():
+            rows = slice(int(slots_B[0]), int(slots_B[0]) + n_rows)
+        return self.k_layers[layer][rows, :longest], self.v_layers[layer][rows, :longest], starts_B
+
+    def write(
+        self, layer: int, slots_N: np.ndarray, positions_N: np.ndarray, k_NGK: np.ndarray, v_NGK: np.ndarray
+    ) -> None:
+        """Write a layer's new keys and values where `place` said.
+
+        Parameters
+        ----------
+        layer : int
+            Index of the layer.
+        slots_N, positions_N : ndarray of int64, (N,)
+            What `place` returned for this pass.
+        k_NGK, v_NGK : ndarray of float32, (N, G, K)
+            Keys, already rotated, and values of the new tokens.
+        """
+        self.k_layers[layer][slots_N, positions_N] = k_NGK
+        self.v_layers[layer][slots_N, positions_N] = v_NGK
+
+    def advance(self, slots_B: np.ndarray, counts_B: np.ndarray) -> None:
+        """Count what every layer has appended as part of the sequences; once a pass.
+
+        Parameters
+        ----------
+        slots_B : ndarray of int64, (B,)
+            The slots of the pass.
+        counts_B : ndarray of int64, (B,)
+            New tokens of each.
+
+        Raises
+        ------
+        GenerationError, UsageError
+            As `place`.
+        """
+        self.place(slots_B, counts_B)
+        self.lengths_C[slots_B] += counts_B
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Forget the end of a sequence.
+
+        Parameters
+        ----------
+        slot : int
+            A claimed slot.
+        length : int
+            Positions to keep, at most those that it holds.
+
+        Raises
+        ------
+        UsageError
+            Code ``bad_slot``: it is not claimed. Code ``bad_length``: it holds fewer positions.
+        """
+        self._check(np.array([slot]))
+        held = int(self.lengths_C[slot])
+        if not 0 <= length <= held:
+            raise UsageError("bad_length", f"cache slot {slot} holds {held} positions and cannot keep {length}")
+        for array in (*self.k_layers, *self.v_layers):
+            array[slot, length:held] = 0.0  # a masked key still meets its value as 0 * v, which a NaN would survive
+        self.lengths_C[slot] = length
+
+    def reorder(self, slots_B: np.ndarray, sources_B: np.ndarray) -> None:
+        """Let slots continue the sequences of other slots, all at once, as beam search does.
+
+        Parameters
+        ----------
+        slots_B : ndarray of int64, (B,)
+            Claimed slots that are overwritten, all different.
+        sources_B : ndarray of int64, (B,)
+            Claimed slots whose sequences they take; a source may come more than once.
+
+        Raises
+        ------
+        UsageError
+            Code ``bad_slot``: a slot is not claimed or is overwritten twice. Code ``bad_counts``: not one source for
+            each slot.
+        """
+        slots_B, sources_B = np.asarray(slots_B, np.int64), np.asarray(sources_B, np.int64)
+        self._check(slots_B)
+        self._check(np.unique(sources_B))
+        if slots_B.shape != sources_B.shape:
+            raise UsageError(
+                "bad_counts", f"expected one source for each of {slots_B.size} slots, not {sources_B.size}"
+            )
+        longest = int(max(self.lengths_C[slots_B].max(initial=0), self.lengths_C[sources_B].max(initial=0)))
+        for array in (*self.k_layers, *self.v_layers):
+            array[slots_B, :longest] = array[sources_B, :longest]
+        self.lengths_C[slots_B] = self.lengths_C[sources_B]
+
+    def _check(self, slots_B: np.ndarray) -> None:
+        """Refuse slots that are out of range, free, or named twice."""
+        inside = slots_B.size == 0 or (slots_B.min() >= 0 and slots_B.max() < self.n_slots)
+        if not inside or not self._claimed_C[slots_B].all() or np.unique(slots_B).size != slots_B.size:
+            raise UsageError(
+                "bad_slot", f"expected different claimed slots among 0 to {self.n_slots - 1}, not {slots_B.tolist()}"
+            )
