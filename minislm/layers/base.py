@@ -34,6 +34,17 @@ class Context:
     slots_B: np.ndarray | None = None
     dropout: tuple[int, int, int] | None = None
 
+    def starts(self, n_rows: int) -> np.ndarray:
+        """Return the position of each row's first new token, (B,) int64: what the cache holds, or zeros."""
+        if self.cache is None:
+            return np.zeros(n_rows, np.int64)
+        starts_B: np.ndarray = self.cache.lengths_C[self.slots_B]
+        return starts_B
+
+    def key_mask(self, n_keys: int) -> np.ndarray | None:
+        """Return which of the keys are valid, (B, S) bool; None: all."""
+        return None if self.lengths_B is None else np.arange(n_keys) < self.lengths_B[:, None]
+
 
 class Tape(list[tuple[str, Any]]):
     """What forward saved, in order; backward pops it in reverse, and calibration reads it by path."""

@@ -1,1 +1,70 @@
-"""models."""
+"""One file per architecture family. `MODELS` lists them; `build` makes one from what a folder holds."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from minislm.config import Config
+from minislm.errors import unknown
+from minislm.models.base import Model, StoredParts
+
+MODELS = {
+    "decoder": "decoder:Decoder",
+}
+
+
+def model_class(name: str) -> tuple[type[Model], type[Config]]:
+    """Return the Model class of a type and its Config class.
+
+    Parameters
+    ----------
+    name : str
+        A key of `MODELS`.
+
+    Returns
+    -------
+    tuple of type
+        The Model and the Config.
+
+    Raises
+    ------
+    UnsupportedError
+        Code ``unknown_architecture``, with the known ones and the nearest match.
+    """
+    if name not in MODELS:
+        raise unknown("architecture", name, MODELS)
+    module_name, _, class_name = MODELS[name].partition(":")
+    module = importlib.import_module(f"minislm.models.{module_name}")
+    return getattr(module, class_name), getattr(module, f"{class_name}Config")
+
+
+def build(config: Config, specs: Mapping[str, Mapping[str, Any]], arrays: Mapping[str, np.ndarray]) -> Model:
+    """Make a model out of what a folder holds, copying nothing.
+
+    Parameters
+    ----------
+    config : Config
+        Its sizes and choices; its class tells the architecture.
+    specs : mapping of str to dict
+        The spec of every Weight that is not plain Dense, by full path (`Model.specs`).
+    arrays : mapping of str to ndarray
+        Every stored array by full name (`Model.arrays`).
+
+    Returns
+    -------
+    Model
+        The model over exactly these arrays.
+
+    Raises
+    ------
+    ModelFileError
+        Code ``config_vs_weights``: an array is missing, left over, or not of the size that the config declares.
+    """
+    parts = StoredParts(specs, arrays)
+    model = model_class(config.type)[0].wired(config, parts)
+    parts.finish()
+    return model

@@ -1,0 +1,147 @@
+"""Self-attention: four Linears around `ops.attention`, with rotary positions and the KV cache where asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minislm.dispatch import ops
+from minislm.layers.base import Context, Grads, Layer, Tape
+from minislm.layers.linear import Linear
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """How positions rotate queries and keys (`ops.rotary`).
+
+    Parameters
+    ----------
+    base : float
+        The wavelengths run from 2 pi to 2 pi times this.
+    width : int
+        Rotated part of a head, even; the rest passes through.
+    interleaved : bool
+        Whether neighbours (2i, 2i + 1) are paired, rather than halves (i, i + width / 2).
+    """
+
+    base: float
+    width: int
+    interleaved: bool = False
+
+
+@dataclass(frozen=True)
+class Attention(Layer):
+    """Multi-head self-attention.
+
+    Parameters
+    ----------
+    path : str
+        Its name in the model.
+    query, key, value, output : Linear
+        The projections: D to H*K, D to G*K, D to G*K, and H*K to D.
+    layer : int
+        Number of the block: its place in the KV cache.
+    n_heads, n_kv_heads, d_head : int
+        H, G and K.
+    causal : bool
+        Whether a position sees only itself and earlier ones.
+    window : int, optional
+        How many positions back, itself counted, a position sees; None: all.
+    scale : float, optional
+        Factor of the scores; None: 1 / sqrt(K).
+    rotary : Rotary, optional
+        Rotation of queries and keys; None: none.
+    """
+
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    layer: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    causal: bool = True
+    window: int | None = None
+    scale: float | None = None
+    rotary: Rotary | None = None
+
+    def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
+        """Mix positions: (B, T, D) to (B, T, D)."""
+        b, t, _ = x.shape
+        q_BTHK = self.query.forward(x, context, tape).reshape(b, t, self.n_heads, self.d_head)
+        k_BSGK = self.key.forward(x, context, tape).reshape(b, t, self.n_kv_heads, self.d_head)
+        v_BSGK = self.value.forward(x, context, tape).reshape(b, t, self.n_kv_heads, self.d_head)
+        starts_B = context.starts(b)
+        if self.rotary is not None:
+            q_BTHK = self._rotate("query", q_BTHK, starts_B, tape)
+            k_BSGK = self._rotate("key", k_BSGK, starts_B, tape)
+        if context.cache is not None:
+            k_BSGK, v_BSGK, starts_B = context.cache.append(self.layer, context.slots_B, k_BSGK, v_BSGK)
+        mask_BS = None if self.causal else context.key_mask(k_BSGK.shape[1])
+        y_BTHK, saved = ops.attention(
+            q_BTHK,
+            k_BSGK,
+            v_BSGK,
+            causal=self.causal,
+            key_mask_BS=mask_BS,
+            window=self.window,
+            starts_B=starts_B,
+            scale=self.scale,
+        )
+        if tape is not None:
+            tape.push(self.path, saved)
+        return self.output.forward(y_BTHK.reshape(b, t, -1), context, tape)
+
+    def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
+        """Return the gradient of the input, (B, T, D)."""
+        b, t, _ = dy.shape
+        dy_BTHK = self.output.backward(dy, tape, grads).reshape(b, t, self.n_heads, self.d_head)
+        dq_BTHK, dk_BTGK, dv_BTGK = ops.attention_backward(dy_BTHK, tape.take(self.path))
+        if self.rotary is not None:
+            dk_BTGK = self._unrotate("key", dk_BTGK, tape)
+            dq_BTHK = self._unrotate("query", dq_BTHK, tape)
+        dx = self.value.backward(dv_BTGK.reshape(b, t, -1), tape, grads)
+        dx += self.key.backward(dk_BTGK.reshape(b, t, -1), tape, grads)
+        dx += self.query.backward(dq_BTHK.reshape(b, t, -1), tape, grads)
+        return dx
+
+    def lower(self, x: int, program: Any) -> int:
+        """Append the projections and one attention step over the cache."""
+        attended: int = program.attend(
+            self.query.lower(x, program),
+            self.key.lower(x, program),
+            self.value.lower(x, program),
+            layer=self.layer,
+            n_heads=self.n_heads,
+            n_kv_heads=self.n_kv_heads,
+            d_head=self.d_head,
+            window=self.window,
+            scale=self.scale,
+            rotary=self.rotary,
+        )
+        return self.output.lower(attended, program)
+
+    def _rotate(self, which: str, x_BTHK: np.ndarray, starts_B: np.ndarray, tape: Tape | None) -> np.ndarray:
+        assert self.rotary is not None
+        b, t, h, k = x_BTHK.shape
+        positions_N = (starts_B[:, None] + np.arange(t)).reshape(-1)
+        y_NHK, saved = ops.rotary(
+            x_BTHK.reshape(b * t, h, k),
+            positions_N,
+            base=self.rotary.base,
+            width=self.rotary.width,
+            interleaved=self.rotary.interleaved,
+        )
+        if tape is not None:
+            tape.push(f"{self.path}.rotary_{which}", saved)
+        rotated: np.ndarray = y_NHK.reshape(x_BTHK.shape)
+        return rotated
+
+    def _unrotate(self, which: str, dy_BTHK: np.ndarray, tape: Tape) -> np.ndarray:
+        b, t, h, k = dy_BTHK.shape
+        dx_NHK = ops.rotary_backward(dy_BTHK.reshape(b * t, h, k), tape.take(f"{self.path}.rotary_{which}"))
+        unrotated: np.ndarray = dx_NHK.reshape(dy_BTHK.shape)
+        return unrotated

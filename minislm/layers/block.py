@@ -1,0 +1,63 @@
+"""A pre-norm block: each part reads the normalized stream and adds its result to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minislm.layers.attention import Attention
+from minislm.layers.base import Context, Grads, Layer, Tape
+from minislm.layers.dropout import Dropout
+from minislm.layers.mlp import MLP, GatedMLP
+from minislm.layers.norm import Norm
+
+
+@dataclass(frozen=True)
+class PreNormBlock(Layer):
+    """``x = x + attention(norm_1(x)); x = x + mlp(norm_2(x))`` (Radford et al., 2019).
+
+    Parameters
+    ----------
+    path : str
+        Its name in the model.
+    norm_1, attention, dropout_1 : Norm, Attention, Dropout
+        The part that mixes positions.
+    norm_2, mlp, dropout_2 : Norm, MLP or GatedMLP, Dropout
+        The part that works on each position by itself.
+    """
+
+    norm_1: Norm
+    attention: Attention
+    dropout_1: Dropout
+    norm_2: Norm
+    mlp: MLP | GatedMLP
+    dropout_2: Dropout
+
+    def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
+        """Map the stream (B, T, D) to the stream (B, T, D)."""
+        h = self.norm_1.forward(x, context, tape)
+        h = self.attention.forward(h, context, tape)
+        x = x + self.dropout_1.forward(h, context, tape)
+        m = self.norm_2.forward(x, context, tape)
+        m = self.mlp.forward(m, context, tape)
+        return x + self.dropout_2.forward(m, context, tape)
+
+    def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
+        """Read `forward` upwards: each sum passes its gradient to both terms."""
+        dm = self.dropout_2.backward(dy, tape, grads)
+        dm = self.mlp.backward(dm, tape, grads)
+        dx = dy + self.norm_2.backward(dm, tape, grads)
+        dh = self.dropout_1.backward(dx, tape, grads)
+        dh = self.attention.backward(dh, tape, grads)
+        return dx + self.norm_1.backward(dh, tape, grads)
+
+    def lower(self, x: int, program: Any) -> int:
+        """Append both parts with their sums."""
+        width = self.norm_1.weight.size
+        h = self.attention.lower(self.norm_1.lower(x, program), program)
+        x = program.step("add", (x, h), width=width)
+        m = self.mlp.lower(self.norm_2.lower(x, program), program)
+        lowered: int = program.step("add", (x, m), width=width)
+        return lowered
