@@ -46,6 +46,9 @@ class Context:
         return None if self.lengths_B is None else np.arange(n_keys) < self.lengths_B[:, None]
 
 
+PLAIN = Context()  # whole rows, no cache, no dropout
+
+
 class Tape(list[tuple[str, Any]]):
     """What forward saved, in order; backward pops it in reverse, and calibration reads it by path."""
 

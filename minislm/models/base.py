@@ -11,7 +11,7 @@ import numpy as np
 
 from minislm.config import Config
 from minislm.errors import DataError, ModelFileError
-from minislm.layers.base import Context, Grads, Layer, Tape
+from minislm.layers.base import PLAIN, Context, Grads, Layer, Tape
 from minislm.weights import build
 from minislm.weights.base import Arrays, Weight, below, join
 from minislm.weights.dense import Dense
@@ -88,14 +88,17 @@ class StoredParts:
         own = self._take(path)
         if set(own) != {""} or own[""].shape != (size,):
             found = {name: array.shape for name, array in own.items()}
-            raise ModelFileError("config_vs_weights", f"the config declares {path} as {(size,)}; the file holds {found}")
+            raise ModelFileError(
+                "config_vs_weights", f"the config declares {path} as {(size,)}; the file holds {found}"
+            )
         return own[""]
 
     def finish(self) -> None:
         """Refuse arrays that no part of the model asked for."""
         if left := sorted(set(self.arrays) - self.used):
             raise ModelFileError(
-                "config_vs_weights", f"the file holds {len(left)} arrays that the config has no place for, such as {left[0]}"
+                "config_vs_weights",
+                f"the file holds {len(left)} arrays that the config has no place for, such as {left[0]}",
             )
 
     def _take(self, path: str) -> Arrays:
@@ -150,7 +153,7 @@ class Model(Layer):
         """Return the last hidden state (B, T, D), normalized as the head reads it."""
 
     @abstractmethod
-    def forward(self, x: np.ndarray, context: Context = Context(), tape: Tape | None = None) -> np.ndarray:
+    def forward(self, x: np.ndarray, context: Context = PLAIN, tape: Tape | None = None) -> np.ndarray:
         """Return the logits (B, T, V) of token ids (B, T)."""
 
     @abstractmethod
@@ -182,7 +185,7 @@ class Model(Layer):
         ids = np.asarray(ids)
         if ids.ndim != 2 or ids.dtype.kind not in "iu":
             raise DataError("bad_token_ids", f"token ids must be whole numbers (B, T), not {ids.dtype} {ids.shape}")
-        if ids.size and not (0 <= ids.min() and ids.max() < self.config.vocab_size):
+        if ids.size and not (ids.min() >= 0 and ids.max() < self.config.vocab_size):
             raise DataError(
                 "bad_token_ids",
                 f"token ids must lie in 0..{self.config.vocab_size - 1}; these run from {ids.min()} to {ids.max()}",

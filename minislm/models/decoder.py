@@ -18,7 +18,7 @@ import numpy as np
 from minislm.config import Config, LayerSizes
 from minislm.errors import ConfigError, GenerationError
 from minislm.layers.attention import Attention, Rotary
-from minislm.layers.base import Context, Grads, Tape
+from minislm.layers.base import PLAIN, Context, Grads, Tape
 from minislm.layers.block import PreNormBlock
 from minislm.layers.dropout import Dropout
 from minislm.layers.embedding import Embedding
@@ -89,7 +89,9 @@ class DecoderConfig(Config):
                 raise ConfigError("config_invalid", f"{name} must be a positive number, not {value}")
         for i, sizes in enumerate(self.layers):
             if self.positions == "rotary" and sizes.d_head % 2:
-                raise ConfigError("config_invalid", f"rotary positions need an even d_head; layers[{i}] has {sizes.d_head}")
+                raise ConfigError(
+                    "config_invalid", f"rotary positions need an even d_head; layers[{i}] has {sizes.d_head}"
+                )
 
     @classmethod
     def uniform(
@@ -201,7 +203,7 @@ class Decoder(Model):
             x = block.forward(x, context, tape)
         return self.final_norm.forward(x, context, tape)
 
-    def forward(self, x: np.ndarray, context: Context = Context(), tape: Tape | None = None) -> np.ndarray:
+    def forward(self, x: np.ndarray, context: Context = PLAIN, tape: Tape | None = None) -> np.ndarray:
         """Return the logits (B, T, V) of token ids (B, T)."""
         h = self.hidden(x, context, tape)
         return self.embedding.logits(h, tape) if self.head is None else self.head.forward(h, context, tape)
@@ -241,7 +243,9 @@ class _Maker:
 
     def linear(self, path: str, n_outputs: int, n_inputs: int, *, scale: float = 0.02) -> Linear:
         weight = self.parts.matrix(f"{path}.weight", n_outputs, n_inputs, scale=scale)
-        return Linear(path, weight, self.parts.vector(f"{path}.bias", n_outputs, value=0.0) if self.config.bias else None)
+        return Linear(
+            path, weight, self.parts.vector(f"{path}.bias", n_outputs, value=0.0) if self.config.bias else None
+        )
 
     def table(self, path: str, n_rows: int) -> Embedding:
         return Embedding(path, self.parts.matrix(f"{path}.weight", n_rows, self.config.d_model))

@@ -1,0 +1,63 @@
+"""Configs describe possible models only, and survive JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from minislm.errors import ConfigError
+from minislm.models.decoder import DecoderConfig
+
+GOOD = {"vocab_size": 23, "d_model": 12, "context": 9, "n_layers": 2, "n_heads": 2}
+
+
+def test_json_round_trip():
+    config = DecoderConfig.uniform(**GOOD, mlp="gated", activation="silu", dropout=0.1)
+    assert DecoderConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vocab_size": 0},
+        {"vocab_size": -3},
+        {"vocab_size": 2.0},
+        {"vocab_size": True},
+        {"vocab_size": 2**31},
+        {"context": "9"},
+        {"n_layers": 0},
+        {"n_heads": 5},
+        {"n_heads": 0},
+        {"n_kv_heads": 3},
+        {"d_ff": -1},
+        {"dropout": 1.0},
+        {"dropout": float("nan")},
+        {"norm": "batch"},
+        {"positions": "none"},
+        {"activation": "tanh"},
+        {"mlp": "gated", "activation": "relu"},
+        {"norm_eps": 0.0},
+        {"norm_eps": float("inf")},
+        {"rotary_base": float("nan")},
+        {"positions": "rotary", "d_model": 6},
+    ],
+    ids=str,
+)
+def test_impossible_models_are_refused_by_name(change):
+    with pytest.raises(ConfigError) as caught:
+        DecoderConfig.uniform(**{**GOOD, **change})
+    assert caught.value.code == "config_invalid"
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "layers"])
+def test_a_missing_field_is_named(key):
+    values = DecoderConfig.uniform(**GOOD).to_json()
+    del values[key]
+    with pytest.raises(ConfigError, match=key):
+        DecoderConfig.from_json(values)
+
+
+def test_an_unknown_field_is_named():
+    with pytest.raises(ConfigError, match="n_embd"):
+        DecoderConfig.from_json({**DecoderConfig.uniform(**GOOD).to_json(), "n_embd": 3})
