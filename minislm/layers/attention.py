@@ -79,7 +79,9 @@ class Attention(Layer):
             q_BTHK = self._rotate("query", q_BTHK, starts_B, tape)
             k_BSGK = self._rotate("key", k_BSGK, starts_B, tape)
         if context.cache is not None:
-            k_BSGK, v_BSGK, starts_B = context.cache.append(self.layer, context.slots_B, k_BSGK, v_BSGK)
+            k_BSGK, v_BSGK, starts_B = context.cache.append(
+                self.layer, context.slots_B, k_BSGK, v_BSGK, context.lengths_B
+            )
         mask_BS = None if self.causal else context.key_mask(k_BSGK.shape[1])
         y_BTHK, saved = ops.attention(
             q_BTHK,

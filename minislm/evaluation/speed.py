@@ -1,0 +1,54 @@
+"""How fast a model reads a prompt and generates, on this machine, now."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minislm.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens a second, medians over rounds.
+
+    Parameters
+    ----------
+    prompt : float
+        While reading the prompt, all its tokens at once.
+    generation : float
+        While generating one token after the other.
+    """
+
+    prompt: float
+    generation: float
+
+
+def measure_speed(lm: LanguageModel, *, prompt_tokens: int, new_tokens: int, rounds: int = 3) -> Speed:
+    """Time a prompt and a greedy continuation; one round more, not counted, warms up.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        What to time.
+    prompt_tokens, new_tokens : int
+        Lengths, together at most the model's context.
+    rounds : int
+        Timed repetitions.
+
+    Returns
+    -------
+    Speed
+        Medians.
+    """
+    prompt = [i % lm.model.config.vocab_size for i in range(prompt_tokens)]
+    timings = [
+        lm.generate(prompt, max_new_tokens=new_tokens, temperature=0.0, ignore_eos=True).timings
+        for _ in range(rounds + 1)
+    ][1:]
+    return Speed(
+        statistics.median(t.prompt_tokens_per_s for t in timings),
+        statistics.median(t.generation_tokens_per_s for t in timings),
+    )
