@@ -1,42 +1,103 @@
 """What pyproject.toml cannot say: where the kernels live, and how they are compiled.
 
-The source folder `kernels/` is installed as `minislm.kernels`. Every `kernels/*.pyx` is one extension module over the
-plain C in `kernels/c/`. Without a working C compiler the installation goes on with the Numba and NumPy tiers; set
-MINISLM_REQUIRE_EXTENSIONS=1 to make that a failure instead.
+The source folder `kernels/` is installed as `minislm.kernels`. Every `kernels/<family>_cython.pyx` is one extension
+module; the plain C below it, `kernels/c/<family>.c`, is compiled once per instruction set and linked into it. Without a
+working C compiler the installation goes on with the Numba and NumPy tiers; MINISLM_REQUIRE_EXTENSIONS=1 makes that fail.
 """
 
 import os
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+from setuptools.modified import newer_group
 
-HERE = Path(__file__).parent
+KERNELS = Path("kernels")
 REQUIRED = os.environ.get("MINISLM_REQUIRE_EXTENSIONS") == "1"
+
+# a*b+c may become one instruction; no other liberty is taken with arithmetic, and NaN and infinity keep their meaning.
+FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+INSTRUCTION_SETS = {
+    "baseline": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": [
+        *("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
+        "-mprefer-vector-width=512",
+    ],
+}
 
 
 def extensions() -> list[Extension]:
     """One extension per Cython border file; empty when there is none."""
-    sources = sorted((HERE / "kernels").glob("*.pyx"))
+    sources = sorted(KERNELS.glob("*.pyx"))
     if not sources:
         return []
     from Cython.Build import cythonize
 
+    shared = [str(path) for pattern in ("*.pxd", "c/*.h", "c/threads.c") for path in sorted(KERNELS.glob(pattern))]
     modules = [
         Extension(
             f"minislm.kernels.{source.stem}",
-            [str(source.relative_to(HERE))],
+            [str(source)],
             include_dirs=["kernels/c"],
-            depends=[str(path.relative_to(HERE)) for path in sorted((HERE / "kernels" / "c").glob("*"))],
-            extra_compile_args=["-O3", "-ffp-contract=off"],
+            depends=["setup.py", *shared, *map(str, KERNELS.glob(f"c/{family(source.stem)}.c"))],
+            extra_compile_args=["-O2", "-fvisibility=hidden"],
+            extra_link_args=["-pthread"],
             optional=not REQUIRED,
         )
         for source in sources
     ]
-    return cythonize(modules, language_level=3, quiet=True)
+    return cythonize(modules, language_level=3, include_path=["kernels"], quiet=True)
+
+
+def family(module: str) -> str:
+    """``"norm"`` for ``"minislm.kernels.norm_cython"``."""
+    return module.rpartition(".")[2].removesuffix("_cython")
+
+
+class BuildKernels(build_ext):
+    """Compile the C of each family once per instruction set, and link the objects into its extension."""
+
+    def build_extensions(self) -> None:
+        self.sets = {
+            name: flags for name, flags in INSTRUCTION_SETS.items() if name == "baseline" or self.accepts(flags)
+        }
+        self.have = [(f"HAVE_{name}", None) for name in self.sets]
+        super().build_extensions()
+
+    def accepts(self, flags: list[str]) -> bool:
+        """Tell whether the compiler takes these flags for this machine; those that it refuses are left out alone."""
+        probe = Path(self.build_temp) / "probe.c"
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_text("int main(void) { return 0; }\n")
+        try:
+            self.compiler.compile([str(probe)], extra_postargs=flags)
+        except CompileError:
+            return False
+        return True
+
+    def build_extension(self, ext: Extension) -> None:
+        ext.define_macros = self.have
+        source = KERNELS / "c" / f"{family(ext.name)}.c"
+        stale = newer_group([*ext.sources, *ext.depends], self.get_ext_fullpath(ext.name), "newer")
+        if source.exists() and (self.force or stale):
+            ext.extra_objects = [
+                self.compiler.compile(
+                    [str(source)],
+                    output_dir=str(Path(self.build_temp) / name),
+                    macros=[*self.have, ("INSTRUCTION_SET", name)],
+                    include_dirs=ext.include_dirs,
+                    extra_postargs=[*FLAGS, *flags],
+                )[0]
+                for name, flags in self.sets.items()
+            ]
+        super().build_extension(ext)
 
 
 setup(
     packages=[*find_packages(include=["minislm", "minislm.*"]), "minislm.kernels"],
     package_dir={"minislm.kernels": "kernels"},
     ext_modules=extensions(),
+    cmdclass={"build_ext": BuildKernels},
 )

@@ -1,0 +1,69 @@
+"""Checks at the border of a kernel, shared by the Numba and the Cython versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+FLOAT32 = np.dtype(np.float32)
+
+
+def checked(array: Any, name: str, n_axes: int | None = None, dtype: np.dtype = FLOAT32) -> np.ndarray:
+    """Return `array` if it is C-contiguous and aligned, else such a copy; TypeError or ValueError if it is wrong."""
+    if type(array) is not np.ndarray:
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name} must be a NumPy array of {dtype}, not {type(array).__name__}")
+        array = array.view(np.ndarray)
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must be {dtype}, not {array.dtype}")
+    if n_axes is not None and array.ndim != n_axes:
+        raise ValueError(f"{name} must have {n_axes} axes; its shape is {array.shape}")
+    flags = array.flags
+    if not (flags.c_contiguous and flags.aligned):
+        return np.array(array, order="C")
+    return array
+
+
+def same_shape(array: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless the array has that shape."""
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, not {array.shape}")
+
+
+def indices(array: Any, name: str, limit: int, n_axes: int = 1, lowest: int = 0) -> np.ndarray:
+    """Return whole numbers as contiguous int64; IndexError unless all are in [lowest, limit)."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold whole numbers, not {array.dtype}")
+    array = checked(array.astype(np.int64, copy=False), name, n_axes, np.dtype(np.int64))
+    if array.size and (array.min() < lowest or array.max() >= limit):
+        raise IndexError(f"{name} must be from {lowest} to {limit - 1}; found {array.min()} to {array.max()}")
+    return array
+
+
+def output(out: np.ndarray | None, shape: tuple[int, ...], *inputs: np.ndarray) -> np.ndarray:
+    """Return the array to compute into: `out` if a kernel can write into it directly, else a fresh one.
+
+    `out` must be float32 of the right shape. It is written directly when it is C-contiguous, aligned and overlaps none
+    of `inputs`; `delivered` copies otherwise.
+    """
+    if out is None:
+        return np.empty(shape, FLOAT32)
+    if not isinstance(out, np.ndarray) or out.dtype != FLOAT32:
+        raise TypeError(f"out must be a NumPy array of float32, not {getattr(out, 'dtype', type(out).__name__)}")
+    same_shape(out, "out", shape)
+    flags = out.flags
+    if not flags.writeable:
+        raise ValueError("out is read-only")
+    if not (flags.c_contiguous and flags.aligned) or any(np.may_share_memory(out, array) for array in inputs):
+        return np.empty(shape, FLOAT32)
+    return out
+
+
+def delivered(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """Return `out` holding the result, or the result itself when there is no `out`."""
+    if out is None or result is out:
+        return result
+    out[...] = result
+    return out

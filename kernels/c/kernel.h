@@ -1,0 +1,83 @@
+/* What a kernel file is made of. Each kernels/c/<family>.c is compiled once per instruction set and ends with its table:
+
+       const struct norm_kernels PER_SET(norm_kernels) = {.layer_norm = layer_norm, ...};
+
+   and its header says  FAMILY(norm_kernels)  to declare the tables and the function that picks one. */
+#ifndef MINISLM_KERNEL_H
+#define MINISLM_KERNEL_H
+
+#include "threads.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#define JOINED(a, b) a##_##b
+#define JOIN(a, b) JOINED(a, b)
+#define PER_SET(name) JOIN(name, INSTRUCTION_SET) /* setup.py gives -DINSTRUCTION_SET=avx2 and so on */
+
+#ifdef HAVE_avx2
+#define IF_AVX2(...) __VA_ARGS__
+#else
+#define IF_AVX2(...)
+#endif
+#ifdef HAVE_avx512
+#define IF_AVX512(...) __VA_ARGS__
+#else
+#define IF_AVX512(...)
+#endif
+
+/* `const struct norm_kernels *norm_kernels_for(set)`: the table for an instruction set, or the best one below it. */
+#define FAMILY(name)                                                               \
+    extern const struct name name##_baseline;                                      \
+    IF_AVX2(extern const struct name name##_avx2;)                                 \
+    IF_AVX512(extern const struct name name##_avx512;)                             \
+    static inline const struct name *name##_for(enum instruction_set set) {        \
+        IF_AVX512(if (set >= AVX512) return &name##_avx512;)                       \
+        IF_AVX2(if (set >= AVX2) return &name##_avx2;)                             \
+        return &name##_baseline;                                                   \
+    }
+
+/* LANES floats, the contents of one register: arithmetic works lane by lane (a vector extension of GCC and Clang). */
+#if defined __AVX512F__
+#define LANES 16
+#elif defined __AVX2__
+#define LANES 8
+#else
+#define LANES 4
+#endif
+typedef float lanes __attribute__((vector_size(4 * LANES)));
+typedef float lanes_in_memory __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* at any address */
+
+static inline lanes load(const float *x) { return *(const lanes_in_memory *)x; }
+static inline void store(float *x, lanes value) { *(lanes_in_memory *)x = value; }
+static inline lanes all(float value) { return value - (lanes){0}; }
+
+/* Add up the lanes: halves onto each other, so the order is the same every time. */
+static inline float sum_of_lanes(lanes value) {
+    float part[LANES];
+    store(part, value);
+    for (int n = LANES / 2; n; n /= 2)
+        for (int i = 0; i < n; i++) part[i] += part[i + n];
+    return part[0];
+}
+
+/* Sum of x[i] * y[i], in 4 * LANES running sums. */
+static inline float dot(const float *x, const float *y, int64_t n) {
+    lanes a = all(0), b = a, c = a, d = a;
+    int64_t i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES) {
+        a += load(x + i) * load(y + i);
+        b += load(x + i + LANES) * load(y + i + LANES);
+        c += load(x + i + 2 * LANES) * load(y + i + 2 * LANES);
+        d += load(x + i + 3 * LANES) * load(y + i + 3 * LANES);
+    }
+    for (; i + LANES <= n; i += LANES) a += load(x + i) * load(y + i);
+    float rest = 0;
+    for (; i < n; i++) rest += x[i] * y[i];
+    return sum_of_lanes((a + b) + (c + d)) + rest;
+}
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+#endif

@@ -1,0 +1,40 @@
+# What every border module needs of C: addresses of checked arrays, the thread pool, the instruction set in use.
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.pycapsule cimport PyCapsule_Import
+from libc.stdint cimport int64_t
+
+
+cdef extern from "threads.h" nogil:
+    ctypedef void kernel(const void *task, int64_t first, int64_t last)
+    ctypedef void parallel_runner(kernel *work, const void *task, int64_t n, int64_t grain, int threads)
+    ctypedef enum instruction_set "enum instruction_set":
+        BASELINE
+        AVX2
+        AVX512
+    ctypedef struct runtime "struct runtime":
+        instruction_set chosen
+        parallel_runner *parallel
+    void parallel(kernel *work, const void *task, int64_t n, int64_t grain, int threads)  # runtime_cython's own
+    instruction_set best_instruction_set()
+
+
+cdef inline const runtime *the_runtime() except NULL:
+    """The record of runtime_cython; a border module keeps the pointer."""
+    import minislm.kernels.runtime_cython  # PyCapsule_Import looks up attributes, so the module must be there
+    return <const runtime *>PyCapsule_Import("minislm.kernels.runtime_cython.capsule", 0)
+
+
+cdef inline const void *reading(object array) except? NULL:
+    """Where the numbers of a C-contiguous array start; the caller keeps the array alive."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_SIMPLE)
+    PyBuffer_Release(&view)
+    return view.buf
+
+
+cdef inline void *writing(object array) except? NULL:
+    """The same for an array that will be written: ValueError or BufferError if it is read-only."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_WRITABLE)
+    PyBuffer_Release(&view)
+    return view.buf
