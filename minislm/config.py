@@ -74,7 +74,13 @@ class Config:
         return len(self.layers)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON values, from which `from_json` makes an equal one."""
+        """Convert to JSON values.
+
+        Returns
+        -------
+        dict
+            What `from_json` makes an equal record from.
+        """
         return dataclasses.asdict(self)
 
     @classmethod

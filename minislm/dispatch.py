@@ -193,7 +193,13 @@ def threads(number: int | None = None) -> int:
 
 
 def available_processors() -> int:
-    """Count the processors that this process may use, by affinity and by the control group's quota."""
+    """Count the processors that this process may use.
+
+    Returns
+    -------
+    int
+        The smaller of its affinity and of its control group's quota; at least 1.
+    """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:

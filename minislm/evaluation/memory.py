@@ -69,13 +69,25 @@ def peak_memory(path: str | Path, *, n_tokens: int = 16, prompt_tokens: int = 16
 
 
 def resident_peak() -> int:
-    """Return the largest resident memory of this process so far, in bytes."""
+    """Tell the largest resident memory of this process so far.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def resident_now() -> int:
-    """Return the resident memory of this process, in bytes; where the system does not tell, its peak."""
+    """Tell the resident memory of this process.
+
+    Returns
+    -------
+    int
+        Bytes; where the system does not tell, the peak.
+    """
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -35,14 +35,36 @@ class Context:
     dropout: tuple[int, int, int] | None = None
 
     def starts(self, n_rows: int) -> np.ndarray:
-        """Return the position of each row's first new token, (B,) int64: what the cache holds, or zeros."""
+        """Tell where each row's new tokens begin.
+
+        Parameters
+        ----------
+        n_rows : int
+            B.
+
+        Returns
+        -------
+        ndarray of int64, (B,)
+            Position of the first new token: how many the cache holds, or zeros.
+        """
         if self.cache is None:
             return np.zeros(n_rows, np.int64)
         starts_B: np.ndarray = self.cache.lengths_C[self.slots_B]
         return starts_B
 
     def key_mask(self, n_keys: int) -> np.ndarray | None:
-        """Return which of the keys are valid, (B, S) bool; None: all."""
+        """Tell which keys are valid.
+
+        Parameters
+        ----------
+        n_keys : int
+            S.
+
+        Returns
+        -------
+        ndarray of bool, (B, S), or None
+            None: all.
+        """
         return None if self.lengths_B is None else np.arange(n_keys) < self.lengths_B[:, None]
 
 
@@ -50,14 +72,41 @@ PLAIN = Context()  # whole rows, no cache, no dropout
 
 
 class Tape(list[tuple[str, Any]]):
-    """What forward saved, in order; backward pops it in reverse, and calibration reads it by path."""
+    """What forward saved, in order; backward takes it in reverse, and calibration reads it by path."""
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def push(self, path: str, saved: Any) -> None:
-        """Put what the layer at `path` saved on top."""
+        """Put something on top.
+
+        Parameters
+        ----------
+        path : str
+            Of the layer that saved it.
+        saved : object
+            What its backward needs.
+        """
         self.append((path, saved))
 
     def take(self, path: str) -> Any:
-        """Pop the top, which the layer at `path` must have pushed."""
+        """Take the top away.
+
+        Parameters
+        ----------
+        path : str
+            Of the layer that takes it; the same must have pushed it.
+
+        Returns
+        -------
+        object
+            What was pushed.
+
+        Raises
+        ------
+        RuntimeError
+            Another layer pushed it: a backward that is not its forward reversed.
+        """
         pushed_by, saved = self.pop()
         if pushed_by != path:
             raise RuntimeError(f"backward of {path!r} met what {pushed_by!r} saved: backward is not forward reversed")
@@ -83,7 +132,15 @@ class Grads(dict[str, np.ndarray]):
         self.side: Arrays = {}  # gradients of inputs that several layers share, by name
 
     def add(self, name: str, gradient: np.ndarray) -> None:
-        """Add the gradient of one array."""
+        """Add the gradient of one array.
+
+        Parameters
+        ----------
+        name : str
+            Full name of the array.
+        gradient : ndarray
+            Of the array's shape; it belongs to the store from now on.
+        """
         if not self.wanted(name):
             return
         if name in self:
@@ -92,7 +149,17 @@ class Grads(dict[str, np.ndarray]):
             self[name] = gradient
 
     def add_weight(self, path: str, weight: Weight, gradients: Callable[[], Arrays]) -> None:
-        """Add a Weight's gradients, computing them only when one of its arrays is wanted."""
+        """Add a Weight's gradients, computing them only when one of its arrays is wanted.
+
+        Parameters
+        ----------
+        path : str
+            Full path of the Weight.
+        weight : Weight
+            The Weight.
+        gradients : callable
+            Computes its gradients, by the names of its arrays.
+        """
         if any(self.wanted(join(path, name)) for name in weight.trainable()):
             for name, gradient in gradients().items():
                 self.add(join(path, name), gradient)
@@ -115,18 +182,67 @@ class Layer(ABC):
 
     @abstractmethod
     def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
-        """Return the layer's output; push what backward needs on `tape` unless it is None."""
+        """Compute the output.
+
+        Parameters
+        ----------
+        x : ndarray
+            Input.
+        context : Context
+            The pass that this is part of.
+        tape : Tape, optional
+            Where to push what backward needs; None: nowhere, and nothing is kept.
+
+        Returns
+        -------
+        ndarray
+            Output.
+        """
 
     @abstractmethod
     def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
-        """Return the gradient of forward's `x`; pop what forward pushed; add parameter gradients to `grads`."""
+        """Compute the gradient of the input, and add those of the parameters to the store.
+
+        Parameters
+        ----------
+        dy : ndarray
+            Gradient of forward's output; not changed.
+        tape : Tape
+            What forward pushed, on top; taken away.
+        grads : Grads
+            Receives the parameters' gradients under their full names.
+
+        Returns
+        -------
+        ndarray
+            Gradient of forward's `x`.
+        """
 
     @abstractmethod
     def lower(self, x: int, program: Any) -> int:
-        """Append the layer's steps to `program`, reading buffer `x`; return the buffer of the result."""
+        """Append the layer's steps to a Program.
+
+        Parameters
+        ----------
+        x : int
+            Buffer that holds the input.
+        program : Program
+            What is appended to.
+
+        Returns
+        -------
+        int
+            Buffer that holds the output.
+        """
 
     def parts(self) -> Iterator[tuple[str, Any]]:
-        """Yield (full path, Weight | ndarray) for everything stored in the layer, sub-layers included."""
+        """Walk over everything that the layer stores, sub-layers included.
+
+        Yields
+        ------
+        tuple of (str, Weight or ndarray)
+            Full path, and the Weight or vector there.
+        """
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Weight | np.ndarray):
@@ -139,11 +255,23 @@ class Layer(ABC):
                         yield from item.parts()
 
     def weights(self) -> dict[str, Weight]:
-        """Return every Weight of the layer by its full path, such as ``blocks.0.attention.query.weight``."""
+        """Collect the Weights.
+
+        Returns
+        -------
+        dict of str to Weight
+            By full path, such as ``blocks.0.attention.query.weight``.
+        """
         return {path: part for path, part in self.parts() if isinstance(part, Weight)}
 
     def arrays(self) -> Arrays:
-        """Return every stored array by its full name: vectors under their path, a Weight's under its path and name."""
+        """Collect every stored array.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Vectors under their full path, a Weight's arrays under its path and their own name.
+        """
         found: Arrays = {}
         for path, part in self.parts():
             if isinstance(part, Weight):
@@ -153,7 +281,13 @@ class Layer(ABC):
         return found
 
     def parameters(self) -> Arrays:
-        """Return the arrays that have gradients, by full name."""
+        """Collect the arrays that have gradients.
+
+        Returns
+        -------
+        dict of str to ndarray
+            By full name.
+        """
         found: Arrays = {}
         for path, part in self.parts():
             if isinstance(part, Weight):
@@ -164,7 +298,18 @@ class Layer(ABC):
         return found
 
     def replaced(self, parts: Mapping[str, Weight | np.ndarray]) -> Self:
-        """Return the layer with the Weights and vectors at the given full paths exchanged; all else is shared."""
+        """Exchange Weights and vectors.
+
+        Parameters
+        ----------
+        parts : mapping of str to Weight or ndarray
+            The new ones by full path.
+
+        Returns
+        -------
+        Layer
+            A layer with these parts, sharing all others.
+        """
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -177,7 +322,18 @@ class Layer(ABC):
         return dataclasses.replace(self, **changes)
 
     def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Return the layer rebuilt over the given arrays (full names), sharing those that are not given."""
+        """Exchange stored arrays.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray
+            The new ones by full name, of unchanged shapes.
+
+        Returns
+        -------
+        Layer
+            A layer over these arrays, sharing all others.
+        """
         parts: dict[str, Weight | np.ndarray] = {}
         for path, part in self.parts():
             if isinstance(part, Weight):

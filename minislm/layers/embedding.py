@@ -40,14 +40,40 @@ class Embedding(Layer):
         return dy
 
     def logits(self, x: np.ndarray, tape: Tape | None = None) -> np.ndarray:
-        """Use the table as a tied head: map (B, T, D) to logits (B, T, V)."""
+        """Use the table as a tied head.
+
+        Parameters
+        ----------
+        x : ndarray, (B, T, D)
+            Last hidden states.
+        tape : Tape, optional
+            As in `forward`.
+
+        Returns
+        -------
+        ndarray, (B, T, V)
+            Logits.
+        """
         x_ND = x.reshape(-1, x.shape[-1])
         if tape is not None:
             tape.push(f"{self.path}.logits", x_ND)
         return self.weight.apply(x_ND).reshape(*x.shape[:-1], self.weight.shape[0])
 
     def logits_backward(self, dlogits: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
-        """Map the logits' gradient (B, T, V) to that of `logits`' input (B, T, D)."""
+        """Undo `logits`.
+
+        Parameters
+        ----------
+        dlogits : ndarray, (B, T, V)
+            Gradient of the logits.
+        tape, grads : Tape, Grads
+            As in `backward`.
+
+        Returns
+        -------
+        ndarray, (B, T, D)
+            Gradient of the last hidden states.
+        """
         x_ND = tape.take(f"{self.path}.logits")
         dy_NV = dlogits.reshape(-1, dlogits.shape[-1])
         grads.add_weight(f"{self.path}.weight", self.weight, lambda: self.weight.grads(x_ND, dy_NV))
