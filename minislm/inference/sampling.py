@@ -1,0 +1,195 @@
+"""From logits to a token: pure functions, in the order and with the meaning of Hugging Face transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minislm.dispatch import ops
+from minislm.errors import GenerationError
+from minislm.inference.settings import GenerationSettings
+
+
+def penalize_repetition(logits_V: np.ndarray, seen: Sequence[int], penalty: float) -> np.ndarray:
+    """Make tokens that have appeared less likely (more likely for a penalty below 1).
+
+    Parameters
+    ----------
+    logits_V : ndarray of float, (V,)
+        Logits.
+    seen : sequence of int
+        Ids of the prompt and of the text so far.
+    penalty : float
+        Above 0; 1 changes nothing.
+
+    Returns
+    -------
+    ndarray of float, (V,)
+        Logits divided by the penalty where positive and multiplied by it where negative, for the ids seen.
+
+    References
+    ----------
+    .. [1] Keskar, McCann, Varshney, Xiong, Socher (2019), "CTRL", arXiv 1909.05858, section 4.1.
+    """
+    ids = np.unique(np.asarray(seen, np.int64))
+    penalized_V = logits_V.copy()
+    penalized_V[ids] = np.where(logits_V[ids] < 0, logits_V[ids] * penalty, logits_V[ids] / penalty)
+    return penalized_V
+
+
+def keep_top_k(logits_V: np.ndarray, k: int) -> np.ndarray:
+    """Keep the k most likely tokens, and those as likely as the last of them.
+
+    Parameters
+    ----------
+    logits_V : ndarray of float, (V,)
+        Logits.
+    k : int
+        At least 1; more than V keeps all.
+
+    Returns
+    -------
+    ndarray of float, (V,)
+        Logits, -inf for tokens that are not kept.
+
+    References
+    ----------
+    .. [1] Fan, Lewis, Dauphin (2018), "Hierarchical neural story generation", arXiv 1805.04833, section 5.4.
+    """
+    if k >= logits_V.size:
+        return logits_V
+    lowest = np.partition(logits_V, -k)[-k]
+    return np.where(logits_V < lowest, -np.inf, logits_V)
+
+
+def keep_top_p(logits_V: np.ndarray, p: float) -> np.ndarray:
+    """Keep the fewest most likely tokens that together reach a probability (nucleus sampling).
+
+    Parameters
+    ----------
+    logits_V : ndarray of float, (V,)
+        Logits.
+    p : float
+        In (0, 1]. Of equally likely tokens those with the lower ids come first.
+
+    Returns
+    -------
+    ndarray of float, (V,)
+        Logits, -inf for tokens that are not kept.
+
+    References
+    ----------
+    .. [1] Holtzman, Buys, Du, Forbes, Choi (2020), "The curious case of neural text degeneration", arXiv 1904.09751,
+       section 3.1.
+    """
+    ids = np.flatnonzero(logits_V > -np.inf)
+    ids = ids[np.argsort(-logits_V[ids], kind="stable")]
+    probabilities = ops.softmax(logits_V[None, ids])[0][0]
+    before = np.cumsum(probabilities) - probabilities  # what the more likely tokens reach without this one
+    kept = ids[: max(1, np.count_nonzero(before < p))]
+    kept_V = np.full_like(logits_V, -np.inf)
+    kept_V[kept] = logits_V[kept]
+    return kept_V
+
+
+def keep_min_p(logits_V: np.ndarray, p: float) -> np.ndarray:
+    """Keep tokens at least `p` times as likely as the most likely one.
+
+    Parameters
+    ----------
+    logits_V : ndarray of float, (V,)
+        Logits.
+    p : float
+        In (0, 1].
+
+    Returns
+    -------
+    ndarray of float, (V,)
+        Logits, -inf for tokens that are not kept.
+
+    References
+    ----------
+    .. [1] Nguyen et al. (2024), "Turning up the heat: min-p sampling", arXiv 2407.01082, algorithm 1.
+    """
+    return np.where(logits_V < logits_V.max() + np.log(p), -np.inf, logits_V)
+
+
+def probabilities(logits: np.ndarray, settings: GenerationSettings, seen: Sequence[int]) -> np.ndarray:
+    """Return the distribution from which the next token is drawn.
+
+    Parameters
+    ----------
+    logits : ndarray of float, (V,)
+        The model's logits; computed on in float64.
+    settings : GenerationSettings
+        The repetition penalty, temperature, top-k, top-p and min-p, applied in this order.
+    seen : sequence of int
+        Ids of the prompt and of the text so far.
+
+    Returns
+    -------
+    ndarray of float64, (V,)
+        Probabilities; at temperature 0 a one at the most likely token, the lowest id of equals.
+
+    Raises
+    ------
+    GenerationError
+        Code ``logits_not_finite``: a logit is infinite or not a number.
+    """
+    logits_V = np.asarray(logits, np.float64)
+    if not np.isfinite(logits_V).all():
+        n_bad = np.count_nonzero(~np.isfinite(logits_V))
+        raise GenerationError(
+            "logits_not_finite",
+            f"{n_bad} of {logits_V.size} logits are infinite or not numbers: the model's weights are damaged or its "
+            "training diverged; use an earlier checkpoint",
+        )
+    if settings.repetition_penalty != 1.0:
+        logits_V = penalize_repetition(logits_V, seen, settings.repetition_penalty)
+    if settings.temperature == 0.0:
+        return np.where(np.arange(logits_V.size) == logits_V.argmax(), 1.0, 0.0)
+    with np.errstate(over="ignore"):  # the highest stays 0; a tiny temperature sends the others to -inf
+        logits_V = (logits_V - logits_V.max()) / settings.temperature
+    if settings.top_k:
+        logits_V = keep_top_k(logits_V, settings.top_k)
+    if settings.top_p < 1.0:
+        logits_V = keep_top_p(logits_V, settings.top_p)
+    if settings.min_p > 0.0:
+        logits_V = keep_min_p(logits_V, settings.min_p)
+    p_V: np.ndarray = ops.softmax(logits_V[None])[0][0]
+    return p_V
+
+
+def choose(logits: np.ndarray, settings: GenerationSettings, seen: Sequence[int], index: int) -> int:
+    """Choose the next token.
+
+    Parameters
+    ----------
+    logits : ndarray of float, (V,)
+        The model's logits.
+    settings : GenerationSettings
+        How to choose, with the seed.
+    seen : sequence of int
+        Ids of the prompt and of the text so far.
+    index : int
+        How many new tokens there are so far: with the seed the counter from which the randomness comes, so that a
+        result depends on no earlier draw and on no other sequence.
+
+    Returns
+    -------
+    int
+        The token's id.
+
+    Raises
+    ------
+    GenerationError
+        Code ``logits_not_finite``.
+    """
+    p_V = probabilities(logits, settings, seen)
+    if settings.temperature == 0.0:
+        return int(p_V.argmax())
+    uniform = np.random.Generator(np.random.Philox(key=np.array([settings.seed, index], np.uint64))).random()
+    reached_V = np.cumsum(p_V)
+    chosen = int(np.searchsorted(reached_V, uniform * reached_V[-1], side="right"))
+    return min(chosen, int(np.flatnonzero(p_V)[-1]))  # the product may round up to the last sum

@@ -1,0 +1,126 @@
+"""GenerationSettings: how new tokens are chosen and when generation stops."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from minislm.errors import UsageError
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """A checked set of options; every default but the temperature leaves the model's distribution as it is.
+
+    Parameters
+    ----------
+    max_new_tokens : int
+        Stop after so many new tokens; 0 generates nothing.
+    temperature : float
+        Divides the logits; 0 always takes the most likely token.
+    top_k : int
+        Keep the k most likely tokens; 0 keeps all.
+    top_p : float
+        Keep the most likely tokens that together reach this probability, in (0, 1]; 1 keeps all.
+    min_p : float
+        Keep tokens at least this fraction as likely as the most likely one, in [0, 1]; 0 keeps all.
+    repetition_penalty : float
+        Above 0; more than 1 makes tokens of the prompt and of the text so far less likely.
+    stop : sequence of str
+        Stop where one of these, none empty, appears in the new text; the text ends before it.
+    ignore_eos : bool
+        Whether to go on after the end-of-text token.
+    seed : int
+        The choice is a function of the seed, the logits and the number of new tokens so far, in 0..2**64 - 1.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: Sequence[str] = ()
+    ignore_eos: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            raise _bad("stop", self.stop, "a list of strings")
+        object.__setattr__(self, "stop", tuple(self.stop))
+        if not all(isinstance(text, str) and text for text in self.stop):
+            raise _bad("stop", self.stop, "a list of strings that are not empty")
+        for name, low, high in (("max_new_tokens", 0, 2**31), ("top_k", 0, 2**31), ("seed", 0, 2**64)):
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value < high:
+                raise _bad(name, value, f"a whole number in {low}..{high - 1}")
+        for name, allowed, fits in (
+            ("temperature", "a number >= 0", self._number("temperature") >= 0),
+            ("top_p", "a number in (0, 1]", 0 < self._number("top_p") <= 1),
+            ("min_p", "a number in [0, 1]", 0 <= self._number("min_p") <= 1),
+            ("repetition_penalty", "a number > 0", self._number("repetition_penalty") > 0),
+        ):
+            if not fits:
+                raise _bad(name, getattr(self, name), allowed)
+
+    def _number(self, name: str) -> float:
+        """Return a field if it is a finite number, else a value that fits no range."""
+        value = getattr(self, name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return float(value) if is_number else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as JSON values, from which `from_json` makes an equal record."""
+        return {**dataclasses.asdict(self), "stop": list(self.stop)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Make settings from `to_json`'s dictionary or any part of it.
+
+        Parameters
+        ----------
+        values : mapping
+            Names of fields to values.
+
+        Returns
+        -------
+        GenerationSettings
+            With defaults for what is missing.
+
+        Raises
+        ------
+        UsageError
+            Code ``bad_generation_setting``: an unknown name or a value out of range.
+        """
+        return cls().replaced(**values)
+
+    def replaced(self, **changes: Any) -> Self:
+        """Return the settings with some options changed.
+
+        Parameters
+        ----------
+        **changes : Any
+            Names of fields to values.
+
+        Returns
+        -------
+        GenerationSettings
+            The changed record.
+
+        Raises
+        ------
+        UsageError
+            Code ``bad_generation_setting``: an unknown name or a value out of range.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise UsageError("bad_generation_setting", f"no generation option {name!r}; known: {', '.join(known)}")
+        return dataclasses.replace(self, **changes)
+
+
+def _bad(name: str, value: object, allowed: str) -> UsageError:
+    return UsageError("bad_generation_setting", f"{name} must be {allowed}, not {value!r}")
