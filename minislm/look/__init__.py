@@ -1,1 +1,1 @@
-"""look."""
+"""Seeing inside a model: traces of every tensor, and plots."""
