@@ -57,6 +57,8 @@ OPS: dict[str, Op] = {
     "mean_square": Op("loss:mean_square", ("x",)),
     "cosine_distance": Op("loss:cosine_distance", ("x",)),
     "adamw": Op("optimizer:adamw"),
+    "half_product": Op("half:half_product"),
+    "half_product_t": Op("half:half_product_t"),
     "quantize_activations": Op("quantized:quantize_activations"),
     "quantized_product": Op("quantized:quantized_product"),
     "quantized_product_int8": Op("quantized:quantized_product_int8"),

@@ -1,0 +1,394 @@
+"""Storage formats of quantized matrices: what is stored, never how it was chosen.
+
+A format cuts each row of a matrix into groups and stores, per group, one scale (and, if asymmetric, one zero) and, per
+weight, one whole number of a few bits. Rounding to nearest, GPTQ or training choose the numbers; all of them store them
+here, and all of them read them back by `Format.decode`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minislm.errors import DataError, unknown
+
+BITS = range(2, 9)
+GROUPS = (0, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a row of weights becomes scales and small whole numbers.
+
+    Parameters
+    ----------
+    name : str
+        ``int<bits>`` (symmetric) or ``uint<bits>`` (asymmetric), followed by ``-<group>`` unless a group is a row.
+    bits : int
+        Bits of a code, 2 to 8.
+    group : int
+        Inputs that share a scale: 32, 64 or 128; 0 means the whole row. The last group of a row may be short.
+    symmetric : bool
+        Whether the code of the value zero is fixed; otherwise every group stores its own.
+
+    Notes
+    -----
+    ``value = scale * (code - zero)``. A symmetric format fixes ``zero = 2**(bits - 1)`` and does not store it; its
+    codes use the whole range, save that 8 bits leave out code 0, so that products of two signed bytes cannot overflow
+    what int8 instructions accumulate. Scales are float16 for groups and float32 for rows; zeros are uint8.
+
+    Code i of a row takes the bits ``[i * bits, (i + 1) * bits)`` of the row's little-endian bit stream. Rows end on
+    whole bytes, and on whole groups where a format has them, the rest being zero bits.
+
+    References
+    ----------
+    B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+    2017, arXiv 1712.05877, equation 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> w_OI = np.array([[-0.8, 0.1, 0.45, 0.7]], np.float32)
+    >>> int4 = format_named("int4")
+    >>> scales_OJ, zeros_OJ = int4.fit(w_OI)
+    >>> codes_OI = int4.round(w_OI, scales_OJ, zeros_OJ)
+    >>> codes_OI
+    array([[ 0,  9, 12, 15]], dtype=uint8)
+    >>> int4.pack(codes_OI)
+    array([[144, 252]], dtype=uint8)
+    >>> int4.decode(codes_OI, scales_OJ, zeros_OJ).round(3)
+    array([[-0.8,  0.1,  0.4,  0.7]], dtype=float32)
+    """
+
+    name: str
+    bits: int
+    group: int
+    symmetric: bool
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def code_range(self) -> tuple[int, int]:
+        """Smallest and largest code."""
+        return (1 if self.symmetric and self.bits == 8 else 0), (1 << self.bits) - 1
+
+    @property
+    def zero(self) -> int:
+        """Code of the value zero in a symmetric format."""
+        return 1 << (self.bits - 1)
+
+    @property
+    def step_range(self) -> tuple[int, int]:
+        """Smallest and largest number of steps from zero in a symmetric format (LSQ's -Qn and Qp)."""
+        low, high = self.code_range
+        return low - self.zero, high - self.zero
+
+    @property
+    def scale_dtype(self) -> np.dtype:
+        """Dtype of stored scales."""
+        return np.dtype(np.float16 if self.group else np.float32)
+
+    def n_groups(self, n_inputs: int) -> int:
+        """Scales of a row of `n_inputs` weights, J."""
+        return -(-n_inputs // self.group) if self.group else 1
+
+    def row_bytes(self, n_inputs: int) -> int:
+        """Packed bytes of a row of `n_inputs` weights, P."""
+        n_codes = self.n_groups(n_inputs) * self.group if self.group else n_inputs
+        return -(-n_codes * self.bits // 8)
+
+    def fit(self, w_OI: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Choose scales (and zeros) so that no weight is clipped.
+
+        Parameters
+        ----------
+        w_OI : ndarray, (O, I), float32 or float64
+            The matrix.
+
+        Returns
+        -------
+        scales_OJ : ndarray, (O, J), float16 or float32
+            Rounded up to what is stored, so that every weight lies within half a step of a code. An all-zero group
+            has scale 0.
+        zeros_OJ : ndarray, (O, J), uint8, or None
+            None for a symmetric format.
+
+        Raises
+        ------
+        DataError
+            Code ``non_finite_weight``, with the place; ``scale_overflow``: a scale exceeds what is stored.
+        """
+        high_OJ, low_OJ = self._extremes(w_OI)
+        if self.symmetric:
+            least, most = self.step_range
+            scales_OJ = self._stored_up(np.maximum(high_OJ / most, low_OJ / least))
+            return scales_OJ, None
+        top = self.code_range[1]
+        scales_OJ = self._stored_up((high_OJ - low_OJ) / top)
+        zeros_OJ = np.rint(_steps(-low_OJ, scales_OJ.astype(np.float64)))
+        return scales_OJ, np.clip(zeros_OJ, 0, top).astype(np.uint8)
+
+    def round(self, w_OI: np.ndarray, scales_OJ: np.ndarray, zeros_OJ: np.ndarray | None) -> np.ndarray:
+        """Round weights to the nearest codes; beyond the range, to its end.
+
+        Parameters
+        ----------
+        w_OI : ndarray, (O, I), float32 or float64
+            The matrix.
+        scales_OJ : ndarray, (O, J)
+            Scales as stored.
+        zeros_OJ : ndarray, (O, J), uint8, or None
+            Zeros of an asymmetric format.
+
+        Returns
+        -------
+        ndarray, (O, I), uint8
+            Codes, not packed. Halves go to the even number of steps.
+
+        Raises
+        ------
+        DataError
+            Code ``non_finite_weight``, with the place.
+        """
+        _check_finite(w_OI)
+        codes_OI: np.ndarray = np.rint(_steps(w_OI, self.spread(scales_OJ, w_OI.shape[1]).astype(w_OI.dtype)))
+        codes_OI += self.zero if zeros_OJ is None else self.spread(zeros_OJ, w_OI.shape[1])
+        low, high = self.code_range
+        codes_OI = codes_OI.clip(low, high).astype(np.uint8)
+        return codes_OI
+
+    def decode(self, codes_OI: np.ndarray, scales_OJ: np.ndarray, zeros_OJ: np.ndarray | None) -> np.ndarray:
+        """Return the values that codes stand for.
+
+        Parameters
+        ----------
+        codes_OI : ndarray, (O, I), uint8
+            Codes, not packed.
+        scales_OJ : ndarray, (O, J)
+            Scales as stored.
+        zeros_OJ : ndarray, (O, J), uint8, or None
+            Zeros of an asymmetric format.
+
+        Returns
+        -------
+        ndarray, (O, I), float32
+            ``scale * (code - zero)``, one float32 rounding (none where scales are float16).
+        """
+        n_inputs = codes_OI.shape[1]
+        w_OI = codes_OI.astype(np.float32)
+        w_OI -= self.zero if zeros_OJ is None else self.spread(zeros_OJ, n_inputs)
+        w_OI *= self.spread(scales_OJ.astype(np.float32), n_inputs)
+        return w_OI
+
+    def pack(self, codes_OI: np.ndarray) -> np.ndarray:
+        """Put codes side by side as bits.
+
+        Parameters
+        ----------
+        codes_OI : ndarray, (O, I), uint8
+            Codes, one in each byte.
+
+        Returns
+        -------
+        ndarray, (O, P), uint8
+            Packed rows.
+        """
+        return pack_bits(codes_OI, self.bits, self.row_bytes(codes_OI.shape[1]))
+
+    def unpack(self, codes_OP: np.ndarray, n_inputs: int) -> np.ndarray:
+        """Undo `pack`.
+
+        Parameters
+        ----------
+        codes_OP : ndarray, (O, P), uint8
+            Packed rows.
+        n_inputs : int
+            Codes in a row, which the bytes alone do not tell.
+
+        Returns
+        -------
+        ndarray, (O, I), uint8
+            Codes, one in each byte.
+        """
+        return unpack_bits(codes_OP, self.bits, n_inputs)
+
+    def spread(self, scales_OJ: np.ndarray, n_inputs: int) -> np.ndarray:
+        """Repeat each group's number for all its inputs: (O, J) becomes (O, I), or stays (O, 1) for whole rows."""
+        return np.repeat(scales_OJ, self.group, axis=1)[:, :n_inputs] if self.group else scales_OJ
+
+    def stored(self, scales_OJ: np.ndarray) -> np.ndarray:
+        """Round scales to the nearest numbers that are stored.
+
+        Parameters
+        ----------
+        scales_OJ : ndarray, (O, J)
+            Scales of any precision, such as trained ones.
+
+        Returns
+        -------
+        ndarray, (O, J), float16 or float32
+            The same array if it is already of that dtype.
+
+        Raises
+        ------
+        DataError
+            Code ``scale_overflow``.
+        """
+        if (strange := np.abs(scales_OJ) > self._largest_scale).any():
+            raise DataError(
+                "scale_overflow",
+                f"{self.name} stores scales up to {self._largest_scale:g}; {np.argwhere(strange)[0].tolist()} (output, "
+                f"group) needs {scales_OJ[strange][0]:g}. Look for an outlier there, or scale the layer down",
+            )
+        return scales_OJ.astype(self.scale_dtype, copy=False)
+
+    @property
+    def _largest_scale(self) -> float:
+        """Beyond it a float16 scale, or 255 float32 steps, would be infinite."""
+        return 65504.0 if self.group else 2.0**119
+
+    def _stored_up(self, scales_OJ: np.ndarray) -> np.ndarray:
+        """Round float64 scales up to what is stored, so that nothing is clipped and nothing but zero becomes zero."""
+        stored_OJ = self.stored(scales_OJ)
+        return np.where(stored_OJ < scales_OJ, np.nextafter(stored_OJ, self.scale_dtype.type(np.inf)), stored_OJ)
+
+    def _extremes(self, w_OI: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the largest and smallest weight of each group as float64, zero being counted among them."""
+        n_outputs, n_inputs = w_OI.shape
+        _check_finite(w_OI)
+        if not n_inputs:
+            return (np.zeros((n_outputs, self.n_groups(0))),) * 2
+        starts_J = np.arange(0, n_inputs, self.group or n_inputs)
+        high_OJ = np.maximum.reduceat(w_OI, starts_J, axis=1).astype(np.float64)
+        low_OJ = np.minimum.reduceat(w_OI, starts_J, axis=1).astype(np.float64)
+        return np.maximum(high_OJ, 0.0), np.minimum(low_OJ, 0.0)
+
+
+FORMATS: dict[str, Format] = {
+    format.name: format
+    for symmetric, prefix in ((True, "int"), (False, "uint"))
+    for bits in BITS
+    for group in GROUPS
+    for format in [Format(f"{prefix}{bits}" + (f"-{group}" if group else ""), bits, group, symmetric)]
+}
+
+
+def format_named(name: str) -> Format:
+    """Look a format up.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"int8"`` (symmetric, one scale a row), ``"int4-32"`` (groups of 32) or ``"uint4-64"`` (asymmetric).
+
+    Returns
+    -------
+    Format
+        The row of `FORMATS`.
+
+    Raises
+    ------
+    UnsupportedError
+        Code ``unknown_format``.
+    """
+    if name not in FORMATS:
+        raise unknown("format", name, FORMATS)
+    return FORMATS[name]
+
+
+def pack_bits(codes_OI: np.ndarray, bits: int, row_bytes: int) -> np.ndarray:
+    """Put small whole numbers side by side as bits, row by row.
+
+    Parameters
+    ----------
+    codes_OI : ndarray, (O, I), uint8
+        Numbers below ``2**bits``.
+    bits : int
+        Bits of each, 1 to 8.
+    row_bytes : int
+        Bytes of a packed row; what the numbers do not fill is zero.
+
+    Returns
+    -------
+    ndarray, (O, P), uint8
+        Number i of a row takes the bits ``[i * bits, (i + 1) * bits)`` of its little-endian bit stream.
+
+    Notes
+    -----
+    Whatever the width, eight numbers fill ``bits`` bytes: they are gathered in one 64-bit word, of which the low
+    ``bits`` bytes are kept.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pack_bits(np.array([[1, 2, 3]], np.uint8), bits=3, row_bytes=2)  # 011 010 001, from the low end
+    array([[209,   0]], dtype=uint8)
+    """
+    n_outputs, n_codes = codes_OI.shape
+    n_words = -(-n_codes // 8)
+    words = np.zeros((n_outputs, n_words), "<u8")
+    for place in range(min(8, n_codes)):
+        column = codes_OI[:, place::8].astype("<u8")
+        words[:, : column.shape[1]] |= column << np.uint64(place * bits)
+    filled = words.view(np.uint8).reshape(n_outputs, n_words, 8)[:, :, :bits].reshape(n_outputs, n_words * bits)
+    packed_OP = np.zeros((n_outputs, row_bytes), np.uint8)
+    n_bytes = -(-n_codes * bits // 8)
+    packed_OP[:, :n_bytes] = filled[:, :n_bytes]
+    return packed_OP
+
+
+def unpack_bits(packed_OP: np.ndarray, bits: int, n_codes: int) -> np.ndarray:
+    """Undo `pack_bits`.
+
+    Parameters
+    ----------
+    packed_OP : ndarray, (O, P), uint8
+        Packed rows.
+    bits : int
+        Bits of each number, 1 to 8.
+    n_codes : int
+        Numbers in a row, I.
+
+    Returns
+    -------
+    ndarray, (O, I), uint8
+        One number in each byte.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> unpack_bits(np.array([[209, 0]], np.uint8), bits=3, n_codes=3)
+    array([[1, 2, 3]], dtype=uint8)
+    """
+    n_outputs, n_words = len(packed_OP), -(-n_codes // 8)
+    n_bytes = -(-n_codes * bits // 8)
+    filled = np.zeros((n_outputs, n_words * bits), np.uint8)
+    filled[:, :n_bytes] = packed_OP[:, :n_bytes]
+    eight = np.zeros((n_outputs, n_words, 8), np.uint8)
+    eight[:, :, :bits] = filled.reshape(n_outputs, n_words, bits)
+    words = eight.reshape(n_outputs, n_words * 8).view("<u8")
+    codes_OI = np.empty((n_outputs, n_codes), np.uint8)
+    for place in range(min(8, n_codes)):
+        column = codes_OI[:, place::8]
+        column[...] = (words[:, : column.shape[1]] >> np.uint64(place * bits)) & np.uint64(2**bits - 1)
+    return codes_OI
+
+
+def _steps(w_OI: np.ndarray, scales_OI: np.ndarray) -> np.ndarray:
+    """Divide; nothing divided by a zero scale is nothing, something is infinitely many steps."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        steps_OI: np.ndarray = w_OI / scales_OI
+    steps_OI[np.isnan(steps_OI)] = 0.0
+    return steps_OI
+
+
+def _check_finite(w_OI: np.ndarray) -> None:
+    if not np.isfinite(w_OI).all():
+        place = np.argwhere(~np.isfinite(w_OI))[0]
+        raise DataError(
+            "non_finite_weight",
+            f"only finite weights can be quantized; that at {place.tolist()} (output, input) is {w_OI[tuple(place)]}. "
+            "Go back to a checkpoint from before training diverged",
+        )
