@@ -1,0 +1,54 @@
+"""Arguments for `minislm.ops.attention`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Cases = list[tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+def attention(rng: np.random.Generator) -> Cases:
+    """Draw queries, keys and values with every kind of mask; some queries see no key."""
+    plain: Cases = [
+        (_inputs(rng, 1, 1, 1, 1, 1, 1), {}),
+        (_inputs(rng, 2, 5, 7, 4, 2, 3), {}),
+        (_inputs(rng, 2, 6, 6, 3, 3, 5), {"causal": True}),
+        (_inputs(rng, 1, 9, 9, 4, 1, 4), {"causal": True, "window": 3, "scale": 1.0}),
+        (_inputs(rng, 1, 7, 7, 2, 2, 2), {"window": 2}),
+        (_inputs(rng, 2, 0, 3, 2, 1, 4), {}),
+        (_inputs(rng, 2, 3, 0, 2, 1, 4), {}),
+    ]
+    starts: Cases = [(_inputs(rng, 3, 2, 8, 4, 2, 3), {"causal": True, "starts_B": np.array([0, 6, 3])})]
+    mask = rng.random((3, 8)) < 0.6
+    mask[1] = False
+    padding: Cases = [
+        (_inputs(rng, 3, 4, 8, 2, 2, 3), {"key_mask_BS": mask}),
+        (_inputs(rng, 3, 8, 8, 2, 1, 3), {"key_mask_BS": mask, "causal": True, "window": 5}),
+    ]
+    return [*plain, *starts, *padding]
+
+
+def attention_one(rng: np.random.Generator) -> Cases:
+    """Draw one query a row and a cache of more slots than rows, filled to different lengths."""
+    cases: Cases = []
+    for n_rows, slots, capacity, heads, groups, width, options in (
+        (1, 1, 1, 1, 1, 1, {}),
+        (3, 5, 9, 4, 2, 3, {}),
+        (2, 2, 17, 6, 1, 8, {"window": 4}),
+        (2, 3, 6, 2, 2, 5, {"scale": 1.0}),
+    ):
+        q_BHK = rng.normal(size=(n_rows, heads, width))
+        k_CSGK, v_CSGK = rng.normal(size=(2, slots, capacity, groups, width))
+        slots_B = rng.permutation(slots)[:n_rows]
+        cases.append(((q_BHK, k_CSGK, v_CSGK, slots_B, rng.integers(1, capacity + 1, n_rows)), dict(options)))
+    return cases
+
+
+def _inputs(
+    rng: np.random.Generator, rows: int, queries: int, keys: int, heads: int, groups: int, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    q_BTHK = rng.normal(size=(rows, queries, heads, width))
+    k_BSGK, v_BSGK = rng.normal(size=(2, rows, keys, groups, width))
+    return q_BTHK, k_BSGK, v_BSGK
