@@ -1,1 +1,1 @@
-"""files."""
+"""Model folders and files, read without trust and written without loss."""
