@@ -1,7 +1,8 @@
 """The mathematics of a language model: pure functions on arrays, NumPy only, forward and backward side by side.
 
 An *op pair* is ``f(x, ...) -> y, saved`` and ``f_backward(dy, saved) -> dx, ...``. `OPS` lists every op; cases for the
-laws that an op of ``<family>.py`` must keep are sampled by the function of its name in `minislm.testing.cases.<family>`.
+laws that an op of ``<family>.py`` must keep are sampled by the function of its name in
+`minislm.testing.cases.<family>`.
 """
 
 from __future__ import annotations
@@ -72,6 +73,20 @@ OPS: dict[str, Op] = {
     "csr_product": Op("sparse:csr_product"),
     "csr_product_t": Op("sparse:csr_product_t"),
 }
+
+# Public functions of this folder that are no ops: kernels never stand in for them.
+HELPERS: tuple[str, ...] = (
+    "activation:erf",
+    "softmax:log_softmax",
+    "dropout:site",
+    "formats:format_named",
+    "formats:pack_bits",
+    "formats:unpack_bits",
+    "tiles:row_tiles",
+    "tiles:product_by_tiles",
+    "tiles:product_t_by_tiles",
+    "tiles:rows_by_tiles",
+)
 
 
 def load_op(name: str) -> Callable[..., Any]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-
 # erf(x) = x P(x^2) / Q(x^2) up to `edge`, beyond which erf is 1 to the precision of the dtype. Fitted to the least
 # largest relative error, 3e-9 for float32 and 5e-17 for float64; no coefficient is negative, so that nothing cancels.
 _ERF = {

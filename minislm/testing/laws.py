@@ -82,8 +82,30 @@ def check_gradient(
             )
 
 
-def check_dtype(op: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, factor: float = 64.0) -> None:
-    """Check that an op fed with float32 computes, saves and returns float32, close to its float64 results.
+def check_dtype(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Check that an op fed with float32 computes, saves and returns nothing wider.
+
+    Parameters
+    ----------
+    op : str
+        A row of the op table.
+    args : sequence
+        Positional arguments; float arrays in float64.
+    kwargs : mapping
+        Keyword arguments.
+
+    Raises
+    ------
+    AssertionError
+        An array of a result, or one that was saved, is wider than float32.
+    """
+    for array in _results(op, args, kwargs, np.float32):
+        if np.issubdtype(array.dtype, np.inexact) and array.dtype.itemsize > 4:
+            raise AssertionError(f"{op} turned float32 into {array.dtype} (an array of shape {array.shape})")
+
+
+def check_precision(op: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, factor: float = 64.0) -> None:
+    """Check that an op's float32 results are close to its float64 ones.
 
     Parameters
     ----------
@@ -94,29 +116,30 @@ def check_dtype(op: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, fact
     kwargs : mapping
         Keyword arguments.
     factor : float
-        Largest difference from the float64 result, in float32 roundings of its largest entry.
+        Largest difference, in float32 roundings of an array's largest entry.
 
     Raises
     ------
     AssertionError
-        A result or something saved is wider than float32, or too far from its float64 value.
+        An array of a result, or one that was saved, is too far from its float64 value.
     """
-    results = {}
-    for dtype in (np.float64, np.float32):
-        own_args, own_kwargs = cast(args, dtype), cast(kwargs, dtype)
-        result = load_op(op)(*own_args, **own_kwargs)
-        if result is None:  # an op that writes into its arguments
-            result = own_args
-        if OPS[op].gradients:
-            y, saved = result
-            dy = 1.0 if isinstance(y, float) else np.random.default_rng(0).normal(size=y.shape).astype(dtype)
-            result = (y, saved, load_op(f"{op}_backward")(dy, saved))
-        results[dtype] = arrays_in(result)
-    for wide, narrow in zip(results[np.float64], results[np.float32], strict=True):
-        if np.issubdtype(narrow.dtype, np.inexact):
-            if narrow.dtype.itemsize > 4:
-                raise AssertionError(f"{op} turned float32 into {narrow.dtype} (an array of shape {narrow.shape})")
-            assert_close(narrow, wide, factor=factor, name=f"float32 result of {op}")
+    pairs = zip(_results(op, args, kwargs, np.float32), _results(op, args, kwargs, np.float64), strict=True)
+    for narrow, wide in pairs:
+        assert_close(narrow, wide, factor=factor, dtype=np.float32, name=f"float32 result of {op}")
+
+
+def _results(op: str, args: Sequence[Any], kwargs: Mapping[str, Any], dtype: Any) -> list[np.ndarray]:
+    """Run an op and its backward in `dtype`; return every array that they made or saved."""
+    own_args, own_kwargs = cast(args, dtype), cast(kwargs, dtype)
+    result = load_op(op)(*own_args, **own_kwargs)
+    if result is None:  # an op that writes into its arguments
+        return arrays_in(own_args)
+    if not OPS[op].gradients:
+        return arrays_in(result)
+    y, saved = result
+    dy = 1.0 if isinstance(y, float) else np.random.default_rng(0).normal(size=y.shape).astype(dtype)
+    losses = [np.array(y)] if isinstance(y, float) else []
+    return [*losses, *arrays_in((result, load_op(f"{op}_backward")(dy, saved)))]
 
 
 def cast(value: Any, dtype: Any) -> Any:

@@ -1,0 +1,37 @@
+"""What every test gets: repeatable examples, a seeded generator, the shape checker, and the backend put back."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from minislm.dispatch import backend, threads
+from minislm.testing.shapes import checked_shapes
+
+settings.register_profile("minislm", derandomize=True, deadline=None, database=None)
+settings.load_profile("minislm")
+
+
+@pytest.fixture
+def rng(request):
+    """Return a generator seeded with the name of the test."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(autouse=True)
+def _shapes():
+    """Check the shape suffixes of every function of the package that the test calls."""
+    with checked_shapes():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _backend():
+    """Put the backend and the number of threads back after the test."""
+    before = threads()
+    with backend("cython"):
+        yield
+    threads(before)
