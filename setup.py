@@ -95,9 +95,10 @@ class BuildKernels(build_ext):
         super().build_extension(ext)
 
 
+WHOLE = KERNELS.is_dir()  # without the folder everything works, in NumPy
 setup(
-    packages=[*find_packages(include=["minislm", "minislm.*"]), "minislm.kernels"],
-    package_dir={"minislm.kernels": "kernels"},
+    packages=[*find_packages(include=["minislm", "minislm.*"]), *(["minislm.kernels"] if WHOLE else [])],
+    package_dir={"minislm.kernels": "kernels"} if WHOLE else {},
     ext_modules=extensions(),
     cmdclass={"build_ext": BuildKernels},
 )
