@@ -66,18 +66,25 @@ OPS: dict[str, Op] = {
     "quantized_product_t": Op("quantized:quantized_product_t"),
     "quantized_rows": Op("quantized:quantized_rows"),
     "low_rank_product": Op("low_rank:low_rank_product"),
-    "bitmap_product": Op("sparse:bitmap_product"),
-    "bitmap_product_t": Op("sparse:bitmap_product_t"),
-    "nm_product": Op("sparse:nm_product"),
-    "nm_product_t": Op("sparse:nm_product_t"),
-    "csr_product": Op("sparse:csr_product"),
-    "csr_product_t": Op("sparse:csr_product_t"),
+    "fake_quantize": Op("fake_quantize:fake_quantize"),
+    "fake_quantize_backward": Op("fake_quantize:fake_quantize_backward"),  # an estimate: the gradient law is not for it
+    "bitmap_product": Op("bitmap:bitmap_product"),
+    "bitmap_product_t": Op("bitmap:bitmap_product_t"),
+    "bitmap_rows": Op("bitmap:bitmap_rows"),
+    "nm_product": Op("nm:nm_product"),
+    "nm_product_t": Op("nm:nm_product_t"),
+    "nm_rows": Op("nm:nm_rows"),
+    "csr_product": Op("csr:csr_product"),
+    "csr_product_t": Op("csr:csr_product_t"),
+    "csr_rows": Op("csr:csr_rows"),
 }
 
 # Public functions of this folder that are no ops: kernels never stand in for them.
 HELPERS: tuple[str, ...] = (
     "activation:erf",
     "softmax:log_softmax",
+    "softmax:row_max",
+    "softmax:nonzero",
     "dropout:site",
     "formats:format_named",
     "formats:pack_bits",

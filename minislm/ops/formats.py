@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minislm.errors import DataError, unknown
+from minislm.ops.bits import pack_bits, unpack_bits
 
 BITS = range(2, 9)
 GROUPS = (0, 32, 64, 128)
@@ -153,11 +154,14 @@ class Format:
             Code ``non_finite_weight``, with the place.
         """
         _check_finite(w_OI)
-        codes_OI: np.ndarray = np.rint(_steps(w_OI, self.spread(scales_OJ, w_OI.shape[1]).astype(w_OI.dtype)))
+        codes_OI: np.ndarray = np.rint(self.steps(w_OI, scales_OJ))
         codes_OI += self.zero if zeros_OJ is None else self.spread(zeros_OJ, w_OI.shape[1])
         low, high = self.code_range
-        codes_OI = codes_OI.clip(low, high).astype(np.uint8)
-        return codes_OI
+        return codes_OI.clip(low, high).astype(np.uint8)
+
+    def steps(self, w_OI: np.ndarray, scales_OJ: np.ndarray) -> np.ndarray:
+        """Measure weights in steps, (O, I) in their own dtype; at a zero scale, zero steps or infinitely many."""
+        return _steps(w_OI, self.spread(scales_OJ, w_OI.shape[1]).astype(w_OI.dtype))
 
     def decode(self, codes_OI: np.ndarray, scales_OJ: np.ndarray, zeros_OJ: np.ndarray | None) -> np.ndarray:
         """Return the values that codes stand for.
@@ -181,6 +185,34 @@ class Format:
         w_OI -= self.zero if zeros_OJ is None else self.spread(zeros_OJ, n_inputs)
         w_OI *= self.spread(scales_OJ.astype(np.float32), n_inputs)
         return w_OI
+
+    def decode_span(
+        self, codes_OP: np.ndarray, scales_OJ: np.ndarray, zeros_OJ: np.ndarray | None, span: slice
+    ) -> np.ndarray:
+        """Decode only the columns of a range, straight from packed rows.
+
+        Parameters
+        ----------
+        codes_OP : ndarray, (O, P), uint8
+            Packed rows.
+        scales_OJ : ndarray, (O, J)
+            Scales as stored.
+        zeros_OJ : ndarray, (O, J), uint8, or None
+            Zeros of an asymmetric format.
+        span : slice
+            The columns, with plain bounds.
+
+        Returns
+        -------
+        ndarray, (O, columns), float32
+            The same numbers as those columns of the decoded matrix.
+        """
+        unit = self.group or 8  # where both a byte and a scale begin
+        first = span.start // unit * unit
+        codes = self.unpack(codes_OP[:, first * self.bits // 8 :], span.stop - first)
+        groups = slice(first // unit, -(-span.stop // unit)) if self.group else slice(None)
+        zeros = None if zeros_OJ is None else zeros_OJ[:, groups]
+        return self.decode(codes, scales_OJ[:, groups], zeros)[:, span.start - first :]
 
     def pack(self, codes_OI: np.ndarray) -> np.ndarray:
         """Put codes side by side as bits.
@@ -296,84 +328,6 @@ def format_named(name: str) -> Format:
     if name not in FORMATS:
         raise unknown("format", name, FORMATS)
     return FORMATS[name]
-
-
-def pack_bits(codes_OI: np.ndarray, bits: int, row_bytes: int) -> np.ndarray:
-    """Put small whole numbers side by side as bits, row by row.
-
-    Parameters
-    ----------
-    codes_OI : ndarray, (O, I), uint8
-        Numbers below ``2**bits``.
-    bits : int
-        Bits of each, 1 to 8.
-    row_bytes : int
-        Bytes of a packed row; what the numbers do not fill is zero.
-
-    Returns
-    -------
-    ndarray, (O, P), uint8
-        Number i of a row takes the bits ``[i * bits, (i + 1) * bits)`` of its little-endian bit stream.
-
-    Notes
-    -----
-    Whatever the width, eight numbers fill ``bits`` bytes: they are gathered in one 64-bit word, of which the low
-    ``bits`` bytes are kept.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> pack_bits(np.array([[1, 2, 3]], np.uint8), bits=3, row_bytes=2)  # 011 010 001, from the low end
-    array([[209,   0]], dtype=uint8)
-    """
-    n_outputs, n_codes = codes_OI.shape
-    n_words = -(-n_codes // 8)
-    words = np.zeros((n_outputs, n_words), "<u8")
-    for place in range(min(8, n_codes)):
-        column = codes_OI[:, place::8].astype("<u8")
-        words[:, : column.shape[1]] |= column << np.uint64(place * bits)
-    filled = words.view(np.uint8).reshape(n_outputs, n_words, 8)[:, :, :bits].reshape(n_outputs, n_words * bits)
-    packed_OP = np.zeros((n_outputs, row_bytes), np.uint8)
-    n_bytes = -(-n_codes * bits // 8)
-    packed_OP[:, :n_bytes] = filled[:, :n_bytes]
-    return packed_OP
-
-
-def unpack_bits(packed_OP: np.ndarray, bits: int, n_codes: int) -> np.ndarray:
-    """Undo `pack_bits`.
-
-    Parameters
-    ----------
-    packed_OP : ndarray, (O, P), uint8
-        Packed rows.
-    bits : int
-        Bits of each number, 1 to 8.
-    n_codes : int
-        Numbers in a row, I.
-
-    Returns
-    -------
-    ndarray, (O, I), uint8
-        One number in each byte.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> unpack_bits(np.array([[209, 0]], np.uint8), bits=3, n_codes=3)
-    array([[1, 2, 3]], dtype=uint8)
-    """
-    n_outputs, n_words = len(packed_OP), -(-n_codes // 8)
-    n_bytes = -(-n_codes * bits // 8)
-    filled = np.zeros((n_outputs, n_words * bits), np.uint8)
-    filled[:, :n_bytes] = packed_OP[:, :n_bytes]
-    eight = np.zeros((n_outputs, n_words, 8), np.uint8)
-    eight[:, :, :bits] = filled.reshape(n_outputs, n_words, bits)
-    words = eight.reshape(n_outputs, n_words * 8).view("<u8")
-    codes_OI = np.empty((n_outputs, n_codes), np.uint8)
-    for place in range(min(8, n_codes)):
-        column = codes_OI[:, place::8]
-        column[...] = (words[:, : column.shape[1]] >> np.uint64(place * bits)) & np.uint64(2**bits - 1)
-    return codes_OI
 
 
 def _steps(w_OI: np.ndarray, scales_OI: np.ndarray) -> np.ndarray:

@@ -1,0 +1,268 @@
+"""Sparse: only the entries that are kept, and where they belong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from minislm.dispatch import ops
+from minislm.errors import UsageError, unknown
+from minislm.ops.bitmap import mask_starts, pack_bitmap
+from minislm.ops.bits import unpack_bits
+from minislm.ops.csr import pack_csr
+from minislm.ops.nm import pack_nm, place_bits
+from minislm.ops.tiles import row_tiles
+from minislm.weights.base import (
+    Arrays,
+    Weight,
+    below,
+    check_array,
+    check_names,
+    claims_of_a_file,
+    field_of,
+    shape_of,
+    under,
+)
+from minislm.weights.dense import Dense
+from minislm.weights.quantized import Quantized
+
+INDEX_NAMES = {"bitmap": ("mask",), "nm": ("places",), "csr": ("columns", "starts")}
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse(Weight):
+    """A matrix most of whose entries are not stored. It is not trained: `Masked` is, and becomes one.
+
+    Parameters
+    ----------
+    pattern : str
+        ``"bitmap"``: one bit says for every entry whether it is stored. ``"2:4"`` or any other ``"n:m"``: at most n of
+        every m inputs are. ``"csr"``: each stored entry has its column.
+    n_inputs : int
+        Columns of the matrix.
+    values : Weight
+        A Dense (float32, float64) or Quantized: (1, stored) for bitmap and csr, row by row; (O, U) for n:m, where
+        ``U = ceil(n_inputs / m) * n``.
+    index : mapping of str to ndarray
+        Where the values belong. Bitmap: ``mask``; n:m: ``places``; csr: ``columns`` and ``starts``; each as
+        `minislm.ops.bitmap`, `minislm.ops.nm` and `minislm.ops.csr` describe it.
+
+    Raises
+    ------
+    UsageError
+        Code ``bad_index``, ``size_mismatch``, ``bad_shape``, ``unknown_dtype`` or ``bad_values``.
+    UnsupportedError
+        Code ``unknown_pattern``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> w_OI = np.array([[0.0, 2.0, 3.0, 0.0]])
+    >>> weight = Sparse.from_dense(w_OI, w_OI != 0, "2:4")
+    >>> weight.apply(np.array([[1.0, 10.0, 100.0, 1000.0]]))
+    array([[320.]])
+    """
+
+    pattern: str
+    n_inputs: int
+    values: Weight
+    index: Mapping[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        names = INDEX_NAMES[_family(self.pattern)]
+        if set(self.index) != set(names):
+            raise UsageError("bad_index", f"{self.pattern} needs {names} to place its values, not {sorted(self.index)}")
+        if not isinstance(self.values, Dense | Quantized) or (
+            self.values.half if isinstance(self.values, Dense) else self.values.activations != "float"
+        ):
+            raise UsageError(
+                "bad_values",
+                "the values of a Sparse are a Dense of float32 or float64, or a Quantized with float activations",
+            )
+        n_values = getattr(self, f"_check_{_family(self.pattern)}")()
+        if self.values.shape != n_values:
+            raise UsageError("size_mismatch", f"{self.pattern} places {n_values} values, not {self.values.shape}")
+
+    @classmethod
+    def from_dense(cls, w_OI: np.ndarray, mask_OI: np.ndarray, pattern: str, value_format: str | None = None) -> Self:
+        """Keep the masked entries of a matrix.
+
+        Parameters
+        ----------
+        w_OI : ndarray, (O, I), float32 or float64
+            The matrix.
+        mask_OI : ndarray, (O, I), bool
+            True where an entry is kept.
+        pattern : str
+            ``"bitmap"``, ``"csr"`` or ``"n:m"``.
+        value_format : str, optional
+            The format in which the values are stored, rounded to nearest; None: as they are.
+
+        Returns
+        -------
+        Sparse
+            Copies what it keeps.
+
+        Raises
+        ------
+        UsageError
+            Code ``size_mismatch``: mask and matrix differ in shape; ``bad_mask``: a group keeps more than n of m.
+        UnsupportedError
+            Code ``unknown_pattern`` or ``unknown_format``.
+        """
+        if w_OI.shape != mask_OI.shape:
+            raise UsageError("size_mismatch", f"a mask {mask_OI.shape} does not fit a matrix {w_OI.shape}")
+        family = _family(pattern)
+        index: Arrays
+        if family == "nm":
+            n, m = _n_of_m(pattern)
+            values, places = pack_nm(w_OI, mask_OI, n=n, m=m)
+            index = {"places": places}
+        elif family == "csr":
+            stream, columns, starts = pack_csr(w_OI, mask_OI)
+            values, index = stream[None], {"columns": columns, "starts": starts}
+        else:
+            mask, stream, _ = pack_bitmap(w_OI, mask_OI)
+            values, index = stream[None], {"mask": mask}
+        stored = Quantized.nearest(values, value_format) if value_format else Dense(values)
+        return cls(pattern, w_OI.shape[1], stored, index)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Logical (outputs, inputs)."""
+        rows = self.index["starts"][1:] if "starts" in self.index else next(iter(self.index.values()))
+        return len(rows), self.n_inputs
+
+    def apply(self, x_NI: np.ndarray) -> np.ndarray:
+        """Return ``x @ W.T``, (N, O)."""
+        family, constants, options = self._product
+        y_NO: np.ndarray = getattr(ops, f"{family}_product")(x_NI, *constants, **options)
+        return y_NO
+
+    def apply_t(self, dy_NO: np.ndarray) -> np.ndarray:
+        """Return ``dy @ W``, (N, I)."""
+        family, constants, options = self._product
+        product = getattr(ops, f"{family}_product_t")
+        dx_NI: np.ndarray = product(dy_NO, *constants, n_inputs=self.n_inputs, **options)
+        return dx_NI
+
+    def grads(self, x_NI: np.ndarray, dy_NO: np.ndarray) -> Arrays:
+        """Return nothing: it is not trained."""
+        return {}
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Return the rows `ids`, (N, I)."""
+        family, constants, options = self._product
+        w_NI: np.ndarray = getattr(ops, f"{family}_rows")(ids, *constants, n_inputs=self.n_inputs, **options)
+        return w_NI
+
+    def rows_grads(self, ids: np.ndarray, dw_NI: np.ndarray) -> Arrays:
+        """Return nothing: it is not trained."""
+        return {}
+
+    def dense(self) -> np.ndarray:
+        """Return the matrix with its zeros."""
+        return self.rows(np.arange(self.shape[0]))
+
+    def arrays(self) -> Arrays:
+        """Return the values, prefixed, and the index."""
+        return {**under("values", self.values.arrays()), **self.index}
+
+    def spec(self) -> dict[str, Any]:
+        """Return type, shape, pattern and the values' own spec."""
+        return {"type": "sparse", "shape": list(self.shape), "pattern": self.pattern, "values": self.values.spec()}
+
+    @classmethod
+    def from_arrays(cls, spec: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """Rebuild it over the given arrays."""
+        from minislm.weights import build
+
+        pattern, (n_outputs, n_inputs) = field_of(spec, "pattern", str), shape_of(spec)
+        names = INDEX_NAMES[_family(pattern)]
+        values = below("values", arrays)
+        check_names(spec, arrays, [*under("values", values), *names])
+        with claims_of_a_file():
+            stored = build(field_of(spec, "values", dict), values)
+            weight = cls(pattern, n_inputs, stored, {name: arrays[name] for name in names})
+            if weight.shape[0] != n_outputs:
+                raise UsageError("size_mismatch", f"{n_outputs} rows were promised; {weight.shape[0]} are indexed")
+        return weight
+
+    def lower(self, slot: int, program: Any) -> int:
+        """Append one step."""
+        family, constants, options = self._product
+        width = self.shape[0]
+        return int(program.step(f"{family}_product", (slot,), constants=constants, width=width, **options))
+
+    @cached_property
+    def _product(self) -> tuple[str, tuple[np.ndarray, ...], dict[str, Any]]:
+        """The family of ops that multiplies it, their arrays and their options."""
+        family, index = _family(self.pattern), self.index
+        options: dict[str, Any] = {}
+        scales: tuple[np.ndarray, ...] = ()
+        if isinstance(self.values, Quantized):
+            values, scales = self.values.codes, self.values.stored[1:]
+            options["format"] = self.values.format
+        else:
+            values = self.values.dense() if family == "nm" else self.values.dense()[0]
+        if family == "nm":
+            options["n"], options["m"] = _n_of_m(self.pattern)
+            return family, (values, index["places"], *scales), options
+        if family == "csr":
+            return family, (values, index["columns"], index["starts"], *scales), options
+        return family, (index["mask"], values, mask_starts(index["mask"]), *scales), options
+
+    def _check_bitmap(self) -> tuple[int, int]:
+        """Check the mask; return the shape that the values must have."""
+        mask_OP = self.index["mask"]
+        check_array("the mask of a bitmap", mask_OP, (None, -(-self.n_inputs // 8)), ["uint8"])
+        if self.n_inputs % 8 and (mask_OP[:, -1] >> (self.n_inputs % 8)).any():
+            raise UsageError("bad_index", f"the mask keeps entries beyond the last of {self.n_inputs} inputs")
+        return 1, int(mask_starts(mask_OP)[-1])
+
+    def _check_nm(self) -> tuple[int, int]:
+        """Check the places; return the shape that the values must have."""
+        places_OP, (n, m) = self.index["places"], _n_of_m(self.pattern)
+        n_values = -(-self.n_inputs // m) * n
+        check_array(f"the places of {n}:{m}", places_OP, (None, -(-n_values * place_bits(m) // 8)), ["uint8"])
+        for rows in row_tiles(len(places_OP), 4 * n_values):
+            places = unpack_bits(places_OP[rows], place_bits(m), n_values).reshape(-1, n).astype(np.int16)
+            if (places >= m).any() or (np.diff(places, axis=1) <= 0).any():
+                raise UsageError("bad_index", f"the places inside a group of {m} must increase and stay below {m}")
+        return len(places_OP), n_values
+
+    def _check_csr(self) -> tuple[int, int]:
+        """Check columns and starts; return the shape that the values must have."""
+        columns, starts = self.index["columns"], self.index["starts"]
+        check_array("the starts of csr", starts, (None,), ["int64"])
+        check_array("the columns of csr", columns, (None,), ["int32"])
+        if not len(starts) or starts[0] != 0 or starts[-1] != len(columns) or (np.diff(starts) < 0).any():
+            raise UsageError("bad_index", f"starts must increase from 0 to the number of columns, {len(columns)}")
+        if len(columns) and (columns.min() < 0 or columns.max() >= self.n_inputs):
+            raise UsageError("bad_index", f"columns must lie in 0 to {self.n_inputs - 1}")
+        within_row = np.ones(len(columns) + 1, np.bool_)
+        within_row[starts] = False
+        if (np.diff(columns)[within_row[1:-1]] <= 0).any():
+            raise UsageError("bad_index", "the columns of a row must increase")
+        return 1, len(columns)
+
+
+def _family(pattern: str) -> str:
+    """Return the family of ops for a pattern: ``nm`` for every n:m."""
+    if pattern in ("bitmap", "csr"):
+        return pattern
+    _n_of_m(pattern)
+    return "nm"
+
+
+def _n_of_m(pattern: str) -> tuple[int, int]:
+    """Return n and m of ``"n:m"``."""
+    match = re.fullmatch(r"([1-9]\d{0,2}):([1-9]\d{0,2})", pattern)
+    if not match or not int(match[1]) < int(match[2]) <= 256:
+        raise unknown("pattern", pattern, ["bitmap", "csr", "2:4", "any n:m with n < m <= 256"])
+    return int(match[1]), int(match[2])
