@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 FLOAT32 = np.dtype(np.float32)
+INT64 = np.dtype(np.int64)
 
 
 def checked(array: Any, name: str, n_axes: int | None = None, dtype: np.dtype = FLOAT32) -> np.ndarray:
@@ -31,15 +32,26 @@ def same_shape(array: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must have shape {shape}, not {array.shape}")
 
 
-def indices(array: Any, name: str, limit: int, n_axes: int = 1, lowest: int = 0) -> np.ndarray:
-    """Return whole numbers as contiguous int64; IndexError unless all are in [lowest, limit)."""
-    array = np.asarray(array)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold whole numbers, not {array.dtype}")
-    array = checked(array.astype(np.int64, copy=False), name, n_axes, np.dtype(np.int64))
-    if array.size and (array.min() < lowest or array.max() >= limit):
-        raise IndexError(f"{name} must be from {lowest} to {limit - 1}; found {array.min()} to {array.max()}")
-    return array
+def integers(array: Any, name: str, n_axes: int) -> np.ndarray:
+    """Return whole numbers as contiguous int64; the caller checks their range."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be a NumPy array of integers, not {getattr(array, 'dtype', type(array).__name__)}")
+    return checked(array.astype(INT64, copy=False), name, n_axes, INT64)
+
+
+def in_range(array: np.ndarray, name: str, lowest: int, limit: int) -> None:
+    """Raise IndexError unless all whole numbers are in [lowest, limit)."""
+    if array.size and not (lowest <= array.min() and array.max() < limit):
+        raise IndexError(f"{name} must be from {lowest} to {limit - 1}; it is from {array.min()} to {array.max()}")
+
+
+def updated(array: Any, name: str, shape: tuple[int, ...]) -> None:
+    """Raise unless the array can be updated in place: float32, of that shape, C-contiguous, aligned, writable."""
+    if checked(array, name, len(shape)) is not array:
+        raise ValueError(f"{name} is updated in place and must be C-contiguous")
+    same_shape(array, name, shape)
+    if not array.flags.writeable:
+        raise ValueError(f"{name} is updated in place and must not be read-only")
 
 
 def output(out: np.ndarray | None, shape: tuple[int, ...], *inputs: np.ndarray) -> np.ndarray:

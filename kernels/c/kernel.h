@@ -47,6 +47,7 @@
 #define LANES 4
 #endif
 typedef float lanes __attribute__((vector_size(4 * LANES)));
+typedef int32_t lanes_of_bits __attribute__((vector_size(4 * LANES)));                       /* what comparing gives */
 typedef float lanes_in_memory __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* at any address */
 
 static inline lanes load(const float *x) { return *(const lanes_in_memory *)x; }
@@ -62,19 +63,36 @@ static inline float sum_of_lanes(lanes value) {
     return part[0];
 }
 
-/* Sum of x[i] * y[i], in 4 * LANES running sums. */
-static inline float dot(const float *x, const float *y, int64_t n) {
+/* Sum of x[i] * (y[i] - shift), in 4 * LANES running sums. */
+static inline float shifted_dot(const float *x, const float *y, float shift, int64_t n) {
+    lanes a = all(0), b = a, c = a, d = a, away = all(shift);
+    int64_t i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES) {
+        a += load(x + i) * (load(y + i) - away);
+        b += load(x + i + LANES) * (load(y + i + LANES) - away);
+        c += load(x + i + 2 * LANES) * (load(y + i + 2 * LANES) - away);
+        d += load(x + i + 3 * LANES) * (load(y + i + 3 * LANES) - away);
+    }
+    for (; i + LANES <= n; i += LANES) a += load(x + i) * (load(y + i) - away);
+    float rest = 0;
+    for (; i < n; i++) rest += x[i] * (y[i] - shift);
+    return sum_of_lanes((a + b) + (c + d)) + rest;
+}
+
+/* Sum of x[i] * y[i]. */
+static inline float dot(const float *x, const float *y, int64_t n) { return shifted_dot(x, y, 0, n); }
+
+/* Sum of x[i], in 4 * LANES running sums. */
+static inline float sum(const float *x, int64_t n) {
     lanes a = all(0), b = a, c = a, d = a;
     int64_t i = 0;
     for (; i + 4 * LANES <= n; i += 4 * LANES) {
-        a += load(x + i) * load(y + i);
-        b += load(x + i + LANES) * load(y + i + LANES);
-        c += load(x + i + 2 * LANES) * load(y + i + 2 * LANES);
-        d += load(x + i + 3 * LANES) * load(y + i + 3 * LANES);
+        a += load(x + i), b += load(x + i + LANES);
+        c += load(x + i + 2 * LANES), d += load(x + i + 3 * LANES);
     }
-    for (; i + LANES <= n; i += LANES) a += load(x + i) * load(y + i);
+    for (; i + LANES <= n; i += LANES) a += load(x + i);
     float rest = 0;
-    for (; i < n; i++) rest += x[i] * y[i];
+    for (; i < n; i++) rest += x[i];
     return sum_of_lanes((a + b) + (c + d)) + rest;
 }
 

@@ -1,0 +1,100 @@
+"""Compiled activations: checks, then the C of `c/activation.c`. Arrays of any shape, seen as one row of numbers."""
+
+from minislm.kernels import border
+
+from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+
+
+cdef extern from "activation.h" nogil:
+    enum:
+        BLOCK
+    ctypedef struct activation_task "struct activation_task":
+        const float *dy
+        const float *x
+        const float *up
+        float *y
+        float *dup
+        int64_t n
+    ctypedef struct activation_kernels "const struct activation_kernels":
+        kernel *gelu
+        kernel *gelu_tanh
+        kernel *silu_gate
+        kernel *gelu_backward
+        kernel *gelu_tanh_backward
+        kernel *silu_gate_backward
+    activation_kernels *activation_kernels_for(int)
+
+cdef const runtime *shared = the_runtime()
+
+
+def gelu(x, *, out=None, int threads=1):
+    """Same as `ops.activation.gelu`; erf by the op's own rational function."""
+    return one_input(activation_kernels_for(shared.chosen).gelu, x, out, threads)
+
+
+def gelu_tanh(x, *, out=None, int threads=1):
+    """Same as `ops.activation.gelu_tanh`, by one exponential instead of a tangent."""
+    return one_input(activation_kernels_for(shared.chosen).gelu_tanh, x, out, threads)
+
+
+def gelu_backward(dy, saved, *, out=None, int threads=1):
+    """Same as `ops.activation.gelu_backward`."""
+    return one_input_backward(activation_kernels_for(shared.chosen).gelu_backward, dy, saved, out, threads)
+
+
+def gelu_tanh_backward(dy, saved, *, out=None, int threads=1):
+    """Same as `ops.activation.gelu_tanh_backward`."""
+    return one_input_backward(activation_kernels_for(shared.chosen).gelu_tanh_backward, dy, saved, out, threads)
+
+
+cdef one_input(kernel *work, x, out, int threads):
+    x = border.checked(x, "x")
+    y = border.output(out, x.shape, *(() if out is x else (x,)))
+    cdef activation_task task
+    task.x, task.y, task.n = <const float *>reading(x), <float *>writing(y), x.size
+    run(work, &task, threads)
+    return border.delivered(y, out), (x,)
+
+
+cdef one_input_backward(kernel *work, dy, saved, out, int threads):
+    (x,) = saved
+    dy, x = border.checked(dy, "dy"), border.checked(x, "x")
+    border.same_shape(dy, "dy", x.shape)
+    dx = border.output(out, x.shape, dy, x)
+    cdef activation_task task
+    task.dy, task.x, task.y = <const float *>reading(dy), <const float *>reading(x), <float *>writing(dx)
+    task.n = x.size
+    run(work, &task, threads)
+    return border.delivered(dx, out)
+
+
+def silu_gate(gate, up, *, out=None, int threads=1):
+    """Same as `ops.activation.silu_gate`."""
+    gate, up = border.checked(gate, "gate"), border.checked(up, "up")
+    border.same_shape(up, "up", gate.shape)
+    y = border.output(out, gate.shape, gate, up)
+    cdef activation_task task
+    task.x, task.up, task.y = <const float *>reading(gate), <const float *>reading(up), <float *>writing(y)
+    task.n = gate.size
+    run(activation_kernels_for(shared.chosen).silu_gate, &task, threads)
+    return border.delivered(y, out), (gate, up)
+
+
+def silu_gate_backward(dy, saved, *, out=None, int threads=1):
+    """Same as `ops.activation.silu_gate_backward`."""
+    gate, up = saved
+    dy, gate, up = border.checked(dy, "dy"), border.checked(gate, "gate"), border.checked(up, "up")
+    border.same_shape(dy, "dy", gate.shape)
+    border.same_shape(up, "up", gate.shape)
+    dgate, dup = border.output(out, gate.shape, dy, gate, up), border.output(None, gate.shape)
+    cdef activation_task task
+    task.dy, task.x, task.up = <const float *>reading(dy), <const float *>reading(gate), <const float *>reading(up)
+    task.y, task.dup, task.n = <float *>writing(dgate), <float *>writing(dup), gate.size
+    run(activation_kernels_for(shared.chosen).silu_gate_backward, &task, threads)
+    return border.delivered(dgate, out), dup
+
+
+cdef int run(kernel *work, activation_task *task, int threads) except -1:
+    with nogil:
+        shared.parallel(work, task, -(-task.n // BLOCK), 16, threads)
+    return 0

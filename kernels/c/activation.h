@@ -1,0 +1,18 @@
+/* Elementwise functions of the feed-forward part. */
+#ifndef MINISLM_ACTIVATION_H
+#define MINISLM_ACTIVATION_H
+#include "kernel.h"
+
+enum { BLOCK = 2048 }; /* numbers in a unit */
+
+struct activation_task {
+    const float *dy, *x, *up; /* dy for backwards only, up for gates only; n numbers each */
+    float *y, *dup;           /* the result, or x's gradient; up's gradient */
+    int64_t n;
+};
+
+struct activation_kernels {
+    kernel *gelu, *gelu_tanh, *silu_gate, *gelu_backward, *gelu_tanh_backward, *silu_gate_backward;
+};
+FAMILY(activation_kernels)
+#endif

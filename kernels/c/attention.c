@@ -1,0 +1,183 @@
+/* Attention by tiles of ROWS queries and COLUMNS keys, whose scores never leave the nearest cache. A tile that lies wholly in
+   the future, or outside the window, is passed over.
+
+   Forward (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135): each query keeps the largest
+   score so far, the sum of the exponentials relative to it, and the values weighted by them; when a larger score comes, the
+   latter two are scaled down. Backward: the probabilities again, from the sums that the forward stored.
+
+   Keys and values are transposed once for each unit, so that one register holds the scores of neighbouring keys. */
+#include "attention.h"
+#include "functions.h"
+#include "product.h"
+
+enum { ROWS = 16, COLUMNS = 64 };
+
+struct range {
+    int64_t first, last;
+};
+
+/* The keys [first, last) that the queries [t, t + n) of row b may see, all taken together. */
+static struct range visible(const struct attention_task *a, int64_t b, int64_t t, int64_t n) {
+    int64_t position = t + (a->starts ? a->starts[b] : 0);
+    struct range keys = {0, a->s};
+    if (a->causal) keys.last = smaller(keys.last, position + n);
+    if (a->window) {
+        keys.last = smaller(keys.last, position + n - 1 + a->window);
+        if (position - a->window + 1 > 0) keys.first = position - a->window + 1;
+    }
+    return keys;
+}
+
+/* to (width, PADDED_KEYS(s)) = the transpose of from (s, width), whose rows are `row` apart; the padding is zero. */
+static void transpose(const float *from, int64_t row, int64_t s, int64_t width, float *to) {
+    int64_t padded = PADDED_KEYS(s);
+    for (int64_t k = 0; k < width; k++) {
+        for (int64_t j = 0; j < s; j++) to[k * padded + j] = from[j * row + k];
+        for (int64_t j = s; j < padded; j++) to[k * padded + j] = 0;
+    }
+}
+
+/* tile (n, COLUMNS) = from (n, width; rows `row` apart) times columns [first, last) of the transposed keys or values. */
+static void score(const float *from, int64_t row, int64_t n, const float *transposed, int64_t s, int64_t width,
+                  struct range keys, float *tile) {
+    int64_t padded = PADDED_KEYS(s), columns = smaller((keys.last - keys.first + 15) / 16 * 16, padded - keys.first);
+    memset(tile, 0, n * COLUMNS * sizeof *tile);
+    add_product(n, columns, width, (struct strided){from, row, 1}, transposed + keys.first, padded, tile, COLUMNS);
+}
+
+/* Scale one query's scores of the keys [first, last), and put -inf where it does not see a key. */
+static void mask(const struct attention_task *a, int64_t b, int64_t t, struct range keys, float *tile) {
+    struct range seen = visible(a, b, t, 1);
+    for (int64_t j = keys.first; j < keys.last; j++) {
+        float s = tile[j - keys.first] * a->scale;
+        tile[j - keys.first] = j < seen.first || j >= seen.last ? -INFINITY : s;
+    }
+    if (a->key_mask)
+        for (int64_t j = keys.first; j < keys.last; j++)
+            if (!a->key_mask[b * a->s + j]) tile[j - keys.first] = -INFINITY;
+}
+
+static void attention(const void *task, int64_t first, int64_t last) {
+    const struct attention_task *a = task;
+    const int64_t width = a->width, q_row = a->h * width, k_row = a->g * width;
+    for (int64_t unit = first; unit < last; unit++) {
+        int64_t b = unit / a->h, h = unit % a->h, g = h / (a->h / a->g);
+        const float *k = a->k + b * a->s * k_row + g * width, *v = a->v + b * a->s * k_row + g * width;
+        float *keys_across = a->scratch + unit * width * PADDED_KEYS(a->s), tile[ROWS * COLUMNS], top[ROWS], total[ROWS];
+        transpose(k, k_row, a->s, width, keys_across);
+        for (int64_t t = 0; t < a->t; t += ROWS) {
+            int64_t n = smaller(ROWS, a->t - t);
+            const float *q = a->q + (b * a->t + t) * q_row + h * width;
+            float *y = a->result + (b * a->t + t) * q_row + h * width;
+            for (int64_t i = 0; i < n; i++) {
+                memset(y + i * q_row, 0, width * sizeof *y);
+                top[i] = -INFINITY, total[i] = 0;
+            }
+            struct range seen = visible(a, b, t, n);
+            for (struct range keys = seen; keys.first < seen.last; keys.first += COLUMNS) {
+                keys.last = smaller(keys.first + COLUMNS, seen.last);
+                int64_t columns = keys.last - keys.first;
+                score(q, q_row, n, keys_across, a->s, width, keys, tile);
+                for (int64_t i = 0; i < n; i++) {
+                    float *p = tile + i * COLUMNS;
+                    mask(a, b, t + i, keys, p);
+                    float highest = largest(p, columns);
+                    if (highest < top[i]) highest = top[i];
+                    float shift = highest == -INFINITY ? 0 : highest, shrink = exponential(top[i] - shift);
+                    total[i] = total[i] * shrink + exponentials(p, shift, p, columns);
+                    top[i] = highest;
+                    for (int64_t l = 0; l < width; l++) y[i * q_row + l] *= shrink;
+                }
+                add_product(n, width, columns, (struct strided){tile, COLUMNS, 1}, v + keys.first * k_row, k_row, y, q_row);
+            }
+            for (int64_t i = 0; i < n; i++) {
+                float share = total[i] == 0 ? 1 : 1 / total[i];
+                for (int64_t l = 0; l < width; l++) y[i * q_row + l] *= share;
+                a->logsumexp[(b * a->h + h) * a->t + t + i] = logf(total[i]) + (total[i] == 0 ? 0 : top[i]);
+            }
+        }
+    }
+}
+
+/* Queries [t, t + n) of head h of row b: add to dk and dv, and set dq. The arguments point to the unit's key head. */
+static void attention_backward_rows(const struct attention_task *a, int64_t b, int64_t h, int64_t t, int64_t n,
+                                    const float *k, const float *keys_across, const float *values_across, float *dk,
+                                    float *dv) {
+    const int64_t width = a->width, q_row = a->h * width, k_row = a->g * width;
+    const int64_t start = (b * a->t + t) * q_row + h * width;
+    const float *q = a->q + start, *dy = a->dy + start, *logsumexp = a->logsumexp + (b * a->h + h) * a->t + t;
+    float *dq = a->dq + start, p[ROWS * COLUMNS], ds[ROWS * COLUMNS], along[ROWS];
+    for (int64_t i = 0; i < n; i++) {
+        memset(dq + i * q_row, 0, width * sizeof *dq);
+        along[i] = dot(dy + i * q_row, a->y + start + i * q_row, width);
+    }
+    struct range seen = visible(a, b, t, n);
+    for (struct range keys = seen; keys.first < seen.last; keys.first += COLUMNS) {
+        keys.last = smaller(keys.first + COLUMNS, seen.last);
+        int64_t columns = keys.last - keys.first;
+        score(q, q_row, n, keys_across, a->s, width, keys, p);
+        score(dy, q_row, n, values_across, a->s, width, keys, ds);
+        for (int64_t i = 0; i < n; i++) {
+            float *pi = p + i * COLUMNS, *restrict dsi = ds + i * COLUMNS;
+            mask(a, b, t + i, keys, pi);
+            float shift = logsumexp[i] == -INFINITY ? 0 : logsumexp[i];
+            for (int64_t j = 0; j < columns; j++) {
+                pi[j] = exponential(pi[j] - shift);
+                dsi[j] = (dsi[j] - along[i]) * pi[j] * a->scale; /* the gradient of the product q k */
+            }
+        }
+        int64_t skip = keys.first * k_row;
+        add_product(columns, width, n, (struct strided){p, 1, COLUMNS}, dy, q_row, dv + skip, k_row);
+        add_product(columns, width, n, (struct strided){ds, 1, COLUMNS}, q, q_row, dk + skip, k_row);
+        add_product(n, width, columns, (struct strided){ds, COLUMNS, 1}, k + skip, k_row, dq, q_row);
+    }
+}
+
+static void attention_backward(const void *task, int64_t first, int64_t last) {
+    const struct attention_task *a = task;
+    const int64_t width = a->width, k_row = a->g * width, shared = a->h / a->g;
+    for (int64_t unit = first; unit < last; unit++) {
+        int64_t b = unit / a->g, g = unit % a->g, start = b * a->s * k_row + g * width;
+        float *keys_across = a->scratch + unit * 2 * width * PADDED_KEYS(a->s);
+        float *values_across = keys_across + width * PADDED_KEYS(a->s);
+        transpose(a->k + start, k_row, a->s, width, keys_across);
+        transpose(a->v + start, k_row, a->s, width, values_across);
+        for (int64_t j = 0; j < a->s; j++) {
+            memset(a->dk + start + j * k_row, 0, width * sizeof *a->dk);
+            memset(a->dv + start + j * k_row, 0, width * sizeof *a->dv);
+        }
+        for (int64_t h = g * shared; h < (g + 1) * shared; h++)
+            for (int64_t t = 0; t < a->t; t += ROWS)
+                attention_backward_rows(a, b, h, t, smaller(ROWS, a->t - t), a->k + start, keys_across, values_across,
+                                        a->dk + start, a->dv + start);
+    }
+}
+
+/* All query heads that share a key head go over its keys together, so that each key is read once. */
+static void attention_one(const void *task, int64_t first, int64_t last) {
+    const struct attention_one_task *a = task;
+    const int64_t width = a->width, row = a->g * width, shared = a->h / a->g;
+    for (int64_t unit = first; unit < last; unit++) {
+        int64_t b = unit / a->g, g = unit % a->g, length = a->lengths[b], from = 0;
+        if (a->window && length > a->window) from = length - a->window;
+        const float *q = a->q + (b * a->h + g * shared) * width;
+        const float *k = a->k + a->slots[b] * a->s * row + g * width, *v = a->v + a->slots[b] * a->s * row + g * width;
+        float *y = a->y + (b * a->h + g * shared) * width, *p = a->scratch + (b * a->h + g * shared) * a->s;
+        for (int64_t j = from; j < length; j++)
+            for (int64_t h = 0; h < shared; h++) p[h * a->s + j] = dot(q + h * width, k + j * row, width) * a->scale;
+        for (int64_t h = 0; h < shared; h++) {
+            float *ph = p + h * a->s + from;
+            float top = largest(ph, length - from), total = exponentials(ph, top == -INFINITY ? 0 : top, ph, length - from);
+            float share = total == 0 ? 1 : 1 / total;
+            for (int64_t j = 0; j < length - from; j++) ph[j] *= share;
+        }
+        memset(y, 0, shared * width * sizeof *y);
+        add_product(shared, width, length - from, (struct strided){p + from, a->s, 1}, v + from * row, row, y, width);
+    }
+}
+
+const struct attention_kernels PER_SET(attention_kernels) = {
+    .attention = attention,
+    .attention_backward = attention_backward,
+    .attention_one = attention_one,
+};

@@ -1,0 +1,82 @@
+/* Functions of one number, written without branches or calls so that the compiler can do a register of them at once. */
+#ifndef MINISLM_FUNCTIONS_H
+#define MINISLM_FUNCTIONS_H
+
+#include "kernel.h"
+
+/* 2^n for a whole n from -126 to 127. */
+static inline float power_of_two(int32_t n) {
+    int32_t bits = (int32_t)((uint32_t)(n + 127) << 23);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Keep x between low and high; NaN stays NaN. */
+static inline float clipped(float x, float low, float high) {
+    x = x < low ? low : x;
+    return x > high ? high : x;
+}
+
+/* e^x to about one unit in the last place, 0 and infinity beyond the range, NaN for NaN.
+   x = n ln 2 + r; e^r = 1 + r + r^2 q(r), q fitted to a relative error of 3e-9; 2^n in two factors, for results near 0. */
+static inline float exponential(float x) {
+    const float round_to_whole = 12582912; /* 1.5 * 2^23: numbers of this size have no fraction */
+    x = clipped(x, -104, 90);
+    float n = (x * 1.44269504f + round_to_whole) - round_to_whole;
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f; /* ln 2 in two parts, the first with few bits */
+    float q = 0.00138145359f;
+    q = q * r + 0.00836874545f;
+    q = q * r + 0.0416683927f;
+    q = q * r + 0.166665211f;
+    q = q * r + 0.49999994f;
+    float p = q * (r * r) + r + 1;
+    int32_t whole = (int32_t)n, half = whole >> 1;
+    return p * power_of_two(half) * power_of_two(whole - half);
+}
+
+/* 1 / (1 + e^-x). */
+static inline float logistic(float x) { return 1 / (1 + exponential(-x)); }
+
+/* The error function, by the rational function of `ops.activation.erf`. */
+static inline float error_function(float x) {
+    x = clipped(x, -4, 4);
+    float s = x * x, above = 6.7824065e-06f, below = 2.6001491e-07f;
+    above = above * s + 4.1106646e-04f;
+    above = above * s + 4.2269407e-03f;
+    above = above * s + 5.5748093e-02f;
+    above = above * s + 1.9290583e-01f;
+    above = above * s + 1.1283792e00f;
+    below = below * s + 7.2498424e-05f;
+    below = below * s + 1.4210275e-03f;
+    below = below * s + 1.6295343e-02f;
+    below = below * s + 1.1750209e-01f;
+    below = below * s + 5.0429177e-01f;
+    below = below * s + 1;
+    return x * above / below;
+}
+
+/* Largest of n >= 0 numbers, -inf for none; a NaN may be passed over. */
+static inline float largest(const float *x, int64_t n) {
+    float top = -INFINITY, part[LANES];
+    int64_t i = 0;
+    if (n >= LANES) {
+        lanes most = load(x);
+        for (i = LANES; i + LANES <= n; i += LANES) {
+            lanes_of_bits greater = load(x + i) > most;
+            most = (lanes)((greater & (lanes_of_bits)load(x + i)) | (~greater & (lanes_of_bits)most));
+        }
+        store(part, most);
+        for (int j = 0; j < LANES; j++) top = part[j] > top ? part[j] : top;
+    }
+    for (; i < n; i++) top = x[i] > top ? x[i] : top;
+    return top;
+}
+
+/* y[i] = e^(x[i] - shift); return their sum. x and y may be the same. */
+static inline float exponentials(const float *x, float shift, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = exponential(x[i] - shift);
+    return sum(y, n);
+}
+
+#endif

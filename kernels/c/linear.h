@@ -1,0 +1,16 @@
+/* The affine maps without a product. */
+#ifndef MINISLM_LINEAR_H
+#define MINISLM_LINEAR_H
+#include "kernel.h"
+
+struct add_bias_task {
+    const float *x, *b; /* (N, O), (O,) */
+    float *y;           /* (N, O), may be x */
+    int64_t o;
+};
+
+struct linear_kernels {
+    kernel *add_bias; /* units: rows */
+};
+FAMILY(linear_kernels)
+#endif

@@ -1,0 +1,33 @@
+"""Compiled affine maps without a product: checks, then the C of `c/linear.c`."""
+
+from minislm.kernels import border
+
+from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+
+
+cdef extern from "linear.h" nogil:
+    ctypedef struct add_bias_task "struct add_bias_task":
+        const float *x
+        const float *b
+        float *y
+        int64_t o
+    ctypedef struct linear_kernels "const struct linear_kernels":
+        kernel *add_bias
+    linear_kernels *linear_kernels_for(int)
+
+cdef const runtime *shared = the_runtime()
+
+
+def add_bias(x_NO, b_O, *, out=None, int threads=1):
+    """Same as `ops.linear.add_bias`; `out` may be `x` itself."""
+    x, b = border.checked(x_NO, "x", 2), border.checked(b_O, "b", 1)
+    border.same_shape(b, "b", x.shape[1:])
+    y = border.output(out, x.shape, b, *(() if out is x else (x,)))
+    cdef add_bias_task task
+    task.x, task.b, task.y = <const float *>reading(x), <const float *>reading(b), <float *>writing(y)
+    task.o = x.shape[1]
+    cdef int64_t n = x.shape[0]
+    cdef kernel *work = linear_kernels_for(shared.chosen).add_bias
+    with nogil:
+        shared.parallel(work, &task, n, 1 + 262144 // (1 + task.o), threads)
+    return border.delivered(y, out)

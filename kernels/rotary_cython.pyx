@@ -1,0 +1,76 @@
+"""Compiled rotary positions: checks, then the C of `c/rotary.c`."""
+
+import functools
+
+import numpy as np
+
+from minislm.kernels import border
+from minislm.ops import rotary as reference
+
+from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+
+
+cdef extern from "rotary.h" nogil:
+    ctypedef struct rotary_task "struct rotary_task":
+        const float *x
+        const float *cosine
+        const float *sine
+        float *y
+        int64_t heads
+        int64_t width
+        int64_t pairs
+        bint interleaved
+        float direction
+    ctypedef struct rotary_kernels "const struct rotary_kernels":
+        kernel *rotate
+    rotary_kernels *rotary_kernels_for(int)
+
+cdef const runtime *shared = the_runtime()
+
+
+def rotary(x_NHK, positions_N, *, double base=10000.0, width=None, interleaved=False, out=None, int threads=1):
+    """Same as `ops.rotary.rotary`; the angles of a span of positions are computed once and kept."""
+    x, positions = border.checked(x_NHK, "x", 3), border.integers(positions_N, "positions", 1)
+    border.same_shape(positions, "positions", x.shape[:1])
+    width = x.shape[2] if width is None else width
+    low, high = (int(positions.min()), int(positions.max())) if len(positions) else (0, 0)
+    if width % 2 or not 0 <= width <= x.shape[2] or high - low > LONGEST_SPAN:
+        y, saved = reference.rotary(x, positions, base=base, width=width, interleaved=interleaved)
+        return border.delivered(y, out), saved
+    cosine, sine = (table[positions - low] for table in angles(base, width, low, high))
+    return rotate(x, cosine, sine, interleaved, 1.0, out, threads), (cosine, sine, interleaved)
+
+
+def rotary_backward(dy_NHK, saved, *, out=None, int threads=1):
+    """Same as `ops.rotary.rotary_backward`."""
+    cos_NK2, sin_NK2, interleaved = saved
+    dy = border.checked(dy_NHK, "dy", 3)
+    cosine, sine = border.checked(cos_NK2, "cos", 2), border.checked(sin_NK2, "sin", 2)
+    border.same_shape(cosine, "cos", (dy.shape[0], min(cosine.shape[1], dy.shape[2] // 2)))
+    border.same_shape(sine, "sin", cosine.shape)
+    return rotate(dy, cosine, sine, interleaved, -1.0, out, threads)
+
+
+LONGEST_SPAN = 65536  # positions whose angles are kept at once
+
+
+@functools.lru_cache(maxsize=16)
+def angles(base, width, low, high):
+    """Cosines and sines, float32, (high - low + 1, width / 2) each: the op's own computation, in float64."""
+    x = np.empty((high - low + 1, 1, width), border.FLOAT32)
+    _, (cosine, sine, _) = reference.rotary(x, np.arange(low, high + 1), base=base)
+    return cosine, sine
+
+
+cdef rotate(x, cosine, sine, bint interleaved, float direction, out, int threads):
+    y = border.output(out, x.shape, x, cosine, sine)
+    cdef rotary_task task
+    task.x, task.y = <const float *>reading(x), <float *>writing(y)
+    task.cosine, task.sine = <const float *>reading(cosine), <const float *>reading(sine)
+    task.heads, task.width, task.pairs = x.shape[1], x.shape[2], cosine.shape[1]
+    task.interleaved, task.direction = interleaved, direction
+    cdef int64_t n = x.shape[0]
+    cdef kernel *work = rotary_kernels_for(shared.chosen).rotate
+    with nogil:
+        shared.parallel(work, &task, n, 1 + 65536 // (1 + task.heads * task.width), threads)
+    return border.delivered(y, out)
