@@ -313,7 +313,8 @@ class Program:
 
     def _cost(self, step: Step, n_rows: int, length: int) -> StepCost:
         widths = [self.steps[x - 2].width for x in step.inputs if x > self.positions]
-        arrays = [array for x in step.constants for array in (x.arrays().values() if isinstance(x, Weight) else [x])]
+        given = (part for x in step.constants for part in (x.arrays().values() if isinstance(x, Weight) else [x]))
+        arrays = [array for array in given if array is not None]
         size_bytes = sum(array.nbytes for array in arrays)
         n_results = 1 if step.chosen else n_rows
         if step.op == "attend":

@@ -1,0 +1,189 @@
+"""The KV cache against a model made of Python lists."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from minislm.config import LayerSizes
+from minislm.errors import GenerationError, UsageError
+from minislm.inference.cache import KVCache
+from minislm.testing.shapes import checked_shapes
+
+SIZES = (LayerSizes(4, 2, 3, 8), LayerSizes(2, 1, 4, 8))
+SLOTS, CAPACITY = 4, 6
+
+
+class CacheMachine(RuleBasedStateMachine):
+    """Each claimed slot is a list of the numbers that were appended; every layer holds them, told apart by a factor."""
+
+    def __init__(self):
+        super().__init__()
+        self.cache = KVCache.create(SIZES, SLOTS, CAPACITY)
+        self.lists = {}
+        self.next = 1
+
+    def new(self, counts, n_new):
+        """Fresh numbers (B, T), those after a row's count being padding."""
+        numbers = np.full((len(counts), n_new), -1.0)
+        for row, count in enumerate(counts):
+            numbers[row, :count] = np.arange(self.next, self.next + count)
+            self.next += count
+        return numbers
+
+    def spread(self, layer, numbers, sign):
+        heads = np.ones((SIZES[layer].n_kv_heads, SIZES[layer].d_head))
+        return (sign * (layer + 1) * numbers[..., None, None] * heads).astype(np.float32)
+
+    @rule()
+    def claim(self):
+        if len(self.lists) == SLOTS:
+            with pytest.raises(GenerationError) as caught:
+                self.cache.claim()
+            assert caught.value.code == "kv_cache_full"
+        else:
+            slot = self.cache.claim()
+            assert slot == min(set(range(SLOTS)) - set(self.lists))
+            self.lists[slot] = []
+
+    @precondition(lambda self: self.lists)
+    @rule(data=st.data())
+    def release(self, data):
+        slot = data.draw(st.sampled_from(sorted(self.lists)))
+        self.cache.release(slot)
+        del self.lists[slot]
+
+    @precondition(lambda self: self.lists)
+    @rule(data=st.data(), n_new=st.integers(0, 4), finished=st.booleans())
+    def append(self, data, n_new, finished):
+        slots = data.draw(st.lists(st.sampled_from(sorted(self.lists)), min_size=1, unique=True))
+        counts = data.draw(st.lists(st.integers(0, n_new), min_size=len(slots), max_size=len(slots)))
+        numbers = self.new(counts, n_new)
+        fits = all(len(self.lists[slot]) + count <= CAPACITY for slot, count in zip(slots, counts, strict=True))
+        with checked_shapes():
+            for layer in range(len(SIZES)):
+                new = [self.spread(layer, numbers, sign) for sign in (1, -1)]
+                if not fits:
+                    with pytest.raises(GenerationError) as caught:
+                        self.cache.append(layer, np.array(slots), *new, np.array(counts))
+                    assert caught.value.code == "kv_cache_full"
+                    return
+                k, v, starts = self.cache.append(layer, np.array(slots), *new, np.array(counts))
+                self.check_read(layer, k, v, starts, slots, counts, numbers)
+        if finished:
+            self.cache.advance(np.array(slots), np.array(counts))
+            for row, slot in enumerate(slots):
+                self.lists[slot] += numbers[row, : counts[row]].tolist()
+
+    def check_read(self, layer, k, v, starts, slots, counts, numbers):
+        assert starts.tolist() == [len(self.lists[slot]) for slot in slots]
+        assert k.shape[1] == max(len(self.lists[slot]) + count for slot, count in zip(slots, counts, strict=True))
+        for row, slot in enumerate(slots):
+            expected = np.array(self.lists[slot] + numbers[row, : counts[row]].tolist())
+            np.testing.assert_array_equal(k[row, : len(expected)], self.spread(layer, expected, 1))
+            np.testing.assert_array_equal(v[row, : len(expected)], self.spread(layer, expected, -1))
+
+    @precondition(lambda self: self.lists)
+    @rule(data=st.data(), length=st.integers(0, CAPACITY + 1))
+    def truncate(self, data, length):
+        slot = data.draw(st.sampled_from(sorted(self.lists)))
+        if length > len(self.lists[slot]):
+            with pytest.raises(UsageError, match="cannot keep"):
+                self.cache.truncate(slot, length)
+        else:
+            self.cache.truncate(slot, length)
+            del self.lists[slot][length:]
+
+    @precondition(lambda self: self.lists)
+    @rule(data=st.data())
+    def reorder(self, data):
+        claimed = sorted(self.lists)
+        slots = data.draw(st.lists(st.sampled_from(claimed), unique=True))
+        sources = data.draw(st.lists(st.sampled_from(claimed), min_size=len(slots), max_size=len(slots)))
+        self.cache.reorder(np.array(slots, int), np.array(sources, int))
+        self.lists.update({slot: list(self.lists[source]) for slot, source in zip(slots, sources, strict=True)})
+
+    @precondition(lambda self: len(self.lists) < SLOTS)
+    @rule(data=st.data())
+    def use_of_a_free_slot(self, data):
+        slot = data.draw(st.sampled_from(sorted(set(range(-1, SLOTS + 1)) - set(self.lists))))
+        for use in (
+            lambda: self.cache.release(slot),
+            lambda: self.cache.truncate(slot, 0),
+            lambda: self.cache.place(np.array([slot]), np.array([1])),
+            lambda: self.cache.reorder(np.array([slot]), np.array([slot])),
+        ):
+            with pytest.raises(UsageError) as caught:
+                use()
+            assert caught.value.code == "bad_slot"
+
+    @invariant()
+    def holds_what_the_lists_hold(self):
+        for slot in range(SLOTS):
+            numbers = np.array(self.lists.get(slot, []), float)
+            assert self.cache.lengths_C[slot] == len(numbers)
+            for layer in range(len(SIZES)):
+                k, v = self.cache.k_layers[layer][slot], self.cache.v_layers[layer][slot]
+                np.testing.assert_array_equal(k[: len(numbers)], self.spread(layer, numbers, 1))
+                np.testing.assert_array_equal(v[: len(numbers)], self.spread(layer, numbers, -1))
+
+
+CacheMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, derandomize=True, deadline=None)
+TestCache = CacheMachine.TestCase
+
+
+def claimed(slots=3, capacity=4):
+    cache = KVCache.create(SIZES, slots, capacity)
+    for _ in range(slots):
+        cache.claim()
+    return cache
+
+
+def test_sizes():
+    cache = KVCache.create(SIZES, 3, 5)
+    assert [array.shape for array in cache.k_layers] == [(3, 5, 2, 3), (3, 5, 1, 4)]
+    assert cache.nbytes == 2 * 4 * 3 * 5 * (6 + 4)
+    for slots, capacity in ((0, 1), (1, 0)):
+        with pytest.raises(UsageError) as caught:
+            KVCache.create(SIZES, slots, capacity)
+        assert caught.value.code == "bad_cache_size"
+
+
+def test_exactly_full_is_not_too_full():
+    cache = claimed(slots=1)
+    cache.advance([0], [4])
+    with pytest.raises(GenerationError, match="holds 4 of 4 positions and 1 more"):
+        cache.place([0], [1])
+    cache.truncate(0, 3)
+    cache.place([0], [1])
+
+
+def test_neighbouring_slots_are_read_without_a_copy():
+    cache = claimed()
+    k = np.ones((2, 1, 2, 3), np.float32)
+    for slots, shares in (([1, 2], True), ([0, 2], False), ([2, 1], False)):
+        read = cache.append(0, np.array(slots), k, k)[0]
+        assert np.shares_memory(read, cache.k_layers[0]) is shares
+
+
+@pytest.mark.parametrize(("slots", "counts"), [([0, 0], [1, 1]), ([0, 1], [1]), ([0], [-1]), ([3], [1]), ([-1], [1])])
+def test_tables_that_contradict_themselves_are_refused(slots, counts):
+    with pytest.raises(UsageError):
+        claimed().place(np.array(slots), np.array(counts))
+
+
+def test_one_source_for_each_slot():
+    with pytest.raises(UsageError) as caught:
+        claimed().reorder([0, 1], [2])
+    assert caught.value.code == "bad_counts"
+
+
+def test_a_nan_does_not_outlive_its_sequence():
+    cache = claimed(slots=1)
+    bad = np.full((1, 2, 2, 3), np.nan, np.float32)
+    cache.append(0, np.array([0]), bad, bad)
+    cache.advance([0], [2])
+    cache.release(0)
+    assert not np.isnan(cache.k_layers[0]).any()
+    assert not np.isnan(cache.v_layers[0]).any()

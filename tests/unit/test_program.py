@@ -1,0 +1,178 @@
+"""What is particular to programs: reuse of memory, costs, refusals; and planted faults that the law must catch."""
+
+import numpy as np
+import pytest
+
+from minislm.errors import DataError, GenerationError, UsageError
+from minislm.inference import steps
+from minislm.inference.cache import KVCache
+from minislm.inference.program import Program
+from minislm.models.decoder import Decoder, DecoderConfig
+from minislm.testing.programs import check_program_equals_forward
+from minislm.weights.dense import Dense
+from minislm.weights.quantized import Quantized
+
+SIZES = {"vocab_size": 23, "d_model": 12, "context": 9, "n_layers": 2, "n_heads": 2, "d_ff": 21}
+LEARNED = DecoderConfig.uniform(**SIZES)
+ROTARY = DecoderConfig.uniform(
+    **SIZES, positions="rotary", norm="rms", mlp="gated", activation="silu", bias=False, tied=False, n_kv_heads=1
+)
+
+
+def created(config):
+    model = Decoder.create(config, seed=1)
+    rng = np.random.default_rng(2)
+    noise = {name: 0.3 * rng.standard_normal(array.shape).astype(np.float32) for name, array in model.arrays().items()}
+    return model.with_arrays({name: array + noise[name] for name, array in model.arrays().items()})
+
+
+def ready(config, slots=1):
+    cache = KVCache.create(config.layers, slots, config.context)
+    for _ in range(slots):
+        cache.claim()
+    return Program.of(created(config)), cache
+
+
+def run(program, cache, ids, counts=None, slots=None, **options):
+    counts = np.array([len(ids)] if counts is None else counts)
+    return program.run(np.array(ids), np.arange(len(counts)) if slots is None else slots, counts, cache, **options)
+
+
+@pytest.mark.parametrize("config", [LEARNED, ROTARY], ids=["learned", "rotary"])
+@pytest.mark.parametrize("tier", ["numpy", "cython"])
+def test_program_equals_forward(config, tier):
+    from minislm.dispatch import backend
+
+    with backend(tier):
+        check_program_equals_forward(created(config))
+
+
+def storages(w):
+    rng = np.random.default_rng(5)
+    low = Dense(rng.standard_normal((len(w), 3)).astype(np.float32)) @ Dense(
+        rng.standard_normal((3, w.shape[1])).astype(np.float32)
+    )
+    return {
+        "half": Dense(w.astype(np.float16)),
+        "int8": Quantized.nearest(w, "int8"),
+        "int4-32": Quantized.nearest(w, "int4-32"),
+        "uint4-64": Quantized.nearest(w, "uint4-64"),
+        "low_rank": low,
+        "lora": Quantized.nearest(w, "int4-32") + low,
+    }
+
+
+@pytest.mark.parametrize("name", storages(np.zeros((2, 2), np.float32)))
+def test_program_equals_forward_for_every_storage(name):
+    model = created(LEARNED)
+    stored = {path: storages(weight.dense())[name] for path, weight in model.weights().items()}
+    check_program_equals_forward(model.replaced(stored))
+
+
+def test_wrong_rotation_is_caught(monkeypatch):
+    right = steps.SPECIAL["rotate"]
+    monkeypatch.setitem(steps.SPECIAL, "rotate", lambda now, out, x, at, **o: right(now, out, x, at + 1, **o))
+    check_program_equals_forward(created(ROTARY))  # relative positions: a common shift is no fault
+    monkeypatch.setitem(
+        steps.SPECIAL, "rotate", lambda now, out, x, at, **o: right(now, out, x, np.maximum(at, 1), **o)
+    )
+    with pytest.raises(AssertionError):
+        check_program_equals_forward(created(ROTARY))
+
+
+def test_memory_given_away_too_early_is_caught(monkeypatch):
+    plan = Program._plan
+    monkeypatch.setattr(Program, "_plan", lambda self: ([i % 3 for i in range(len(self.steps))], [99] * 3))
+    with pytest.raises(AssertionError):
+        check_program_equals_forward(created(LEARNED))
+    monkeypatch.setattr(Program, "_plan", plan)
+    check_program_equals_forward(created(LEARNED))
+
+
+def test_memory_is_shared_and_does_not_grow_with_layers():
+    few, many = (
+        Program.of(Decoder.create(DecoderConfig.uniform(**{**SIZES, "n_layers": n}))).row_bytes() for n in (1, 6)
+    )
+    assert few == many
+    program = Program.of(created(LEARNED))
+    assert program.row_bytes() < 4 * sum(step.width for step in program.steps) / 3
+
+
+def test_no_two_living_buffers_share_memory():
+    for config in (LEARNED, ROTARY):
+        program = Program.of(created(config))
+        places, widths = program._plan()
+        for step, place in zip(program.steps, places, strict=True):
+            assert widths[place] >= step.width
+            readers = [later.result for later in program.steps if step.result in later.inputs]
+            for later in program.steps:
+                if step.result < later.result <= max(readers, default=step.result):
+                    assert places[later.result - 2] != place
+
+
+def test_results_of_a_run_outlive_the_next():
+    program, cache = ready(LEARNED)
+    first = run(program, cache, [1, 2, 3])
+    kept = first.copy()
+    run(program, cache, [4])
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_a_nan_in_one_sequence_stays_there():
+    program, cache = ready(LEARNED, slots=2)
+    run(program, cache, [1, 2, 3], counts=[2, 1])
+    alone, other = ready(LEARNED)
+    run(alone, other, [3])
+    for layer in cache.k_layers:
+        layer[0] = np.nan
+    got = run(program, cache, [4, 5], counts=[1, 1])
+    assert np.isnan(got[0]).all()
+    np.testing.assert_allclose(got[1], run(alone, other, [5])[0], rtol=1e-5, atol=1e-6)
+
+
+def test_costs_are_those_of_the_arrays():
+    model = created(LEARNED)
+    rows = Program.of(model).describe(n_rows=5, length=8)
+    linears = [row for row in rows if row.op == "linear"]
+    assert sum(row.size_bytes for row in linears) == sum(
+        weight.nbytes for path, weight in model.weights().items() if path != "positions.weight"
+    )
+    assert linears[0].operations == 2 * 5 * 12 * 12
+    assert linears[-1].shape == (1, 23)  # logits of the last row alone
+    assert linears[-1].operations == 2 * 12 * 23
+    attend = next(row for row in rows if row.op == "attend")
+    assert (attend.operations, attend.size_bytes) == (5 * 4 * 8 * 12, 4 * 8 * 24)
+    looked_up = next(row for row in rows if row.op == "rows")
+    assert looked_up.size_bytes == 5 * 12 * 4
+    assert [row.result for row in rows] == list(range(2, len(rows) + 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "code"),
+    [
+        ({"ids": [1, 23]}, DataError, "bad_token_ids"),
+        ({"ids": [-1]}, DataError, "bad_token_ids"),
+        ({"ids": [0.5]}, DataError, "bad_token_ids"),
+        ({"ids": [1, 2], "counts": [1]}, UsageError, "bad_counts"),
+        ({"ids": [], "counts": [0]}, UsageError, "bad_counts"),
+        ({"ids": [], "counts": []}, UsageError, "bad_counts"),
+        ({"ids": [1], "slots": [3]}, UsageError, "bad_slot"),
+        ({"ids": [1] * 10}, GenerationError, "kv_cache_full"),
+    ],
+)
+def test_refusals_change_nothing(options, error, code):
+    program, cache = ready(LEARNED)
+    with pytest.raises(error) as caught:
+        run(program, cache, **options)
+    assert caught.value.code == code
+    assert not cache.lengths_C.any()
+    assert not any(array.any() for array in cache.k_layers)
+
+
+def test_a_cache_longer_than_the_context_does_not_help():
+    program = Program.of(created(ROTARY))
+    cache = KVCache.create(ROTARY.layers, 1, 50)
+    cache.claim()
+    with pytest.raises(GenerationError) as caught:
+        run(program, cache, [1] * 10)
+    assert caught.value.code == "context_length_exceeded"
