@@ -98,3 +98,20 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnsupportedError:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UnsupportedError(f"unknown_{kind}", f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}")
+
+
+def clipped(value: object) -> str:
+    """Show something out of a file in a message harmlessly: in ASCII, escaped, of bounded length.
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+
+    Returns
+    -------
+    str
+        At most 80 characters of its representation.
+    """
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:55]}... ({len(text)} characters)"

@@ -26,8 +26,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from minislm.errors import ModelFileError, NotFoundError
 from minislm.files.durable import new_file
+from minislm.errors import ModelFileError, NotFoundError, clipped
 
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
@@ -158,7 +158,7 @@ def write(
 
 
 def write_in_place(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a file that nobody else reads yet, such as one inside `durable.new_folder`, and compare it with `arrays`.
+    """Write a file that nobody else reads yet, such as one inside `new_folder`, and compare it with `arrays`.
 
     Parameters
     ----------
@@ -265,23 +265,6 @@ def _unsafe(path: Path) -> ModelFileError:
         f"{path} is a pickle, which can run any code when it is opened, so minislm never opens one. Convert it to "
         "safetensors with the tool that wrote it, if you trust its source, and load that",
     )
-
-
-def clipped(value: object) -> str:
-    """Show something out of a file harmlessly: in ASCII, escaped, of bounded length.
-
-    Parameters
-    ----------
-    value : object
-        Anything.
-
-    Returns
-    -------
-    str
-        At most 80 characters.
-    """
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 class _Reader:
