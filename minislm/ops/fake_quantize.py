@@ -105,7 +105,8 @@ def fake_quantize_backward(dy_OI: np.ndarray, saved: tuple[Any, ...]) -> tuple[n
     steps_OI = format.steps(w_OI, format.stored(scales_OJ))
     inside_OI = (low < steps_OI) & (steps_OI < high)
     dw_OI = dy_OI * inside_OI  # undo y = s * round(clip(w / s)) towards w
-    slopes_OI = dy_OI * np.where(inside_OI, np.rint(steps_OI) - steps_OI, steps_OI.clip(low, high))  # towards s
+    ends_OI = steps_OI.clip(low, high)
+    slopes_OI = dy_OI * np.where(inside_OI, np.rint(ends_OI) - ends_OI, ends_OI)  # ... and towards s
     starts_J = np.arange(0, n_inputs, format.group or n_inputs)
     sizes_J = np.diff(starts_J, append=n_inputs)
     dscales_OJ = np.add.reduceat(slopes_OI, starts_J, axis=1) / np.sqrt(sizes_J * high)

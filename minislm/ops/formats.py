@@ -330,12 +330,12 @@ def format_named(name: str) -> Format:
     return FORMATS[name]
 
 
-def _steps(w_OI: np.ndarray, scales_OI: np.ndarray) -> np.ndarray:
+def _steps(w: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Divide; nothing divided by a zero scale is nothing, something is infinitely many steps."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        steps_OI: np.ndarray = w_OI / scales_OI
-    steps_OI[np.isnan(steps_OI)] = 0.0
-    return steps_OI
+        steps: np.ndarray = w / scales
+    steps[np.isnan(steps)] = 0.0
+    return steps
 
 
 def _check_finite(w_OI: np.ndarray) -> None:

@@ -37,7 +37,7 @@ class Masked(Weight):
     Examples
     --------
     >>> import numpy as np
-    >>> Masked.of(np.array([[1.0, 2.0]]), np.array([[True, False]])).dense()
+    >>> Masked.from_dense(np.array([[1.0, 2.0]]), np.array([[True, False]])).dense()
     array([[1., 0.]])
     """
 
@@ -49,7 +49,7 @@ class Masked(Weight):
         check_array("its mask", self.mask, (len(self.array), -(-self.array.shape[1] // 8)), ["uint8"])
 
     @classmethod
-    def of(cls, w_OI: np.ndarray, mask_OI: np.ndarray) -> Self:
+    def from_dense(cls, w_OI: np.ndarray, mask_OI: np.ndarray) -> Self:
         """Put a mask on a matrix.
 
         Parameters
