@@ -330,8 +330,8 @@ class TextStream:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.ids: list[int] = []
-        self.given = 0  # characters of the text of `ids` that are out
+        self.ids: list[int] = []  # since the last token that ended with a character
+        self.given = 0  # characters of their text that are out
 
     def push(self, token_id: int) -> str:
         """Take one token.
@@ -349,12 +349,9 @@ class TextStream:
         self.ids.append(token_id)
         text = self.tokenizer.decode(self.ids)
         whole = text.rstrip("\ufffd")  # what an unfinished character decodes to
-        piece = whole[self.given :]
-        self.given = max(self.given, len(whole))
-        if piece and whole == text:
-            # All is out: from here on only the last token is needed, because some decoders look at the one before.
-            self.ids = self.ids[-1:]
-            self.given = len(self.tokenizer.decode(self.ids))
+        piece, self.given = whole[self.given :], len(whole)
+        if whole == text:
+            self.ids, self.given = [], 0
         return piece
 
     def finish(self) -> str:

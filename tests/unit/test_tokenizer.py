@@ -111,7 +111,7 @@ def test_vocabularies_are_compared_token_by_token(pairs, plain_bytes):
     content = json.loads(pairs.to_json())
     vocab = content["model"]["vocab"]
     vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
-    with pytest.raises(UnsupportedError, match="is '[ab]' in one and '[ab]' in the other"):
+    with pytest.raises(UnsupportedError, match=r"is '[ab]' in one and '[ab]' in the other"):
         pairs.require_same_tokens(Tokenizer.from_json(json.dumps(content)))
 
 
