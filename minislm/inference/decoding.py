@@ -262,7 +262,7 @@ class _Batch:
     def _read_prompts(self, sequences: list[_Sequence], cache: KVCache) -> Iterator[str]:
         """Pass over the pending tokens in chunks, and choose each sequence's first new token."""
         self.timings.prompt_tokens += sum(len(sequence.pending) for sequence in sequences)
-        while left := [sequence for sequence in sequences if sequence.pending]:
+        while left := [sequence for sequence in sequences if not sequence.n_new]:
             start, room, counts = time.perf_counter(), self.prompt_chunk, list[int]()
             for sequence in left:
                 counts.append(min(room, len(sequence.pending)))

@@ -1,0 +1,5 @@
+"""``python -m minislm``: the command line."""
+
+from minislm.cli import main
+
+main()

@@ -1,0 +1,184 @@
+"""What every verb shares: its common options, and how it prints."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from minislm.errors import DataError, NotFoundError
+
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Common:
+    """The options of every verb.
+
+    Parameters
+    ----------
+    json : bool
+        Whether the result is one JSON document.
+    quiet : bool
+        Whether stderr stays empty unless something fails.
+    seed : int
+        For everything random.
+    """
+
+    json: bool
+    quiet: bool
+    seed: int
+
+    def note(self, text: str) -> None:
+        """Print a line about what goes on, on stderr."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def result(self, values: Any, render: Callable[[], None]) -> None:
+        """Print the result on stdout.
+
+        Parameters
+        ----------
+        values : Any
+            JSON values; numbers that are not finite become null.
+        render : callable
+            Prints the same for a person; called unless JSON was asked for.
+        """
+        if self.json:
+            click.echo(json.dumps(_finite(values), indent=2, ensure_ascii=False, allow_nan=False))
+        else:
+            render()
+
+
+def verb(name: str, *, examples: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command of a function ``(common, **options)``, with the options of every verb.
+
+    Parameters
+    ----------
+    name : str
+        The verb.
+    examples : str
+        Command lines for the help, one on each line.
+
+    Returns
+    -------
+    callable
+        A decorator that goes above the verb's own options; the function's docstring becomes the help.
+    """
+    lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def run(json: bool, quiet: bool, seed: int, threads: int | None, **options: Any) -> None:
+            if threads is not None:
+                _limit_threads(threads)
+            function(Common(json, quiet, seed), **options)
+
+        for option in (
+            click.option("--threads", type=click.IntRange(min=1), help="Threads to use; default: all processors."),
+            click.option(
+                "--seed", type=click.IntRange(0, 2**64 - 1), default=0, help="For all randomness; default: 0."
+            ),
+            click.option("--quiet", is_flag=True, help="Print nothing but the result and errors."),
+            click.option("--json", is_flag=True, help="Print the result as one JSON document."),
+        ):
+            run = option(run)
+        return click.command(name, epilog=f"\b\nExamples:\n{lines}")(run)
+
+    return decorate
+
+
+def _limit_threads(number: int) -> None:
+    """Limit kernels and, where it is not loaded yet, NumPy's BLAS."""
+    if "numpy" not in sys.modules:
+        os.environ.update(dict.fromkeys(_BLAS_THREADS, str(number)))
+    from minislm import dispatch
+
+    dispatch.threads(number)
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, right: Collection[int] = ()
+) -> None:
+    """Print an aligned table on stdout: wrapped to a terminal's width; otherwise plain, one line a row.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Headings.
+    rows : iterable of sequences
+        Cells; numbers are aligned to the right, whole ones with commas.
+    title : str, optional
+        Printed above.
+    right : collection of int
+        Columns of numbers written as text, aligned to the right too.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [list(row) for row in rows]
+    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    for i, heading in enumerate(columns):
+        numeric = i in right or (bool(rows) and all(isinstance(row[i], int | float) for row in rows))
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(f"{cell:,}" if type(cell) is int else str(cell)) for cell in row))
+    if title:
+        click.echo(title)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def read_text(path: str) -> str:
+    """Read a text file, or standard input for ``-``.
+
+    Parameters
+    ----------
+    path : str
+        Where.
+
+    Returns
+    -------
+    str
+        The whole text.
+
+    Raises
+    ------
+    NotFoundError
+        Code ``file_not_found``.
+    DataError
+        Code ``not_utf8``: it is not UTF-8 text.
+    """
+    if path != "-" and not Path(path).is_file():
+        raise NotFoundError("file_not_found", f"no file {path!r}")
+    data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = "standard input" if path == "-" else repr(path)
+        raise DataError(
+            "not_utf8", f"{place} is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}; convert it first"
+        ) from error
+
+
+def _finite(values: Any) -> Any:
+    """Replace numbers that JSON cannot say by None."""
+    if isinstance(values, dict):
+        return {name: _finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    return values

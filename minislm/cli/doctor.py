@@ -1,0 +1,124 @@
+"""``minislm doctor``: what this installation is made of, and which implementation of each op runs and why."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import shutil
+import sysconfig
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from minislm import __version__, dispatch
+from minislm.cli.common import Common, print_table, verb
+
+PACKAGES = (
+    "numpy",
+    "numba",
+    "cython",
+    "tokenizers",
+    "safetensors",
+    "ml_dtypes",
+    "click",
+    "rich",
+    "PyYAML",
+    "matplotlib",
+)
+
+EXAMPLES = """
+minislm doctor
+minislm doctor --json
+minislm doctor --threads 1
+"""
+
+
+@verb("doctor", examples=EXAMPLES)
+def command(common: Common) -> None:
+    """Show what this installation is made of.
+
+    Versions, the processor and its instruction sets, the compiled kernels, threads, and what runs each op and why.
+    """
+    values = {
+        "versions": _versions(),
+        "machine": _machine(),
+        "kernels": _kernels(),
+        "ops": {name: choice._asdict() for name, choice in dispatch.backend().items()},
+    }
+    common.result(values, lambda: _render(values))
+
+
+def _render(values: dict[str, Any]) -> None:
+    for title in ("versions", "machine", "kernels"):
+        rows = [(name, ", ".join(v) if isinstance(v, list) else str(v)) for name, v in values[title].items()]
+        print_table((title, ""), rows)
+        click.echo()
+    print_table(("op", "tier", "why"), [(name, c["tier"], c["reason"]) for name, c in values["ops"].items()])
+
+
+def _versions() -> dict[str, str]:
+    found = {"minislm": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    configuration: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
+    blas = configuration.get("Build Dependencies", {}).get("blas", {})
+    limits = [
+        f"{name}={os.environ[name]}" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS") if name in os.environ
+    ]
+    return {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": _processor(),
+        "processors available": dispatch.available_processors(),
+        "threads of the kernels": dispatch.threads(),
+        "BLAS of NumPy": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
+        "threads of BLAS": ", ".join(limits) or "not limited by the environment",
+        "NumPy's instruction sets": configuration.get("SIMD Extensions", {}).get("found", []),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _kernels() -> dict[str, Any]:
+    """Say which compiled modules are there, and what stands in the way of the others."""
+    found: dict[str, Any] = {"installed": importlib.util.find_spec("minislm.kernels") is not None}
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    found["C compiler"] = shutil.which(compiler) or f"{compiler} is not found: no kernels can be compiled here"
+    if not found["installed"]:
+        return found
+    table = importlib.import_module("minislm.kernels").KERNELS
+    for technology in ("cython", "numba"):
+        modules = sorted({row.function.partition(":")[0] for row in table if row.technology == technology})
+        found[f"{technology} modules"] = [f"{name}: {_state(name)}" for name in modules]
+    if importlib.util.find_spec("minislm.kernels.runtime_cython") is not None:
+        runtime = importlib.import_module("minislm.kernels.runtime_cython")
+        found["instruction sets compiled"] = list(runtime.BUILT)
+        found["instruction sets available"] = list(runtime.AVAILABLE)
+        found["instruction set in use"] = runtime.chosen()
+    return found
+
+
+def _state(name: str) -> str:
+    try:
+        importlib.import_module(f"minislm.kernels.{name}")
+    except ImportError as error:
+        return f"not usable ({error})"
+    return "ready"

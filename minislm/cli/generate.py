@@ -1,0 +1,79 @@
+"""``minislm generate``: continue a text."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import click
+
+from minislm.cli.common import Common, read_text, verb
+from minislm.errors import UsageError
+
+EXAMPLES = """
+minislm generate out/teacher -p "The for statement"
+minislm generate out/teacher -f prompt.txt -n 200 --temperature 0
+echo "def main" | minislm generate out/teacher - --top-k 40 --stop "\\n\\n" --json
+"""
+
+
+@verb("generate", examples=EXAMPLES)
+@click.argument("model")
+@click.argument("standard_input", required=False, type=click.Choice(["-"]), metavar="[-]")
+@click.option("-p", "--prompt", help="The text to continue; may be empty.")
+@click.option("-f", "--file", help="A file with the text to continue.")
+@click.option("-n", "--max-new-tokens", type=int, help="Stop after so many new tokens.")
+@click.option("--temperature", type=float, help="Divides the logits; 0 always takes the most likely token.")
+@click.option("--top-k", type=int, help="Keep the k most likely tokens; 0 keeps all.")
+@click.option("--top-p", type=float, help="Keep the most likely tokens that together reach this probability.")
+@click.option("--min-p", type=float, help="Keep tokens at least this fraction as likely as the most likely one.")
+@click.option("--repetition-penalty", type=float, help="More than 1 makes tokens that have appeared less likely.")
+@click.option("--stop", multiple=True, help="Stop where this text appears (\\n is a line end); may be repeated.")
+@click.option("--ignore-eos", is_flag=True, default=None, help="Go on after the end-of-text token.")
+def command(
+    common: Common,
+    model: str,
+    standard_input: str | None,
+    prompt: str | None,
+    file: str | None,
+    stop: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Continue a text with a model.
+
+    MODEL is a model folder. The text comes from -p, from a file, or from standard input (-). New text streams to
+    stdout, what it cost to stderr. Options that are not given are those saved with the model.
+    """
+    text = _prompt(prompt, file, standard_input)
+    from minislm.language_model import load
+
+    lm = load(model)
+    given = {name: value for name, value in options.items() if value is not None}
+    if stop:
+        given["stop"] = [ending.replace("\\n", "\n") for ending in stop]
+    stream = lm.stream(text, seed=common.seed, **given)
+    if not common.json:
+        for piece in stream:
+            click.echo(piece, nl=False)
+        click.echo()
+    result = stream.result
+    timings = result.timings
+    speeds = {
+        "prompt_tokens_per_s": timings.prompt_tokens_per_s,
+        "generation_tokens_per_s": timings.generation_tokens_per_s,
+    }
+    values = {**dataclasses.asdict(result), "seed": common.seed}
+    values["timings"] = {**dataclasses.asdict(timings), **speeds}
+    common.result(values, render=lambda: None)
+    common.note(
+        f"prompt {result.prompt_tokens} tokens, {timings.prompt_tokens_per_s:,.0f} tokens/s; "
+        f"generated {len(result.ids)} tokens, {timings.generation_tokens_per_s:,.0f} tokens/s; "
+        f"stopped: {result.stopped}; seed {common.seed}"
+    )
+
+
+def _prompt(prompt: str | None, file: str | None, standard_input: str | None) -> str:
+    """Return the prompt from the one source that was given."""
+    if sum(source is not None for source in (prompt, file, standard_input)) != 1:
+        raise UsageError("bad_prompt", "give the prompt in one way: -p TEXT, -f FILE, or - for standard input")
+    return prompt if prompt is not None else read_text(file or "-")

@@ -1,0 +1,134 @@
+"""``minislm info``: what a model holds, tensor by tensor, and the program that runs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import numpy as np
+
+from minislm.cli.common import Common, print_table, verb
+from minislm.inference.program import Program
+from minislm.models.base import Model, count_parameters
+
+EXAMPLES = """
+minislm info out/teacher
+minislm info out/int4 --program
+minislm info out/int4 --json
+"""
+
+
+@verb("info", examples=EXAMPLES)
+@click.argument("model")
+@click.option("--program", is_flag=True, help="Show the steps of the lowered model instead.")
+def command(common: Common, model: str, program: bool) -> None:
+    """Show what a model holds, tensor by tensor.
+
+    MODEL is a model folder. For each tensor: shape, storage, how activations enter, bytes, bits for each weight. With
+    --program: the steps that generation runs for one token at the full context, with the bytes that each reads and its
+    operations.
+    """
+    from minislm.language_model import load
+
+    lm = load(model)
+    if program:
+        _show_program(common, lm.model)
+    else:
+        _show_tensors(common, lm.model)
+
+
+def _show_tensors(common: Common, model: Model) -> None:
+    rows = [_tensor(path, part) for path, part in model.parts()]
+    parameters, size_bytes = model.n_parameters, model.nbytes
+    bits = 8 * size_bytes / max(1, sum(int(np.prod(row["shape"])) for row in rows))
+    config = {"type": model.config.type, **model.config.to_json()}
+    values = {
+        "config": config,
+        "parameters": parameters,
+        "size_bytes": size_bytes,
+        "bits_per_weight": bits,
+        "tensors": rows,
+    }
+
+    def render() -> None:
+        choices = ", ".join(f"{name} {value}" for name, value in config.items() if name != "layers")
+        print_table(
+            ("tensor", "shape", "storage", "activations", "bytes", "bits/weight"),
+            [
+                (r["name"], _by(r["shape"]), r["storage"], r["activations"], r["size_bytes"], f"{r['bits']:.2f}")
+                for r in rows
+            ],
+            right=(5,),
+            title=f"{choices}, {len(model.config.layers)} layers",
+        )
+        click.echo(f"total: {parameters:,} parameters, {size_bytes:,} bytes, {bits:.2f} bits/weight")
+
+    common.result(values, render)
+
+
+def _show_program(common: Common, model: Model) -> None:
+    program, length = Program.of(model), model.config.context
+    costs = program.describe(n_rows=1, length=length)
+    values = {
+        "rows": 1,
+        "length": length,
+        "buffer_bytes_per_row": program.row_bytes(),
+        "size_bytes": sum(cost.size_bytes for cost in costs),
+        "operations": sum(cost.operations for cost in costs),
+        "steps": [cost._asdict() for cost in costs],
+    }
+
+    def render() -> None:
+        print_table(
+            ("buffer", "op", "reads", "constants", "shape", "bytes", "operations"),
+            [
+                (
+                    f"%{c.result}",
+                    c.op,
+                    " ".join({0: "ids", 1: "positions"}.get(x, f"%{x}") for x in c.inputs),
+                    " ".join(map(_by, c.constants)),
+                    _by(c.shape),
+                    c.size_bytes,
+                    c.operations,
+                )
+                for c in costs
+            ],
+            title=f"one token after {length - 1} others",
+        )
+        click.echo(
+            f"total: {values['size_bytes']:,} bytes read, {values['operations']:,} operations, "
+            f"{values['buffer_bytes_per_row']:,} bytes of buffers for each token of a pass"
+        )
+
+    common.result(values, render)
+
+
+def _tensor(path: str, part: Any) -> dict[str, Any]:
+    """Describe a Weight or a vector."""
+    row = {"name": path, "shape": list(part.shape), "parameters": count_parameters(part), "size_bytes": part.nbytes}
+    if isinstance(part, np.ndarray):
+        return {**row, "storage": part.dtype.name, "activations": "float", "bits": 8.0 * part.itemsize}
+    spec = part.spec()
+    activations = "+".join(sorted(_activations(spec))) or "float"
+    return {**row, "storage": _storage(spec, part), "activations": activations, "bits": part.bits_per_weight}
+
+
+def _storage(spec: dict[str, Any], part: Any = None) -> str:
+    """Say how a Weight is stored, such as ``product(dense, int4-32)``."""
+    inner = [_storage(value) for value in spec.values() if isinstance(value, dict)]
+    words = [str(spec[name]) for name in ("pattern", "format") if name in spec]
+    if spec["type"] == "quantized":
+        return words[0]
+    if spec["type"] == "dense" and part is not None:
+        return f"dense {part.arrays()[''].dtype.name}"
+    return " ".join([spec["type"], *words]) + (f"({', '.join(inner)})" if inner else "")
+
+
+def _activations(spec: dict[str, Any]) -> set[str]:
+    """Collect how activations enter a Weight's parts."""
+    found = {spec["activations"]} if "activations" in spec else set()
+    return found.union(*(_activations(value) for value in spec.values() if isinstance(value, dict)))
+
+
+def _by(shape: Any) -> str:
+    return "x".join(map(str, shape))
