@@ -1,207 +1,352 @@
-"""The nonlinear functions between two products, forward and backward."""
+"""The nonlinear functions between two products.
+
+Each saves its arguments only: what else backward needs is a few operations an entry, and the feed-forward part is the
+widest of the model, so that a number kept for every entry would cost more than computing it again.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-# erf(x) = x P(x^2) / Q(x^2) up to `edge`, beyond which erf is 1 to the precision of the dtype. Fitted to the least
-# largest relative error, 3e-9 for float32 and 5e-17 for float64; no coefficient is negative, so that nothing cancels.
-_ERF = {
-    "float32": (
-        4.0,
-        (6.7824067e-06, 0.00041106646, 0.0042269407, 0.055748094, 0.19290583, 1.1283792),
-        (2.600149e-07, 7.2498427e-05, 0.0014210275, 0.016295344, 0.11750209, 0.50429177, 1),
-    ),
-    "float64": (
-        6.0,
-        (
-            1.5077131565874447e-17,
-            2.1718122325632418e-14,
-            3.326056596539849e-12,
-            1.744132463035779e-10,
-            6.837813083072817e-09,
-            1.7221523525456656e-07,
-            3.942429418332232e-06,
-            5.7724019970439587e-05,
-            0.0008618949377818165,
-            0.006958618117801718,
-            0.06634547194493653,
-            0.2214395007592785,
-            1.1283791670955126,
-        ),
-        (
-            8.557691352215819e-16,
-            3.2701768221020415e-13,
-            2.5705255029201904e-11,
-            1.1390470179297883e-09,
-            3.564797752784455e-08,
-            8.462607497998035e-07,
-            1.568644931237342e-05,
-            0.00022844073568620868,
-            0.002586335828497653,
-            0.02212636399200218,
-            0.1353234707078594,
-            0.5295789812650189,
-            1.0,
-        ),
-    ),
-}
+from minislm.ops.erf import erf
+
+Saved = tuple[np.ndarray]
 
 
-def erf(x: np.ndarray) -> np.ndarray:
-    """Return the error function."""
-    edge, above, below = _ERF[x.dtype.name]
-    y: np.ndarray = np.clip(x, -edge, edge)
-    square = y * y
-    y *= _polynomial(square, above)
-    y /= _polynomial(square, below)
-    return y
+def gelu(x: np.ndarray) -> tuple[np.ndarray, Saved]:
+    """Multiply every entry by the probability that a standard normal number lies below it.
 
+    Parameters
+    ----------
+    x : ndarray, any shape, float32 or float64
+        Arguments.
 
-def _polynomial(x: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:
-    """Evaluate a polynomial by Horner's rule, highest power first."""
-    y = np.full_like(x, coefficients[0])
-    for coefficient in coefficients[1:]:
-        y *= x
-        y += coefficient
-    return y
+    Returns
+    -------
+    y : ndarray
+        Results, of the same shape.
+    saved : tuple
+        ``(x,)``, for `gelu_backward`.
 
+    Notes
+    -----
+    ::
 
-def gelu(x: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Multiply every entry by the probability that a standard normal number is below it."""
-    y = erf(x * math.sqrt(0.5))
-    y += 1.0
+        Φ(x) = (1 + erf(x / √2)) / 2
+        y = x Φ(x)
+
+    About 35 operations an entry in NumPy, most of them in `erf`.
+
+    References
+    ----------
+    Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
+
+    Examples
+    --------
+    >>> y, saved = gelu(np.array([-1.0, 0.0, 1.0]))
+    >>> y.round(6)
+    array([-0.158655,  0.      ,  0.841345])
+    """
+    y = _normal_below(x)
     y *= x
-    y *= 0.5
     return y, (x,)
 
 
-def gelu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
-    """Return the gradient of `gelu`'s `x`."""
+def gelu_backward(dy: np.ndarray, saved: Saved) -> np.ndarray:
+    """Return the gradient of `gelu`'s argument.
+
+    Parameters
+    ----------
+    dy : ndarray
+        Gradient of `gelu`'s result.
+    saved : tuple
+        What `gelu` saved.
+
+    Returns
+    -------
+    ndarray
+        Gradient of `x`, of the same shape.
+
+    Notes
+    -----
+    ::
+
+        dx = dy (Φ(x) + x φ(x)),      φ(x) = Φ'(x) = exp(-x² / 2) / √(2π)
+
+    Examples
+    --------
+    >>> gelu_backward(np.array([1.0, 1.0]), (np.array([0.0, 20.0]),))
+    array([0.5, 1. ])
+    """
     (x,) = saved
-    return dy * _gelu_slope(x)
+    z = np.clip(x, -40.0, 40.0)  # beyond, φ is 0; the square of a larger number could overflow
+    dx: np.ndarray = z * z
+    dx *= -0.5
+    np.exp(dx, out=dx)
+    dx *= 1.0 / math.sqrt(2.0 * math.pi)  # undo Φ(x)
+    dx *= z
+    dx += _normal_below(x)
+    dx *= dy  # undo y = Φ(x) * x
+    return dx
 
 
-def _gelu_slope(x: np.ndarray) -> np.ndarray:
-    z = np.clip(x, -40.0, 40.0)
-    slope = np.exp(-0.5 * z * z)
-    slope *= z
-    slope *= 1.0 / math.sqrt(2.0 * math.pi)
+def _normal_below(x: np.ndarray) -> np.ndarray:
+    """Return Φ(x), the probability that a standard normal number lies below x."""
     below = erf(x * math.sqrt(0.5))
     below += 1.0
     below *= 0.5
-    slope += below
-    return slope
+    return below
 
 
-def gelu_tanh(x: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Approximate `gelu` by a hyperbolic tangent."""
-    y = _gelu_tanh_inner(np.clip(x, -10.0, 10.0))
+def gelu_tanh(x: np.ndarray) -> tuple[np.ndarray, Saved]:
+    """Approximate `gelu` with a hyperbolic tangent, as GPT-2 does.
+
+    Parameters
+    ----------
+    x : ndarray, any shape, float32 or float64
+        Arguments.
+
+    Returns
+    -------
+    y : ndarray
+        Results, of the same shape; at most 0.0005 from `gelu`.
+    saved : tuple
+        ``(x,)``, for `gelu_tanh_backward`.
+
+    Notes
+    -----
+    ::
+
+        y = x (1 + tanh(u)) / 2,      u = √(2/π) (x + 0.044715 x³)
+
+    About 10 operations an entry.
+
+    References
+    ----------
+    Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
+
+    Examples
+    --------
+    >>> y, saved = gelu_tanh(np.array([-1.0, 0.0, 1.0]))
+    >>> y.round(6)
+    array([-0.158808,  0.      ,  0.841192])
+    """
+    y = _gelu_tanh(x)
     y += 1.0
     y *= x
     y *= 0.5
     return y, (x,)
 
 
-def gelu_tanh_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
-    """Return the gradient of `gelu_tanh`'s `x`."""
+def gelu_tanh_backward(dy: np.ndarray, saved: Saved) -> np.ndarray:
+    """Return the gradient of `gelu_tanh`'s argument.
+
+    Parameters
+    ----------
+    dy : ndarray
+        Gradient of `gelu_tanh`'s result.
+    saved : tuple
+        What `gelu_tanh` saved.
+
+    Returns
+    -------
+    ndarray
+        Gradient of `x`, of the same shape.
+
+    Notes
+    -----
+    ::
+
+        t = tanh(u)
+        dx = dy (1 + t + x (1 - t²) du) / 2,      du = √(2/π) (1 + 3 · 0.044715 x²)
+
+    Examples
+    --------
+    >>> gelu_tanh_backward(np.array([1.0, 1.0]), (np.array([0.0, 20.0]),))
+    array([0.5, 1. ])
+    """
     (x,) = saved
-    z = np.clip(x, -10.0, 10.0)
-    t = _gelu_tanh_inner(z)
-    dt = 1.0 - t * t
-    dt *= z
-    dt *= math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * z * z)
-    dt += t
-    dt += 1.0
-    dt *= 0.5
-    dt *= dy
-    return dt
+    z = np.clip(x, -_FLAT, _FLAT)  # beyond, 1 - t * t is 0
+    t = _gelu_tanh(x)
+    dx: np.ndarray = z * z
+    dx *= 3.0 * 0.044715
+    dx += 1.0
+    dx *= math.sqrt(2.0 / math.pi)  # undo u = √(2/π) (x + 0.044715 x³)
+    dx *= z
+    dx *= 1.0 - t * t  # undo t = tanh(u)
+    dx += t
+    dx += 1.0
+    dx *= 0.5
+    dx *= dy  # undo y = x * (1 + t) / 2
+    return dx
 
 
-def _gelu_tanh_inner(z: np.ndarray) -> np.ndarray:
-    u = z * z
+_FLAT = 10.0  # from here on tanh(u) is 1 in every dtype, and x³ need not be computed
+
+
+def _gelu_tanh(x: np.ndarray) -> np.ndarray:
+    """Return tanh(√(2/π) (x + 0.044715 x³))."""
+    z = np.clip(x, -_FLAT, _FLAT)
+    u: np.ndarray = z * z
     u *= 0.044715
     u += 1.0
     u *= z
     u *= math.sqrt(2.0 / math.pi)
-    return np.tanh(u, out=u)
+    np.tanh(u, out=u)
+    return u
 
 
-def relu(x: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Replace negative entries by zero."""
+def relu(x: np.ndarray) -> tuple[np.ndarray, Saved]:
+    """Replace negative entries by zero.
+
+    Parameters
+    ----------
+    x : ndarray, any shape, float32 or float64
+        Arguments.
+
+    Returns
+    -------
+    y : ndarray
+        Results, of the same shape.
+    saved : tuple
+        ``(x,)``, for `relu_backward`.
+
+    Notes
+    -----
+    ::
+
+        y = max(x, 0)
+
+    One operation an entry.
+
+    References
+    ----------
+    Glorot, Bordes and Bengio 2011, "Deep Sparse Rectifier Neural Networks", PMLR 15, section 3.
+
+    Examples
+    --------
+    >>> y, saved = relu(np.array([-1.0, 0.0, 2.0]))
+    >>> y
+    array([0., 0., 2.])
+    """
     return np.maximum(x, 0.0), (x,)
 
 
-def relu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
-    """Return the gradient of `relu`'s `x`."""
+def relu_backward(dy: np.ndarray, saved: Saved) -> np.ndarray:
+    """Return the gradient of `relu`'s argument.
+
+    Parameters
+    ----------
+    dy : ndarray
+        Gradient of `relu`'s result.
+    saved : tuple
+        What `relu` saved.
+
+    Returns
+    -------
+    ndarray
+        Gradient of `x`, of the same shape.
+
+    Notes
+    -----
+    ::
+
+        dx = dy where x > 0, else 0
+
+    At 0 itself, where there is no derivative, the gradient is 0.
+
+    Examples
+    --------
+    >>> relu_backward(np.array([5.0, 5.0, 5.0]), (np.array([-1.0, 0.0, 2.0]),))
+    array([0., 0., 5.])
+    """
     (x,) = saved
-    return np.where(x > 0, dy, dy.dtype.type(0))
+    dx: np.ndarray = dy * (x > 0)  # undo y = max(x, 0)
+    return dx
 
 
-def silu(x: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Multiply every entry by its logistic function."""
-    y = _sigmoid(x)
+def silu(x: np.ndarray) -> tuple[np.ndarray, Saved]:
+    """Multiply every entry by its logistic function.
+
+    Parameters
+    ----------
+    x : ndarray, any shape, float32 or float64
+        Arguments.
+
+    Returns
+    -------
+    y : ndarray
+        Results, of the same shape.
+    saved : tuple
+        ``(x,)``, for `silu_backward`.
+
+    Notes
+    -----
+    ::
+
+        σ(x) = 1 / (1 + exp(-x))
+        y = x σ(x)
+
+    About 5 operations an entry.
+
+    References
+    ----------
+    Elfwing, Uchibe and Doya 2017, arXiv:1702.03118, section 2.
+
+    Examples
+    --------
+    >>> y, saved = silu(np.array([-np.log(3.0), 0.0, np.log(3.0)]))
+    >>> (y / np.log(3.0)).round(6)
+    array([-0.25,  0.  ,  0.75])
+    """
+    y = _logistic(x)
     y *= x
     return y, (x,)
 
 
-def silu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
-    """Return the gradient of `silu`'s `x`."""
+def silu_backward(dy: np.ndarray, saved: Saved) -> np.ndarray:
+    """Return the gradient of `silu`'s argument.
+
+    Parameters
+    ----------
+    dy : ndarray
+        Gradient of `silu`'s result.
+    saved : tuple
+        What `silu` saved.
+
+    Returns
+    -------
+    ndarray
+        Gradient of `x`, of the same shape.
+
+    Notes
+    -----
+    ::
+
+        dx = dy σ(x) (1 + x (1 - σ(x)))
+
+    Examples
+    --------
+    >>> silu_backward(np.array([1.0, 1.0]), (np.array([0.0, 50.0]),))
+    array([0.5, 1. ])
+    """
     (x,) = saved
-    return dy * _silu_slope(x)
+    s = _logistic(x)
+    dx: np.ndarray = 1.0 - s  # undo σ(x), whose derivative is σ(x) (1 - σ(x))
+    dx *= x
+    dx += 1.0
+    dx *= s
+    dx *= dy  # undo y = σ(x) * x
+    return dx
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    s = -x
+def _logistic(x: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-x)); where the exponential overflows, the quotient is the right 0."""
+    s: np.ndarray = -x
     with np.errstate(over="ignore"):
         np.exp(s, out=s)
     s += 1.0
-    return np.reciprocal(s, out=s)
-
-
-def _silu_slope(x: np.ndarray) -> np.ndarray:
-    s = _sigmoid(x)
-    slope = 1.0 - s
-    slope *= x
-    slope += 1.0
-    slope *= s
-    return slope
-
-
-def silu_gate(gate: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Multiply one half of a gated feed-forward part by `silu` of the other."""
-    y, _ = silu(gate)
-    y *= up
-    return y, (gate, up)
-
-
-def silu_gate_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gradients of `silu_gate`'s `gate` and `up`."""
-    gate, up = saved
-    dup, _ = silu(gate)
-    dup *= dy
-    dgate = _silu_slope(gate)
-    dgate *= up
-    dgate *= dy
-    return dgate, dup
-
-
-def gelu_gate(gate: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Multiply one half of a gated feed-forward part by `gelu` of the other."""
-    y, _ = gelu(gate)
-    y *= up
-    return y, (gate, up)
-
-
-def gelu_gate_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gradients of `gelu_gate`'s `gate` and `up`."""
-    gate, up = saved
-    dup, _ = gelu(gate)
-    dup *= dy
-    dgate = _gelu_slope(gate)
-    dgate *= up
-    dgate *= dy
-    return dgate, dup
+    np.reciprocal(s, out=s)
+    return s

@@ -138,7 +138,7 @@ def _results(op: str, args: Sequence[Any], kwargs: Mapping[str, Any], dtype: Any
         return arrays_in(result)
     y, saved = result
     dy = 1.0 if isinstance(y, float) else np.random.default_rng(0).normal(size=y.shape).astype(dtype)
-    losses = [np.array(y)] if isinstance(y, float) else []
+    losses = [np.array(y, dtype)] if isinstance(y, float) else []
     return [*losses, *arrays_in((result, load_op(f"{op}_backward")(dy, saved)))]
 
 

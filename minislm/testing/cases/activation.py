@@ -17,11 +17,3 @@ def gelu(rng: np.random.Generator) -> Cases:
 
 
 gelu_tanh = relu = silu = gelu
-
-
-def silu_gate(rng: np.random.Generator) -> Cases:
-    """Draw gates from both sides of zero, and what they let through."""
-    return [((2.5 * rng.normal(size=shape), rng.normal(size=shape)), {}) for shape in SHAPES]
-
-
-gelu_gate = silu_gate
