@@ -38,7 +38,13 @@ class Common:
     seed: int
 
     def note(self, text: str) -> None:
-        """Print a line about what goes on, on stderr."""
+        """Print a line about what goes on, on stderr.
+
+        Parameters
+        ----------
+        text : str
+            The line.
+        """
         if not self.quiet:
             click.echo(text, err=True)
 

@@ -1,1 +1,1 @@
-"""inference."""
+"""Running a model: the KV cache, the lowered program, sampling, and generation."""

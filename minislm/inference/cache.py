@@ -113,8 +113,10 @@ class KVCache:
 
         Returns
         -------
-        slots_N, positions_N : ndarray of int64, (N,)
-            Slot and position of each new token, N = sum of the counts, sequence after sequence.
+        slots_N : ndarray of int64, (N,)
+            The slot of each new token, N = sum of the counts, sequence after sequence.
+        positions_N : ndarray of int64, (N,)
+            Its position.
 
         Raises
         ------

@@ -136,8 +136,16 @@ class Stream:
 
     Parameters
     ----------
-    program, tokenizer, prompt, settings, prompt_chunk
-        As of `generate`, with one prompt.
+    program : Program
+        The lowered model.
+    tokenizer : Tokenizer
+        The model's.
+    prompt : str or sequence of int
+        One prompt, as `generate` takes several.
+    settings : GenerationSettings
+        How to choose and when to stop.
+    prompt_chunk : int
+        Most prompt tokens in one pass, at least 1.
     """
 
     def __init__(

@@ -150,7 +150,20 @@ class Program:
         return result
 
     def rows(self, weight: Weight, ids: int) -> int:
-        """Append the lookup of the rows of `weight` numbered in buffer `ids` (`ids` or `positions`)."""
+        """Append a lookup of rows.
+
+        Parameters
+        ----------
+        weight : Weight
+            The table.
+        ids : int
+            The buffer with the numbers of the rows: `Program.ids` or `Program.positions`.
+
+        Returns
+        -------
+        int
+            The buffer of the rows.
+        """
         return self.step("rows", (ids,), constants=(weight,), width=weight.shape[1])
 
     def attend(
@@ -195,7 +208,18 @@ class Program:
         )
 
     def outputs(self, x: int) -> int:
-        """Append the choice of the rows whose results are wanted: each sequence's last, or all."""
+        """Append the choice of the rows whose results are wanted: each sequence's last, or all.
+
+        Parameters
+        ----------
+        x : int
+            A buffer with a row for each token.
+
+        Returns
+        -------
+        int
+            The buffer of the chosen rows.
+        """
         return self.step("outputs", (x,), width=self.steps[x - 2].width)
 
     def run(
@@ -265,7 +289,13 @@ class Program:
         return ids_N.astype(np.int64, copy=False)
 
     def reserve(self, n_rows: int) -> None:
-        """Allocate the buffers for so many packed tokens, unless they hold as many; `run` asks for what it needs."""
+        """Allocate the buffers, unless they are large enough; `run` asks for what it needs.
+
+        Parameters
+        ----------
+        n_rows : int
+            Most packed tokens of a run.
+        """
         if n_rows > self._capacity:
             self._places, widths = self._plan()
             self._memory = [np.empty(n_rows * width, np.float32) for width in widths]
@@ -291,7 +321,13 @@ class Program:
         return places, widths
 
     def row_bytes(self) -> int:
-        """Return the bytes of buffer memory for each packed token."""
+        """Count the memory of the buffers.
+
+        Returns
+        -------
+        int
+            Bytes for each packed token of a run.
+        """
         return 4 * sum(self._plan()[1])
 
     def describe(self, n_rows: int = 1, length: int = 1) -> list[StepCost]:

@@ -73,7 +73,13 @@ class GenerationSettings:
         return float(value) if is_number else math.nan
 
     def to_json(self) -> dict[str, Any]:
-        """Return the options as JSON values, from which `from_json` makes an equal record."""
+        """Return the options as JSON values.
+
+        Returns
+        -------
+        dict
+            From which `from_json` makes an equal record.
+        """
         return {**dataclasses.asdict(self), "stop": list(self.stop)}
 
     @classmethod

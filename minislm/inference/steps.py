@@ -41,7 +41,29 @@ class Pass:
 
     @classmethod
     def begin(cls, cache: KVCache, slots: np.ndarray, counts: np.ndarray, *, every: bool) -> Pass:
-        """Complete a sequence table by what the cache holds; `every` chooses all rows, not each sequence's last."""
+        """Complete a sequence table by what the cache holds.
+
+        Parameters
+        ----------
+        cache : KVCache
+            Holds what came before.
+        slots : array_like of int, (B,)
+            The cache slot of each sequence.
+        counts : array_like of int, (B,)
+            New tokens of each, at least 1.
+        every : bool
+            Whether all rows are chosen rather than each sequence's last.
+
+        Returns
+        -------
+        Pass
+            The pass.
+
+        Raises
+        ------
+        GenerationError, UsageError
+            As `KVCache.place`; also code ``bad_counts`` for no sequences or a count of 0.
+        """
         slots_B, counts_B = np.asarray(slots, np.int64), np.asarray(counts, np.int64)
         slots_N, positions_N = cache.place(slots_B, counts_B)
         if not counts_B.size or counts_B.min() < 1:
@@ -50,12 +72,12 @@ class Pass:
         return cls(cache, slots_B, cache.lengths_C[slots_B], counts_B, slots_N, positions_N, chosen_O)
 
 
-def rows(current: Pass, out: np.ndarray, ids_N: np.ndarray, weight: Any) -> None:
+def _rows(current: Pass, out: np.ndarray, ids_N: np.ndarray, weight: Any) -> None:
     """Look up a row of the Weight for each id."""
     np.copyto(out, weight.rows(ids_N))
 
 
-def rotate(
+def _rotate(
     current: Pass, out: np.ndarray, x: np.ndarray, positions_N: np.ndarray, *, d_head: int, rotary: Rotary
 ) -> None:
     """Rotate each head by the token's position."""
@@ -63,7 +85,7 @@ def rotate(
     ops.rotary(x_NHK, positions_N, **dataclasses.asdict(rotary), out=y_NHK)
 
 
-def attend(
+def _attend(
     current: Pass, out: np.ndarray, *qkv: np.ndarray, layer: int, d_head: int, window: int | None, scale: float | None
 ) -> None:
     """Append the keys and values; one op for all sequences with one new token, one for each of the others.
@@ -98,9 +120,9 @@ def attend(
         )
 
 
-def outputs(current: Pass, out: np.ndarray, x: np.ndarray) -> None:
+def _outputs(current: Pass, out: np.ndarray, x: np.ndarray) -> None:
     """Keep the rows whose results are wanted."""
     np.copyto(out, x[current.chosen_O])
 
 
-SPECIAL: dict[str, Callable[..., None]] = {"rows": rows, "rotate": rotate, "attend": attend, "outputs": outputs}
+SPECIAL: dict[str, Callable[..., None]] = {"rows": _rows, "rotate": _rotate, "attend": _attend, "outputs": _outputs}

@@ -45,7 +45,13 @@ class StopFilter:
         return text[: len(text) - n_withheld]
 
     def finish(self) -> str:
-        """Return what was withheld, when no more text will come."""
+        """End the text.
+
+        Returns
+        -------
+        str
+            What was withheld and has turned out to begin no stop string.
+        """
         rest, self._withheld = self._withheld, ""
         return rest
 
