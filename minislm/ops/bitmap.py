@@ -141,7 +141,7 @@ def bitmap_rows(
 
     Parameters
     ----------
-    ids_N : ndarray, (N,), integer
+    ids_N : ndarray, (N,), int64
         Wanted rows.
     mask_OP : ndarray, (O, P), uint8
         Bit i of a row's little-endian bit stream says whether input i is stored.

@@ -136,7 +136,7 @@ def csr_rows(
 
     Parameters
     ----------
-    ids_N : ndarray, (N,), integer
+    ids_N : ndarray, (N,), int64
         Wanted rows.
     values : ndarray, (stored,), float32 or float64, or (1, packed), uint8
         The stored values, row by row.

@@ -92,11 +92,33 @@ class Format:
         return np.dtype(np.float16 if self.group else np.float32)
 
     def n_groups(self, n_inputs: int) -> int:
-        """Scales of a row of `n_inputs` weights, J."""
+        """Count the scales of a row.
+
+        Parameters
+        ----------
+        n_inputs : int
+            Weights of the row.
+
+        Returns
+        -------
+        int
+            J.
+        """
         return -(-n_inputs // self.group) if self.group else 1
 
     def row_bytes(self, n_inputs: int) -> int:
-        """Packed bytes of a row of `n_inputs` weights, P."""
+        """Count the bytes of a packed row.
+
+        Parameters
+        ----------
+        n_inputs : int
+            Weights of the row.
+
+        Returns
+        -------
+        int
+            P.
+        """
         n_codes = self.n_groups(n_inputs) * self.group if self.group else n_inputs
         return -(-n_codes * self.bits // 8)
 
@@ -160,7 +182,20 @@ class Format:
         return codes_OI.clip(low, high).astype(np.uint8)
 
     def steps(self, w_OI: np.ndarray, scales_OJ: np.ndarray) -> np.ndarray:
-        """Measure weights in steps, (O, I) in their own dtype; at a zero scale, zero steps or infinitely many."""
+        """Measure weights in steps.
+
+        Parameters
+        ----------
+        w_OI : ndarray, (O, I), float32 or float64
+            The matrix.
+        scales_OJ : ndarray, (O, J)
+            Scales as stored.
+
+        Returns
+        -------
+        ndarray, (O, I)
+            ``w / scale`` in the dtype of `w_OI`; at a zero scale, zero steps or infinitely many.
+        """
         return _steps(w_OI, self.spread(scales_OJ, w_OI.shape[1]).astype(w_OI.dtype))
 
     def decode(self, codes_OI: np.ndarray, scales_OJ: np.ndarray, zeros_OJ: np.ndarray | None) -> np.ndarray:
@@ -247,7 +282,20 @@ class Format:
         return unpack_bits(codes_OP, self.bits, n_inputs)
 
     def spread(self, scales_OJ: np.ndarray, n_inputs: int) -> np.ndarray:
-        """Repeat each group's number for all its inputs: (O, J) becomes (O, I), or stays (O, 1) for whole rows."""
+        """Repeat each group's number for all its inputs.
+
+        Parameters
+        ----------
+        scales_OJ : ndarray, (O, J)
+            Scales or zeros.
+        n_inputs : int
+            Columns of the matrix.
+
+        Returns
+        -------
+        ndarray, (O, I), or (O, 1) where a group is a row
+            What broadcasts against the matrix.
+        """
         return np.repeat(scales_OJ, self.group, axis=1)[:, :n_inputs] if self.group else scales_OJ
 
     def stored(self, scales_OJ: np.ndarray) -> np.ndarray:

@@ -147,7 +147,7 @@ def nm_rows(
 
     Parameters
     ----------
-    ids_N : ndarray, (N,), integer
+    ids_N : ndarray, (N,), int64
         Wanted rows.
     values : ndarray, (O, U), float32 or float64, or (O, packed), uint8
         `n` values for each group of `m` inputs, the last group being filled up: ``U = ceil(I / m) * n``. Where fewer
@@ -192,7 +192,18 @@ def nm_rows(
 
 
 def place_bits(m: int) -> int:
-    """Bits of a place inside a group of `m` inputs: two for m = 4."""
+    """Count the bits of a place inside a group.
+
+    Parameters
+    ----------
+    m : int
+        Inputs of a group.
+
+    Returns
+    -------
+    int
+        Two for ``m = 4``.
+    """
     return max(1, (m - 1).bit_length())
 
 

@@ -132,7 +132,7 @@ def quantized_rows(
 
     Parameters
     ----------
-    ids_N : ndarray, (N,), integer
+    ids_N : ndarray, (N,), int64
         Wanted rows.
     codes_OP : ndarray, (O, P), uint8
         Packed codes.

@@ -93,7 +93,7 @@ def rows_by_tiles(ids_N: np.ndarray, n_outputs: int, n_inputs: int, dtype: np.dt
 
     Parameters
     ----------
-    ids_N : ndarray, (N,), integer
+    ids_N : ndarray, (N,), int64
         Wanted rows, in any order, repeated at will.
     n_outputs, n_inputs : int
         Rows and columns of the matrix.

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from minislm.errors import ModelFileError, unknown
-from minislm.weights.base import Weight, field_of
+from minislm.weights.base import Weight
+from minislm.weights.checks import field_of
 
 WEIGHTS: dict[str, str] = {
     "dense": "dense:Dense",

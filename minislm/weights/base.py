@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 
-from minislm.errors import ModelFileError, UsageError, unknown
+from minislm.errors import unknown
 
 Arrays = dict[str, np.ndarray]
 
@@ -28,51 +27,182 @@ class Weight(ABC):
 
     @abstractmethod
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
-        """Return ``x @ W.T``, (N, O)."""
+        """Multiply rows by the transposed matrix: forward.
+
+        Parameters
+        ----------
+        x_NI : ndarray, (N, I), float32 or float64
+            Input rows.
+
+        Returns
+        -------
+        ndarray, (N, O)
+            ``x @ W.T``.
+        """
 
     @abstractmethod
     def apply_t(self, dy_NO: np.ndarray) -> np.ndarray:
-        """Return ``dy @ W``, (N, I): the gradient of `apply`'s input."""
+        """Multiply rows by the matrix: backward to the input.
+
+        Parameters
+        ----------
+        dy_NO : ndarray, (N, O), float32 or float64
+            Gradient of `apply`'s result.
+
+        Returns
+        -------
+        ndarray, (N, I)
+            ``dy @ W``, the gradient of `apply`'s input.
+        """
 
     @abstractmethod
     def grads(self, x_NI: np.ndarray, dy_NO: np.ndarray) -> Arrays:
-        """Return the gradients of the Weight's own trainable arrays, under the names of `arrays`."""
+        """Return the gradients of the Weight's own trainable arrays.
+
+        Parameters
+        ----------
+        x_NI : ndarray, (N, I)
+            What `apply` was given.
+        dy_NO : ndarray, (N, O)
+            Gradient of its result.
+
+        Returns
+        -------
+        dict of str to ndarray
+            One for each name of `trainable`, of that array's shape, float32 or float64.
+        """
 
     @abstractmethod
     def rows(self, ids: np.ndarray) -> np.ndarray:
-        """Return the rows `ids` (N,) of the matrix, (N, I): the embedding lookup."""
+        """Look rows of the matrix up: the embedding.
+
+        Parameters
+        ----------
+        ids : ndarray, (N,), int64
+            Wanted rows, repeated at will.
+
+        Returns
+        -------
+        ndarray, (N, I)
+            Row ``ids[n]`` at place n.
+        """
 
     @abstractmethod
     def rows_grads(self, ids: np.ndarray, dw_NI: np.ndarray) -> Arrays:
-        """Return the gradients of the trainable arrays when `rows` was the forward and `dw_NI` its gradient."""
+        """Return the gradients of the trainable arrays where `rows` was the forward.
+
+        Parameters
+        ----------
+        ids : ndarray, (N,), int64
+            What `rows` was given.
+        dw_NI : ndarray, (N, I)
+            Gradient of its result.
+
+        Returns
+        -------
+        dict of str to ndarray
+            As those of `grads`; rows that were looked up several times add up.
+        """
 
     @abstractmethod
     def dense(self) -> np.ndarray:
-        """Return the matrix itself, (O, I) float32 (float64 if stored so); only ever called by name."""
+        """Return the matrix itself; nothing calls this but what asks for a whole matrix by name.
+
+        Returns
+        -------
+        ndarray, (O, I), float32, or float64 if stored so
+            It may be the stored array: not to be written into.
+        """
 
     @abstractmethod
     def arrays(self) -> Arrays:
-        """Return the stored arrays by name, in storage order."""
+        """Return the stored arrays.
+
+        Returns
+        -------
+        dict of str to ndarray
+            By name, in storage order; not copies.
+        """
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
-        """Return what `from_arrays` needs besides the arrays, as JSON; ``"type"`` names the table row."""
+        """Return what `from_arrays` needs besides the arrays.
+
+        Returns
+        -------
+        dict
+            JSON; ``"type"`` names the row of `minislm.weights.WEIGHTS`.
+        """
 
     @classmethod
     @abstractmethod
     def from_arrays(cls, spec: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
-        """Rebuild the Weight over the given arrays, without copying them."""
+        """Rebuild the Weight over arrays, without copying them.
+
+        Parameters
+        ----------
+        spec : mapping
+            What `spec` returned, perhaps by way of a file: not trusted.
+        arrays : mapping of str to ndarray
+            What `arrays` returned, or others of the same names and shapes, such as the trainer's.
+
+        Returns
+        -------
+        Weight
+            An equal one.
+
+        Raises
+        ------
+        ModelFileError
+            Code ``config_vs_weights``, ``size_mismatch``, ``bad_shape``, ``bad_field_type``, ``unknown_dtype`` and the
+            like: spec and arrays do not fit together.
+        """
 
     @abstractmethod
     def lower(self, slot: int, program: Any) -> int:
-        """Append this product's steps to `program`, reading buffer `slot`; return the buffer of the result."""
+        """Append this product's steps to a program.
+
+        Parameters
+        ----------
+        slot : int
+            The buffer that holds the input rows.
+        program : Program
+            What is being built.
+
+        Returns
+        -------
+        int
+            The buffer of the result, which equals that of `apply`.
+        """
 
     def trainable(self) -> tuple[str, ...]:
-        """Return the names of the arrays that have gradients; `grads` returns exactly these."""
+        """Return the names of the arrays that have gradients.
+
+        Returns
+        -------
+        tuple of str
+            Empty for storages that are not trained.
+        """
         return ()
 
     def repacked(self, layout: str) -> Weight:
-        """Return the same numbers in another memory layout (``"canonical"`` undoes it), bit-exactly reversible."""
+        """Return the same numbers in another memory layout.
+
+        Parameters
+        ----------
+        layout : str
+            ``"canonical"`` is the one that `arrays` and files have, and undoes every other.
+
+        Returns
+        -------
+        Weight
+            Bit-exactly reversible.
+
+        Raises
+        ------
+        UnsupportedError
+            Code ``unknown_layout``.
+        """
         if layout != "canonical":
             raise unknown("layout", layout, ["canonical"])
         return self
@@ -100,12 +230,38 @@ class Weight(ABC):
 
 
 def under(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
-    """Prefix every name: ``under("left", {"": w, "s": s})`` is ``{"left": w, "left.s": s}``."""
+    """Prefix every name.
+
+    Parameters
+    ----------
+    prefix : str
+        Such as ``"left"``.
+    arrays : mapping of str to ndarray
+        A part's arrays.
+
+    Returns
+    -------
+    dict of str to ndarray
+        The same arrays: ``{"": w, "s": s}`` becomes ``{"left": w, "left.s": s}``.
+    """
     return {join(prefix, name): array for name, array in arrays.items()}
 
 
 def below(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
-    """Undo `under`: the arrays whose names start with `prefix`, without it."""
+    """Undo `under`.
+
+    Parameters
+    ----------
+    prefix : str
+        Such as ``"left"``.
+    arrays : mapping of str to ndarray
+        A node's arrays.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Those of the part, without the prefix.
+    """
     return {
         name[len(prefix) :].removeprefix("."): array
         for name, array in arrays.items()
@@ -114,105 +270,16 @@ def below(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
 
 
 def join(prefix: str, name: str) -> str:
-    """Join two parts of a path with a dot; either may be empty."""
+    """Join two parts of a path.
+
+    Parameters
+    ----------
+    prefix, name : str
+        Either may be empty.
+
+    Returns
+    -------
+    str
+        With a dot between them where both are not.
+    """
     return f"{prefix}.{name}" if prefix and name else prefix or name
-
-
-def check_array(name: str, array: np.ndarray, shape: tuple[int | None, ...], dtypes: Iterable[str]) -> None:
-    """Raise unless `array` has the given sizes (None: any) and one of the given dtypes.
-
-    Parameters
-    ----------
-    name : str
-        What the array is, for the message.
-    array : ndarray
-        What came.
-    shape : tuple of int or None
-        Sizes that it must have.
-    dtypes : iterable of str
-        Names of the dtypes that it may have.
-
-    Raises
-    ------
-    UsageError
-        Code ``unknown_dtype``, ``bad_shape`` (number of axes) or ``size_mismatch``.
-    """
-    dtypes = tuple(dtypes)
-    if array.dtype.name not in dtypes:
-        raise UsageError("unknown_dtype", f"{name} must be {' or '.join(dtypes)}, not {array.dtype.name}")
-    if array.ndim != len(shape):
-        raise UsageError("bad_shape", f"{name} must have {len(shape)} axes; its shape is {array.shape}")
-    if any(wanted not in (None, size) for wanted, size in zip(shape, array.shape, strict=True)):
-        wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise UsageError("size_mismatch", f"{name} must have the shape ({wanted}), not {array.shape}")
-
-
-def check_names(spec: Mapping[str, Any], arrays: Mapping[str, np.ndarray], names: Iterable[str]) -> None:
-    """Raise unless `arrays` has exactly the given names, with ModelFileError code ``config_vs_weights``."""
-    if set(arrays) != (wanted := set(names)):
-        raise ModelFileError(
-            "config_vs_weights",
-            f"a weight of type {spec['type']!r} is made of the arrays {sorted(wanted)}; these came: {sorted(arrays)}",
-        )
-
-
-def field_of(spec: Mapping[str, Any], name: str, kind: type) -> Any:
-    """Return a field of a spec that must be of the given type.
-
-    Parameters
-    ----------
-    spec : mapping
-        What a file says about a Weight.
-    name : str
-        The field.
-    kind : type
-        The Python type that JSON gives it.
-
-    Returns
-    -------
-    object
-        Its value.
-
-    Raises
-    ------
-    ModelFileError
-        Code ``bad_field_type``: it is missing or of another type.
-    """
-    if type(value := spec.get(name)) is not kind:
-        raise ModelFileError(
-            "bad_field_type", f"{name!r} of a stored weight must be a {kind.__name__}, not {value!r:.80}"
-        )
-    return value
-
-
-def shape_of(spec: Mapping[str, Any]) -> tuple[int, int]:
-    """Return a spec's ``"shape"``, [outputs, inputs].
-
-    Parameters
-    ----------
-    spec : mapping
-        What a file says about a Weight.
-
-    Returns
-    -------
-    tuple of int
-        Two sizes that are not negative.
-
-    Raises
-    ------
-    ModelFileError
-        Code ``bad_field_type`` or ``bad_shape``.
-    """
-    shape = field_of(spec, "shape", list)
-    if len(shape) != 2 or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
-        raise ModelFileError("bad_shape", f"the shape of a stored weight must be [outputs, inputs], not {shape!r:.80}")
-    return shape[0], shape[1]
-
-
-@contextlib.contextmanager
-def claims_of_a_file() -> Iterator[None]:
-    """Turn what a constructor finds wrong into a ModelFileError of the same code: these arrays came from a file."""
-    try:
-        yield
-    except UsageError as error:
-        raise ModelFileError(error.code, error.args[0]) from error

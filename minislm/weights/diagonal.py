@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 
 from minislm.dispatch import ops
-from minislm.weights.base import Arrays, Weight, check_array, check_names, claims_of_a_file, shape_of
+from minislm.weights.base import Arrays, Weight
+from minislm.weights.checks import check_array, check_names, claims_of_a_file, shape_of
 
 DTYPES = ("float32", "float64")
 

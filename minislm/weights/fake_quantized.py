@@ -12,7 +12,8 @@ import numpy as np
 from minislm.dispatch import ops
 from minislm.errors import UnsupportedError
 from minislm.ops.formats import Format, format_named
-from minislm.weights.base import Arrays, Weight, check_array, check_names, claims_of_a_file, field_of, shape_of
+from minislm.weights.base import Arrays, Weight
+from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
 from minislm.weights.dense import Dense
 from minislm.weights.quantized import Quantized
 

@@ -12,7 +12,8 @@ import numpy as np
 from minislm.dispatch import ops
 from minislm.errors import UsageError
 from minislm.ops.bits import pack_mask, unpack_mask
-from minislm.weights.base import Arrays, Weight, check_array, check_names, claims_of_a_file, shape_of
+from minislm.weights.base import Arrays, Weight
+from minislm.weights.checks import check_array, check_names, claims_of_a_file, shape_of
 from minislm.weights.dense import Dense
 
 DTYPES = ("float32", "float64")

@@ -10,7 +10,8 @@ import numpy as np
 
 from minislm.dispatch import ops
 from minislm.errors import UsageError
-from minislm.weights.base import Arrays, Weight, below, check_names, claims_of_a_file, field_of, join, under
+from minislm.weights.base import Arrays, Weight, below, join, under
+from minislm.weights.checks import check_names, claims_of_a_file, field_of
 from minislm.weights.dense import Dense
 
 

@@ -13,7 +13,8 @@ from minislm.errors import UsageError, unknown
 from minislm.ops.formats import Format, format_named
 from minislm.ops.quantized import ACTIVATION_GROUPS
 from minislm.ops.tiles import row_tiles
-from minislm.weights.base import Arrays, Weight, check_array, check_names, claims_of_a_file, field_of, shape_of
+from minislm.weights.base import Arrays, Weight
+from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
 
 ACTIVATIONS = ("float", *ACTIVATION_GROUPS)
 

@@ -17,17 +17,8 @@ from minislm.ops.bits import unpack_bits
 from minislm.ops.csr import pack_csr
 from minislm.ops.nm import pack_nm, place_bits
 from minislm.ops.tiles import row_tiles
-from minislm.weights.base import (
-    Arrays,
-    Weight,
-    below,
-    check_array,
-    check_names,
-    claims_of_a_file,
-    field_of,
-    shape_of,
-    under,
-)
+from minislm.weights.base import Arrays, Weight, below, under
+from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
 from minislm.weights.dense import Dense
 from minislm.weights.quantized import Quantized
 
