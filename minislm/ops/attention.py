@@ -1,11 +1,45 @@
-"""Scaled dot-product attention, forward and backward, and one new token against a cache."""
+"""Scaled dot-product attention, and attention from one new token to the cache.
+
+Heads: H query heads share G heads of keys and values, H/G neighbours each. Inside, arrays are seen as (B, G, H1, T, K)
+with H1 = H/G, so that one batched product serves every form from multi-head (H1 = 1) to multi-query (G = 1) without
+repeating a key.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+
+from minislm.ops.softmax import nonzero, row_max
+
+
+class Options(NamedTuple):
+    """The options of a call of `attention`, as it saves them for backward.
+
+    Parameters
+    ----------
+    causal : bool
+        Whether keys after the query are hidden.
+    key_mask_BS : ndarray of bool, (B, S), optional
+        Which keys there are.
+    window : int, optional
+        How near a visible key must be.
+    starts_B : ndarray of int, (B,), optional
+        Position of each row's first query.
+    scale : float
+        What products of queries and keys are multiplied by.
+    """
+
+    causal: bool
+    key_mask_BS: np.ndarray | None
+    window: int | None
+    starts_B: np.ndarray | None
+    scale: float
+
+
+Saved = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, Options]
 
 
 def attention(
@@ -18,50 +52,173 @@ def attention(
     window: int | None = None,
     starts_B: np.ndarray | None = None,
     scale: float | None = None,
-) -> tuple[np.ndarray, Any]:
-    """Mix the values by how well their keys match each query."""
-    options = {
-        "causal": causal,
-        "key_mask_BS": key_mask_BS,
-        "window": window,
-        "starts_B": starts_B,
-        "scale": 1.0 / math.sqrt(q_BTHK.shape[-1]) if scale is None else float(scale),
-    }
-    q_BGH1TK, k_BGSK, v_BGSK = _by_group(q_BTHK, k_BSGK.shape[2]), k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2)
+) -> tuple[np.ndarray, Saved]:
+    """Mix the values by how well their keys match each query.
+
+    Query t of row b stands at position ``starts_B[b] + t``, key s at position s. A query that sees no key gets zeros.
+
+    Parameters
+    ----------
+    q_BTHK : ndarray, (B, T, H, K), float32 or float64
+        Queries.
+    k_BSGK : ndarray, (B, S, G, K)
+        Keys; H is a multiple of G.
+    v_BSGK : ndarray, (B, S, G, K)
+        Values.
+    causal : bool
+        Whether a query sees no key after its own position.
+    key_mask_BS : ndarray of bool, (B, S), optional
+        False for keys that are padding; None: all are real.
+    window : int, optional
+        A query sees only keys less than this many positions away, its own position included; None: any distance.
+    starts_B : ndarray of int, (B,), optional
+        Position of the first query of each row; None: 0.
+    scale : float, optional
+        What the products of queries and keys are multiplied by; None: 1 / sqrt(K).
+
+    Returns
+    -------
+    y_BTHK : ndarray, (B, T, H, K)
+        Mixed values.
+    saved : tuple
+        ``(q, k, v, y, logsumexp_BHT, Options)`` for `attention_backward`; `logsumexp_BHT` is the logarithm of the sum
+        of each query's exponentials, -inf where it sees no key.
+
+    Notes
+    -----
+    For each query head h and the key head g that it shares::
+
+        s = scale q kᵀ + mask      mask: 0 where a key is visible, -inf where it is not
+        p = softmax(s)
+        y = p v
+
+    4 B H T S K operations in two batched products, and B H T S numbers for the probabilities while it runs. They are
+    not saved: backward recomputes them from `logsumexp` by one product, and memory grows with S no more. The division
+    by the sum of exponentials is done on y, which is smaller than p. Sums in the dtype of `q`.
+
+    References
+    ----------
+    Vaswani et al. 2017, arXiv:1706.03762, equation 1. Grouped heads: Ainslie et al. 2023, arXiv:2305.13245, section
+    2.2. Windows: Beltagy, Peters and Cohan 2020, arXiv:2004.05150, section 3.1.
+
+    Examples
+    --------
+    >>> q_BTHK = np.array([0.0, 100.0]).reshape(1, 2, 1, 1)
+    >>> k_BSGK = np.array([1.0, 5.0]).reshape(1, 2, 1, 1)
+    >>> y_BTHK, saved = attention(q_BTHK, k_BSGK, k_BSGK)
+    >>> y_BTHK.ravel()  # the first query likes both keys alike, the second the larger one
+    array([3., 5.])
+    >>> attention(q_BTHK, k_BSGK, k_BSGK, causal=True)[0].ravel()
+    array([1., 5.])
+    """
+    n_batch, n_queries, n_heads, width = q_BTHK.shape
+    n_groups = k_BSGK.shape[2]
+    scale = 1.0 / math.sqrt(width) if scale is None else float(scale)
+    options = Options(causal, key_mask_BS, window, starts_B, scale)
+    q_BGH1TK, k_BGSK, v_BGSK = _by_group(q_BTHK, n_groups), k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2)
     p_BGH1TS = _scores(q_BGH1TK, k_BGSK, options)
-    top = p_BGH1TS.max(axis=-1, keepdims=True, initial=-np.inf)
-    top[top == -np.inf] = 0.0  # a fully masked row
+    top = row_max(p_BGH1TS)
     p_BGH1TS -= top
     np.exp(p_BGH1TS, out=p_BGH1TS)
     total = p_BGH1TS.sum(axis=-1, keepdims=True)
-    y_BTHK = np.empty_like(q_BTHK, order="C")
-    y_BGH1TK = _by_group(y_BTHK, k_BSGK.shape[2])
+    with np.errstate(divide="ignore"):  # the logarithm of no key's exponential
+        logsumexp_BHT = (np.log(total) + top).reshape(n_batch, n_heads, n_queries)
+    y_BTHK = np.empty(q_BTHK.shape, q_BTHK.dtype)
+    y_BGH1TK = _by_group(y_BTHK, n_groups)
     np.matmul(p_BGH1TS, v_BGSK[:, :, None], out=y_BGH1TK)
-    with np.errstate(divide="ignore"):
-        logsumexp_BHT = (np.log(total) + top).reshape(q_BTHK.shape[0], q_BTHK.shape[2], q_BTHK.shape[1])
-    total[total == 0.0] = 1.0
-    y_BGH1TK /= total
+    y_BGH1TK /= nonzero(total)
     return y_BTHK, (q_BTHK, k_BSGK, v_BSGK, y_BTHK, logsumexp_BHT, options)
 
 
-def attention_backward(dy_BTHK: np.ndarray, saved: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the gradients of `attention`'s `q`, `k` and `v`."""
+def attention_backward(dy_BTHK: np.ndarray, saved: Saved) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the gradients of `attention`'s queries, keys and values.
+
+    Parameters
+    ----------
+    dy_BTHK : ndarray, (B, T, H, K)
+        Gradient of `attention`'s result.
+    saved : tuple
+        What `attention` saved.
+
+    Returns
+    -------
+    dq_BTHK : ndarray, (B, T, H, K)
+        Gradient of the queries.
+    dk_BSGK : ndarray, (B, S, G, K)
+        Gradient of the keys, summed over the query heads that share them.
+    dv_BSGK : ndarray, (B, S, G, K)
+        Gradient of the values, likewise.
+
+    Notes
+    -----
+    ::
+
+        p = exp(s - logsumexp)
+        dv = pᵀ dy      dp = dy vᵀ      ds = p (dp - Σₛ p dp)
+        dq = scale ds k      dk = scale dsᵀ q
+
+    The sum over the keys needs no pass over p: since y = p v, it is the inner product of dy and y. 10 B H T S K
+    operations in five batched products, one of them forward's again.
+
+    References
+    ----------
+    Dao 2023, arXiv:2307.08691, section 2.3.2 and algorithm 2 (without its tiles).
+
+    Examples
+    --------
+    >>> one = np.ones((1, 1, 1, 1))
+    >>> _, saved = attention(one, 2 * one, 3 * one)  # a single key: always chosen, whatever the query
+    >>> [float(gradient.item()) for gradient in attention_backward(one, saved)]
+    [0.0, 0.0, 1.0]
+    """
     q_BTHK, k_BSGK, v_BSGK, y_BTHK, logsumexp_BHT, options = saved
     n_groups = k_BSGK.shape[2]
     q_BGH1TK, k_BGSK, v_BGSK = _by_group(q_BTHK, n_groups), k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2)
-    dy_BGH1TK, y_BGH1TK = _by_group(dy_BTHK, n_groups), _by_group(y_BTHK, n_groups)
-    p_BGH1TS = _scores(q_BGH1TK, k_BGSK, options)
-    p_BGH1TS -= np.where(logsumexp_BHT == -np.inf, 0.0, logsumexp_BHT).reshape(p_BGH1TS.shape[:-1])[..., None]
+    y_BGH1TK, dy_BGH1TK = _by_group(y_BTHK, n_groups), _by_group(dy_BTHK, n_groups)
+    p_BGH1TS = _scores(q_BGH1TK, k_BGSK, options)  # recomputed: a product instead of B H T S numbers kept
+    p_BGH1TS -= np.maximum(logsumexp_BHT, np.finfo(q_BTHK.dtype).min).reshape(p_BGH1TS.shape[:-1])[..., None]
     np.exp(p_BGH1TS, out=p_BGH1TS)
-    dv_BGSK = np.matmul(p_BGH1TS.swapaxes(-1, -2), dy_BGH1TK).sum(axis=2)
-    ds_BGH1TS = np.matmul(dy_BGH1TK, v_BGSK.swapaxes(-1, -2)[:, :, None])
-    ds_BGH1TS -= np.vecdot(dy_BGH1TK, y_BGH1TK)[..., None]
-    ds_BGH1TS *= p_BGH1TS
-    ds_BGH1TS *= options["scale"]
-    dq_BTHK = np.empty_like(q_BTHK, order="C")
-    np.matmul(ds_BGH1TS, k_BGSK[:, :, None], out=_by_group(dq_BTHK, n_groups))
-    dk_BGSK = np.matmul(ds_BGH1TS.swapaxes(-1, -2), q_BGH1TK).sum(axis=2)
+    dv_BGSK = np.matmul(p_BGH1TS.swapaxes(-1, -2), dy_BGH1TK).sum(axis=2)  # undo y = p v
+    ds_BGH1TS = np.matmul(dy_BGH1TK, v_BGSK.swapaxes(-1, -2)[:, :, None])  # undo y = p v, this is dp
+    ds_BGH1TS -= np.vecdot(dy_BGH1TK, y_BGH1TK)[..., None]  # undo p /= total
+    ds_BGH1TS *= p_BGH1TS  # undo p = exp(s - top)
+    dq_BTHK = np.empty(q_BTHK.shape, q_BTHK.dtype)
+    np.matmul(ds_BGH1TS, k_BGSK[:, :, None], out=_by_group(dq_BTHK, n_groups))  # undo s = q kᵀ
+    dk_BGSK = np.matmul(ds_BGH1TS.swapaxes(-1, -2), q_BGH1TK).sum(axis=2)  # undo s = q kᵀ
+    dq_BTHK *= options.scale  # undo s *= scale
+    dk_BGSK *= options.scale  # undo s *= scale
     return dq_BTHK, np.ascontiguousarray(dk_BGSK.swapaxes(1, 2)), np.ascontiguousarray(dv_BGSK.swapaxes(1, 2))
+
+
+def _by_group(x_BTHK: np.ndarray, n_groups: int) -> np.ndarray:
+    """View (B, T, H, K) as (B, G, H1, T, K): query heads beside the key head that they share."""
+    n_batch, n_queries, n_heads, width = x_BTHK.shape
+    x_BTGH1K = x_BTHK.reshape(n_batch, n_queries, n_groups, n_heads // n_groups, width)
+    return x_BTGH1K.transpose(0, 2, 3, 1, 4)
+
+
+def _scores(q_BGH1TK: np.ndarray, k_BGSK: np.ndarray, options: Options) -> np.ndarray:
+    """Return the scaled products of queries and keys, -inf where a key is hidden from a query."""
+    s_BGH1TS: np.ndarray = np.matmul(q_BGH1TK * options.scale, k_BGSK.swapaxes(-1, -2)[:, :, None])
+    n_queries, n_keys = s_BGH1TS.shape[-2:]
+    if options.causal or options.window is not None:
+        starts = np.zeros(1, np.int64) if options.starts_B is None else options.starts_B
+        positions = starts[:, None, None] + np.arange(n_queries)[:, None]
+        ahead = np.arange(n_keys) - positions  # how far a key is after a query: rows (or 1) x queries x keys
+        hidden = ahead > 0 if options.causal else np.zeros(ahead.shape, bool)
+        if options.window is not None:
+            hidden |= np.abs(ahead) >= options.window
+        s_BGH1TS += _minus_infinity(hidden, s_BGH1TS.dtype)[:, None, None]
+    if options.key_mask_BS is not None:
+        s_BGH1TS += _minus_infinity(~options.key_mask_BS, s_BGH1TS.dtype)[:, None, None, None]
+    return s_BGH1TS
+
+
+def _minus_infinity(hidden: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return what to add to scores: -inf where hidden, else 0."""
+    bias = np.zeros(hidden.shape, dtype)
+    bias[hidden] = -np.inf
+    return bias
 
 
 def attention_one(
@@ -74,37 +231,48 @@ def attention_one(
     window: int | None = None,
     scale: float | None = None,
 ) -> np.ndarray:
-    """Attend from one new token of each row to the cache."""
-    y_BHK = np.empty_like(q_BHK, order="C")
-    for b, (slot, length) in enumerate(zip(slots_B.tolist(), lengths_B.tolist(), strict=True)):
+    """Attend from one new token of each row to the keys and values in its slot of the cache.
+
+    Parameters
+    ----------
+    q_BHK : ndarray, (B, H, K), float32 or float64
+        One query a row.
+    k_CSGK : ndarray, (C, S, G, K)
+        Keys of every slot, its own token's among them.
+    v_CSGK : ndarray, (C, S, G, K)
+        Values of every slot.
+    slots_B : ndarray of int, (B,)
+        The slot of each row.
+    lengths_B : ndarray of int, (B,)
+        How many keys of its slot each row reads; its query stands at the last of them.
+    window : int, optional
+        Read only this many keys, the last ones; None: all.
+    scale : float, optional
+        What the products of queries and keys are multiplied by; None: 1 / sqrt(K).
+
+    Returns
+    -------
+    ndarray, (B, H, K)
+        Mixed values; zeros for a row of length 0.
+
+    Notes
+    -----
+    `attention` with T = 1, row by row, because the rows have different lengths. 4 H K operations for each key read, and
+    2 G K numbers: reading the cache is what takes the time.
+
+    References
+    ----------
+    Vaswani et al. 2017, arXiv:1706.03762, equation 1; Shazeer 2019, arXiv:1911.02150, section 2.4 (incremental).
+
+    Examples
+    --------
+    >>> k_CSGK = np.array([7.0, 1.0, 5.0, 9.0]).reshape(2, 2, 1, 1)
+    >>> attention_one(np.zeros((2, 1, 1)), k_CSGK, k_CSGK, np.array([1, 0]), np.array([2, 1])).ravel()
+    array([7., 7.])
+    """
+    y_BHK = np.empty(q_BHK.shape, q_BHK.dtype)
+    for row, (slot, length) in enumerate(zip(slots_B.tolist(), lengths_B.tolist(), strict=True)):
         first = 0 if window is None else max(0, length - window)
-        y_1THK, _ = attention(
-            q_BHK[b][None, None], k_CSGK[slot, first:length][None], v_CSGK[slot, first:length][None], scale=scale
-        )
-        y_BHK[b] = y_1THK[0, 0]
+        k_SGK, v_SGK = k_CSGK[slot, first:length], v_CSGK[slot, first:length]
+        y_BHK[row] = attention(q_BHK[row][None, None], k_SGK[None], v_SGK[None], scale=scale)[0][0, 0]
     return y_BHK
-
-
-def _by_group(x_BTHK: np.ndarray, n_groups: int) -> np.ndarray:
-    """View (B, T, H, K) as (B, G, H/G, T, K): query heads beside the key head that they share."""
-    n_batch, n_positions, n_heads, width = x_BTHK.shape
-    return x_BTHK.reshape(n_batch, n_positions, n_groups, n_heads // n_groups, width).transpose(0, 2, 3, 1, 4)
-
-
-def _scores(q_BGH1TK: np.ndarray, k_BGSK: np.ndarray, options: dict[str, Any]) -> np.ndarray:
-    """Return scaled products of queries and keys, -inf where a key is hidden from a query."""
-    s_BGH1TS = np.matmul(q_BGH1TK * options["scale"], k_BGSK.swapaxes(-1, -2)[:, :, None])
-    n_queries, n_keys = s_BGH1TS.shape[-2:]
-    causal, window, starts_B, key_mask_BS = (options[n] for n in ("causal", "window", "starts_B", "key_mask_BS"))
-    if causal or window is not None:
-        starts = np.zeros(1, np.int64) if starts_B is None else starts_B
-        ahead = np.arange(n_keys) - (starts[:, None, None] + np.arange(n_queries)[:, None])
-        visible = np.ones_like(ahead, bool)
-        if causal:
-            visible &= ahead <= 0
-        if window is not None:
-            visible &= abs(ahead) < window
-        s_BGH1TS += np.where(visible, 0.0, -np.inf).astype(s_BGH1TS.dtype)[:, None, None]
-    if key_mask_BS is not None:
-        s_BGH1TS += np.where(key_mask_BS, 0.0, -np.inf).astype(s_BGH1TS.dtype)[:, None, None, None]
-    return s_BGH1TS
