@@ -162,7 +162,7 @@ def attention_backward(dy_BTHK: np.ndarray, saved: Saved) -> tuple[np.ndarray, n
 
     References
     ----------
-    Dao 2023, arXiv:2307.08691, section 2.3.2 and algorithm 2 (without its tiles).
+    Dao 2023, arXiv:2307.08691, algorithm 2 (without its tiles).
 
     Examples
     --------
