@@ -1,8 +1,13 @@
 """The mathematics of a language model: pure functions on arrays, NumPy only, forward and backward side by side.
 
-An *op pair* is ``f(x, ...) -> y, saved`` and ``f_backward(dy, saved) -> dx, ...``. `OPS` lists every op; cases for the
-laws that an op of ``<family>.py`` must keep are sampled by the function of its name in
-`minislm.testing.cases.<family>`.
+An *op pair* is ``f(x, ...) -> y, saved`` and ``f_backward(dy, saved) -> dx, ...``. ``dx`` is the gradient of the loss
+with respect to ``x`` and has its shape; whatever the rest of the model may be, it reaches an op as ``dy`` alone. A
+backward undoes the lines of its forward in reverse order, and its comments name the line undone. ``saved`` is what it
+needs for that; what it computes again instead is said, with the reason.
+
+Results keep the dtype of the arguments, share memory with none of them, and no argument is changed (but for
+`optimizer.adamw`). `OPS` lists every op; cases for the laws that an op of ``<family>.py`` must keep are sampled by the
+function of its name in `minislm.testing.cases.<family>`.
 """
 
 from __future__ import annotations

@@ -273,6 +273,6 @@ def attention_one(
     y_BHK = np.empty(q_BHK.shape, q_BHK.dtype)
     for row, (slot, length) in enumerate(zip(slots_B.tolist(), lengths_B.tolist(), strict=True)):
         first = 0 if window is None else max(0, length - window)
-        k_SGK, v_SGK = k_CSGK[slot, first:length], v_CSGK[slot, first:length]
-        y_BHK[row] = attention(q_BHK[row][None, None], k_SGK[None], v_SGK[None], scale=scale)[0][0, 0]
+        k_S1GK, v_S1GK = k_CSGK[slot, first:length], v_CSGK[slot, first:length]
+        y_BHK[row] = attention(q_BHK[row][None, None], k_S1GK[None], v_S1GK[None], scale=scale)[0][0, 0]
     return y_BHK
