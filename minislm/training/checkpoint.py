@@ -160,11 +160,9 @@ def save(directory: Path, step: int, files: Mapping[str, Arrays], state: Mapping
             raise TrainingError(
                 "checkpoint_write_failed", f"{final} was written, but reads back wrong: {damage}"
             ) from None
-        older = sorted(number for number in _steps(directory) if number < step)
-        kept = {step, *older[len(older) - (keep - 1) :]}
-        for number, path in _steps(directory).items():
-            if number not in kept:
-                _remove(path)
+        older = sorted((number, path) for number, path in _steps(directory).items() if number < step)
+        for _, path in older[: max(0, len(older) - (keep - 1))]:
+            _remove(path)
     return final
 
 
