@@ -1,4 +1,8 @@
-"""Sampled arguments for every op: the function of an op's name in the file of its family."""
+"""Sampled arguments for every op: the function of an op's name in the file of its family.
+
+Every sampler takes a seeded `numpy.random.Generator` and returns a list of ``(args, kwargs)``: several small cases of
+odd sizes, empty ones among them, float arrays in float64 and never constant.
+"""
 
 from __future__ import annotations
 
