@@ -1,0 +1,117 @@
+"""The laws that every Weight keeps, over the table of storages and over expressions; the table equals the folder."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+
+import numpy as np
+import pytest
+
+import minislm.weights
+from minislm.dispatch import TIERS, backend
+from minislm.errors import UnsupportedError
+from minislm.testing import rounding
+from minislm.testing import weights as laws
+from minislm.testing.samples import EXPRESSIONS, STORAGES, parts, sample_expression, sample_weights
+from minislm.weights import WEIGHTS, build
+from minislm.weights.base import Weight
+from minislm.weights.fake_quantized import FakeQuantized
+from minislm.weights.quantized import Quantized
+
+SHAPES = ((1, 1), (5, 7), (3, 33), (6, 70))
+
+
+def members(name, rng, dtype=np.float32, shapes=SHAPES):
+    for n_outputs, n_inputs in shapes:
+        if name in EXPRESSIONS:
+            yield sample_expression(name, rng, n_outputs, n_inputs, dtype)
+        else:
+            yield from sample_weights(name, rng, n_outputs, n_inputs, dtype)
+
+
+@pytest.fixture(params=[*WEIGHTS, *EXPRESSIONS])
+def name(request):
+    return request.param
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_verbs_agree_with_the_matrix(name, rng, tier):
+    with backend(tier):
+        for weight in members(name, rng):
+            laws.check_verbs(weight)
+
+
+def test_verbs_agree_with_the_matrix_in_float64(name, rng):
+    for weight in members(name, rng, np.float64):
+        laws.check_verbs(weight)
+
+
+def test_gradients(name, rng):
+    for weight in members(name, rng, np.float64):
+        if laws.is_linear(weight) and not any(isinstance(part, FakeQuantized) for part in parts(weight)):
+            laws.check_gradients(weight)
+
+
+def test_gradients_of_float32_are_float32(name, rng):
+    for weight in members(name, rng, shapes=[(3, 33)]):
+        laws.check_gradient_dtypes(weight)
+
+
+def test_round_trip(name, rng):
+    for weight in members(name, rng, shapes=[(1, 1), (5, 37)]):
+        laws.check_round_trip(weight)
+
+
+def test_untrusted_specs_and_arrays_are_refused(name, rng):
+    for weight in members(name, rng, shapes=[(3, 33)]):
+        laws.check_untrusted(weight)
+
+
+def test_lower_computes_what_apply_does(name, rng):
+    for weight in members(name, rng, shapes=[(1, 1), (6, 70)]):
+        laws.check_lower(weight)
+
+
+def test_rounded_activations_keep_their_bound(rng):
+    rounded = [
+        part
+        for weight in members("quantized", rng)
+        for part in parts(weight)
+        if isinstance(part, Quantized) and part.activations != "float"
+    ]
+    assert {weight.activations for weight in rounded} == {"int8-row", "int8-32"}
+    for weight in rounded:
+        rounding.check_rounded_activations(weight)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fake_quantization_is_the_formula(rng, dtype):
+    for weight in members("fake_quantized", rng, dtype):
+        rounding.check_fake_quantized(weight)
+
+
+def test_table_equals_folder_and_samples():
+    in_folder = set()
+    for module in pkgutil.iter_modules(minislm.weights.__path__):
+        for name, member in inspect.getmembers(
+            importlib.import_module(f"minislm.weights.{module.name}"), inspect.isclass
+        ):
+            if issubclass(member, Weight) and member is not Weight and member.__module__.endswith(f".{module.name}"):
+                in_folder.add(f"{module.name}:{name}")
+    assert in_folder == set(WEIGHTS.values())
+    assert set(WEIGHTS) == set(STORAGES)
+
+
+def test_names_of_types_are_those_of_the_table(rng):
+    for name in WEIGHTS:
+        for weight in members(name, rng, shapes=[(2, 3)]):
+            if name not in ("sum", "product"):
+                assert weight.spec()["type"] == name
+
+
+def test_an_unknown_type_is_told_with_the_nearest():
+    with pytest.raises(UnsupportedError, match="Did you mean 'dense'") as caught:
+        build({"type": "dens"}, {})
+    assert caught.value.code == "unknown_weight"
