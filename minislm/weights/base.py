@@ -218,6 +218,12 @@ class Weight(ABC):
         n_outputs, n_inputs = self.shape
         return 8.0 * self.nbytes / (n_outputs * n_inputs)
 
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that the map is made of, whatever their storage; zeros, masks and indices do not count."""
+        n_outputs, n_inputs = self.shape
+        return n_outputs * n_inputs
+
     def __matmul__(self, right: Weight) -> Weight:
         from minislm.weights.product import Product
 

@@ -46,6 +46,11 @@ class Diagonal(Weight):
         """Logical (outputs, inputs), which are equal."""
         return len(self.array), len(self.array)
 
+    @property
+    def n_parameters(self) -> int:
+        """Its entries."""
+        return len(self.array)
+
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
         """Return `x_NI` with its columns scaled."""
         y_NI: np.ndarray = ops.scale(x_NI, self.array)

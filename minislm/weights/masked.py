@@ -89,6 +89,11 @@ class Masked(Weight):
         """Logical (outputs, inputs)."""
         return self.array.shape[0], self.array.shape[1]
 
+    @property
+    def n_parameters(self) -> int:
+        """The entries that the mask keeps."""
+        return int(np.count_nonzero(self.kept))
+
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
         """Return ``x @ (array * mask).T``, (N, O)."""
         return self.effective.apply(x_NI)

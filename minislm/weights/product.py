@@ -47,6 +47,11 @@ class Product(Weight):
         """Logical (outputs, inputs)."""
         return self.left.shape[0], self.right.shape[1]
 
+    @property
+    def n_parameters(self) -> int:
+        """Those of both."""
+        return self.left.n_parameters + self.right.n_parameters
+
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
         """Return `left` of `right`; two Dense factors are one op."""
         if factors := self._factors():

@@ -129,6 +129,11 @@ class Sparse(Weight):
         rows = self.index["starts"][1:] if "starts" in self.index else next(iter(self.index.values()))
         return len(rows), self.n_inputs
 
+    @property
+    def n_parameters(self) -> int:
+        """The stored values."""
+        return self.values.n_parameters
+
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
         """Return ``x @ W.T``, (N, O)."""
         family, constants, options = self._product

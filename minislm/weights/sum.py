@@ -41,6 +41,11 @@ class Sum(Weight):
         """Logical (outputs, inputs)."""
         return self.a.shape
 
+    @property
+    def n_parameters(self) -> int:
+        """Those of both."""
+        return self.a.n_parameters + self.b.n_parameters
+
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
         """Return both results, added."""
         return _added(self.a.apply(x_NI), self.b.apply(x_NI))
