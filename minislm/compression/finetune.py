@@ -1,0 +1,55 @@
+"""Train: the model trained further as it stands; also the control that fine-tuned models are judged against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from minislm.compression.base import Method, Report, trained, whole_model
+from minislm.compression.sparsity import frozen_as, thawed
+from minislm.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from minislm.training.data import TrainingData
+
+
+@dataclass(frozen=True)
+class Train(Method):
+    """Train everything in the model that has gradients, keeping every Weight's storage.
+
+    Zeros of sparse weights stay zeros, codes of quantized weights stay as they are, factors stay factors.
+
+    Parameters
+    ----------
+    training : TrainSettings
+        How to train.
+
+    Notes
+    -----
+    The objective is the cross-entropy of the next token.
+
+    Examples
+    --------
+    >>> Train(TrainSettings()).name
+    'train'
+    """
+
+    name: ClassVar[str] = "train"
+
+    training: TrainSettings
+
+    def run(
+        self,
+        model: Any,
+        data: TrainingData | None = None,
+        *,
+        where: str = "*",
+        original: Any = None,
+        report: Report | None = None,
+        directory: Path | None = None,
+    ) -> Any:
+        """Return the model trained further; see `Method.run`."""
+        whole_model(self, where)
+        result = trained(self, thawed(model), data, self.training, report=report, directory=directory)
+        return frozen_as(result, model)

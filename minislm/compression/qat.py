@@ -1,0 +1,171 @@
+"""QuantizationAware: trained as if already quantized, then quantized to the same values."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from minislm.compression.base import Method, Report, chosen, dense_matrix, leaves, trained, with_leaves
+from minislm.errors import UnsupportedError, unknown
+from minislm.ops.formats import Format, format_named
+from minislm.training.settings import TrainSettings
+from minislm.weights.base import Weight
+from minislm.weights.fake_quantized import FakeQuantized
+from minislm.weights.quantized import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from minislm.training.data import TrainingData
+
+N_CANDIDATES = 40  # scales tried for each group, from the one that clips nothing downwards
+
+
+@dataclass(frozen=True)
+class QuantizationAware(Method):
+    """Train on with weights rounded in every forward pass, and store them so in the end.
+
+    Parameters
+    ----------
+    format : str
+        A symmetric storage format, such as ``"int3"`` or ``"int4-32"``.
+    activations : {"float", "int8-row", "int8-32"}
+        How inputs enter the product in the end; training sees unrounded ones.
+    training : TrainSettings
+        How to train.
+    lsq : bool
+        Whether scales are learned too. False: they stay as they begin.
+
+    Notes
+    -----
+    Forward computes with ``s round(clip(w / s, -Qn, Qp))``, the very function that storage uses, scales rounded to the
+    stored dtype included, so that nothing changes when training ends: the stored values equal the trained ones bit for
+    bit. Backward takes rounding for the identity and lets no gradient through where a weight is clipped; the scale's
+    gradient is LSQ's. Scales begin at the least mean squared error among 40 between the one that clips nothing
+    and a fortieth part of it. A step costs about 15 operations for each weight more than training without rounding.
+
+    References
+    ----------
+    .. [1] Esser et al. (2019), "Learned step size quantization", arXiv 1902.08153, equations 1 to 5.
+    .. [2] Bengio, Léonard, Courville (2013), "Estimating or propagating gradients through stochastic neurons",
+       arXiv 1308.3432: the straight-through estimator.
+
+    Examples
+    --------
+    >>> QuantizationAware("int3", training=TrainSettings(steps=100)).lsq
+    True
+    """
+
+    name: ClassVar[str] = "quantization_aware"
+
+    format: str = "int3"
+    activations: str = "float"
+    training: TrainSettings = field(default_factory=TrainSettings)
+    lsq: bool = True
+
+    def check(self) -> None:
+        """Raise UnsupportedError where a name is unknown or the format is asymmetric."""
+        storage = format_named(self.format)
+        if not storage.symmetric:
+            raise UnsupportedError(
+                "asymmetric_training",
+                f"{self.name}: {storage} stores a zero for each group, and only scales can be learned; "
+                f"take a symmetric format such as {storage.name.removeprefix('u')}",
+            )
+        if self.activations not in ACTIVATIONS:
+            raise unknown("activations", self.activations, ACTIVATIONS)
+
+    def run(
+        self,
+        model: Any,
+        data: TrainingData | None = None,
+        *,
+        where: str = "*",
+        original: Any = None,
+        report: Report | None = None,
+        directory: Path | None = None,
+    ) -> Any:
+        """Return the model with its chosen weights quantized; see `Method.run`."""
+        paths = tuple(chosen(model, where))
+        model = self.simulated(model, paths)
+        freeze = [] if self.lsq else [name for name in model.parameters() if name.endswith(".scales")]
+        settings = dataclasses.replace(self.training, freeze=",".join([*filter(None, [self.training.freeze]), *freeze]))
+        model = trained(self, model, data, settings, report=report, directory=directory)
+        return self.stored(model, paths)
+
+    def simulated(self, model: Any, paths: tuple[str, ...]) -> Any:
+        """Let weights act as if they were quantized.
+
+        Parameters
+        ----------
+        model : Model
+            With Dense leaves at `paths`.
+        paths : tuple of str
+            Of Weights.
+
+        Returns
+        -------
+        Model
+            With FakeQuantized leaves there.
+        """
+        storage = format_named(self.format)
+        new: dict[str, Weight] = {}
+        for path in paths:
+            weight = model.weights()[path]
+            matrices = [dense_matrix(self, path, leaf) for leaf in leaves(weight)]
+            new[path] = with_leaves(
+                weight, iter([FakeQuantized(w_OI, storage, best_scales(w_OI, storage)) for w_OI in matrices])
+            )
+        return model.replaced(new)
+
+    def stored(self, model: Any, paths: tuple[str, ...]) -> Any:
+        """Quantize what `simulated` let act so, to the same values.
+
+        Parameters
+        ----------
+        model : Model
+            With FakeQuantized leaves at `paths`.
+        paths : tuple of str
+            Of Weights.
+
+        Returns
+        -------
+        Model
+            With Quantized leaves there.
+        """
+        new: dict[str, Weight] = {}
+        for path in paths:
+            weight = model.weights()[path]
+            simulated = [leaf for leaf in leaves(weight) if isinstance(leaf, FakeQuantized)]
+            new[path] = with_leaves(weight, iter([leaf.quantized(self.activations) for leaf in simulated]))
+        return model.replaced(new)
+
+
+def best_scales(w_OI: np.ndarray, storage: Format) -> np.ndarray:
+    """Return, for each group, the scale with the least squared error among a row of candidates.
+
+    Parameters
+    ----------
+    w_OI : ndarray, (O, I), float32 or float64
+        The matrix.
+    storage : Format
+        A symmetric format.
+
+    Returns
+    -------
+    ndarray, (O, J), float32
+        From the scale that clips nothing down to a fortieth of it; never a larger error than that one's.
+    """
+    widest_OJ = storage.fit(w_OI)[0].astype(np.float32)
+    starts_J = np.arange(0, w_OI.shape[1], storage.group or w_OI.shape[1])
+    best_OJ, least_OJ = widest_OJ, np.full(widest_OJ.shape, np.inf)
+    for number in range(N_CANDIDATES, 0, -1):
+        scales_OJ = storage.stored(widest_OJ * np.float32(number / N_CANDIDATES))
+        values_OI = storage.decode(storage.round(w_OI, scales_OJ, None), scales_OJ, None)
+        error_OJ = np.add.reduceat(np.square(w_OI - values_OI, dtype=np.float64), starts_J, axis=1)
+        better_OJ = error_OJ < least_OJ
+        best_OJ = np.where(better_OJ, scales_OJ.astype(np.float32), best_OJ)
+        least_OJ = np.where(better_OJ, error_OJ, least_OJ)
+    return best_OJ
