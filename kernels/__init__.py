@@ -40,7 +40,45 @@ class Kernel(NamedTuple):
     preferred: Callable[..., bool] | None = None
 
 
-KERNELS: tuple[Kernel, ...] = ()
+KERNELS: tuple[Kernel, ...] = (
+    Kernel("add_bias", "cython", "linear_cython:add_bias"),
+    Kernel("layer_norm", "cython", "norm_cython:layer_norm"),
+    Kernel("layer_norm", "numba", "layer_norm_numba:layer_norm"),
+    Kernel("layer_norm_backward", "cython", "norm_cython:layer_norm_backward"),
+    Kernel("layer_norm_backward", "numba", "layer_norm_numba:layer_norm_backward"),
+    Kernel("rms_norm", "cython", "norm_cython:rms_norm"),
+    Kernel("rms_norm", "numba", "rms_norm_numba:rms_norm"),
+    Kernel("rms_norm_backward", "cython", "norm_cython:rms_norm_backward"),
+    Kernel("rms_norm_backward", "numba", "rms_norm_numba:rms_norm_backward"),
+    Kernel("gelu", "cython", "activation_cython:gelu"),
+    Kernel("gelu", "numba", "gelu_numba:gelu"),
+    Kernel("gelu_backward", "cython", "activation_cython:gelu_backward"),
+    Kernel("gelu_backward", "numba", "gelu_numba:gelu_backward"),
+    Kernel("gelu_tanh", "cython", "activation_cython:gelu_tanh"),
+    Kernel("gelu_tanh", "numba", "gelu_tanh_numba:gelu_tanh"),
+    Kernel("gelu_tanh_backward", "cython", "activation_cython:gelu_tanh_backward"),
+    Kernel("gelu_tanh_backward", "numba", "gelu_tanh_numba:gelu_tanh_backward"),
+    Kernel("silu_gate", "cython", "activation_cython:silu_gate"),
+    Kernel("silu_gate", "numba", "silu_gate_numba:silu_gate"),
+    Kernel("silu_gate_backward", "cython", "activation_cython:silu_gate_backward"),
+    Kernel("silu_gate_backward", "numba", "silu_gate_numba:silu_gate_backward"),
+    Kernel("softmax", "cython", "softmax_cython:softmax"),
+    Kernel("softmax", "numba", "softmax_numba:softmax"),
+    Kernel("softmax_backward", "cython", "softmax_cython:softmax_backward"),
+    Kernel("softmax_backward", "numba", "softmax_numba:softmax_backward"),
+    Kernel("attention", "cython", "attention_cython:attention"),
+    Kernel("attention_backward", "cython", "attention_cython:attention_backward"),
+    Kernel("attention_one", "cython", "attention_cython:attention_one"),
+    Kernel("attention_one", "numba", "attention_one_numba:attention_one"),
+    Kernel("rotary", "cython", "rotary_cython:rotary"),
+    Kernel("rotary_backward", "cython", "rotary_cython:rotary_backward"),
+    Kernel("cross_entropy", "cython", "loss_cython:cross_entropy"),
+    Kernel("cross_entropy", "numba", "cross_entropy_numba:cross_entropy"),
+    Kernel("cross_entropy_backward", "cython", "loss_cython:cross_entropy_backward"),
+    Kernel("cross_entropy_backward", "numba", "cross_entropy_numba:cross_entropy_backward"),
+    Kernel("adamw", "cython", "optimizer_cython:adamw"),
+    Kernel("adamw", "numba", "adamw_numba:adamw"),
+)
 
 
 class InstructionSets(NamedTuple):

@@ -69,7 +69,7 @@ cdef one_input_backward(kernel *work, dy, saved, out, int threads):
 
 
 def silu_gate(gate, up, *, out=None, int threads=1):
-    """Same as `ops.activation.silu_gate`."""
+    """Same as `ops.gate.silu_gate`."""
     gate, up = border.checked(gate, "gate"), border.checked(up, "up")
     border.same_shape(up, "up", gate.shape)
     y = border.output(out, gate.shape, gate, up)
@@ -81,7 +81,7 @@ def silu_gate(gate, up, *, out=None, int threads=1):
 
 
 def silu_gate_backward(dy, saved, *, out=None, int threads=1):
-    """Same as `ops.activation.silu_gate_backward`."""
+    """Same as `ops.gate.silu_gate_backward`."""
     gate, up = saved
     dy, gate, up = border.checked(dy, "dy"), border.checked(gate, "gate"), border.checked(up, "up")
     border.same_shape(dy, "dy", gate.shape)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from minislm.kernels import border
+from minislm.ops.attention import Options
 
 from libc.stdint cimport uint8_t
 
@@ -63,7 +64,7 @@ def attention(q_BTHK, k_BSGK, v_BSGK, *, causal=False, key_mask_BS=None, window=
     """Same as `ops.attention.attention`, by tiles: the T x S scores are never in memory at once."""
     q, k, v = border.checked(q_BTHK, "q", 4), border.checked(k_BSGK, "k", 4), border.checked(v_BSGK, "v", 4)
     scale = q.shape[3] ** -0.5 if scale is None else float(scale)
-    options = {"causal": causal, "key_mask_BS": key_mask_BS, "window": window, "starts_B": starts_B, "scale": scale}
+    options = Options(causal, key_mask_BS, window, starts_B, scale)
     cdef attention_task task
     held = describe(&task, q, k, v, options)
     y = border.output(out, q.shape, q, k, v)
@@ -109,12 +110,11 @@ cdef describe(attention_task *task, q, k, v, options):
     """Check sizes and options and enter them; return what must stay alive while the task runs."""
     border.same_shape(k, "k", (q.shape[0], k.shape[1], k.shape[2], q.shape[3]))
     border.same_shape(v, "v", k.shape)
-    if not k.shape[2] or q.shape[2] % k.shape[2]:
-        raise ValueError(f"{q.shape[2]} query heads cannot share {k.shape[2]} key heads evenly")
+    border.heads(q.shape[2], k.shape[2])
     task.q, task.k, task.v = <const float *>reading(q), <const float *>reading(k), <const float *>reading(v)
     task.t, task.h, task.s, task.g, task.width = q.shape[1], q.shape[2], k.shape[1], k.shape[2], q.shape[3]
-    task.causal, task.scale, task.window = options["causal"], options["scale"], reach(options["window"])
-    mask, starts = options["key_mask_BS"], options["starts_B"]
+    task.causal, task.scale, task.window = options.causal, options.scale, border.reach(options.window)
+    mask, starts = options.key_mask_BS, options.starts_B
     task.key_mask, task.starts = NULL, NULL
     if mask is not None:
         mask = border.checked(mask, "key_mask", 2, np.dtype(bool))
@@ -130,16 +130,7 @@ cdef describe(attention_task *task, q, k, v, options):
 
 def attention_one(q_BHK, k_CSGK, v_CSGK, slots_B, lengths_B, *, window=None, scale=None, out=None, int threads=1):
     """Same as `ops.attention.attention_one`; the query heads that share a key head read its keys together."""
-    q, k, v = border.checked(q_BHK, "q", 3), border.checked(k_CSGK, "k", 4), border.checked(v_CSGK, "v", 4)
-    slots, lengths = border.integers(slots_B, "slots", 1), border.integers(lengths_B, "lengths", 1)
-    border.same_shape(k, "k", (*k.shape[:3], q.shape[2]))
-    border.same_shape(v, "v", k.shape)
-    border.same_shape(slots, "slots", q.shape[:1])
-    border.same_shape(lengths, "lengths", q.shape[:1])
-    border.in_range(slots, "slots", 0, k.shape[0])
-    border.in_range(lengths, "lengths", 0, k.shape[1] + 1)
-    if not k.shape[2] or q.shape[1] % k.shape[2]:
-        raise ValueError(f"{q.shape[1]} query heads cannot share {k.shape[2]} key heads evenly")
+    q, k, v, slots, lengths = border.cached_attention(q_BHK, k_CSGK, v_CSGK, slots_B, lengths_B)
     y = border.output(out, q.shape, q, k, v)
     scratch = np.empty((q.shape[0], q.shape[1], k.shape[1]), border.FLOAT32)
     cdef attention_one_task task
@@ -147,19 +138,10 @@ def attention_one(q_BHK, k_CSGK, v_CSGK, slots_B, lengths_B, *, window=None, sca
     task.slots, task.lengths = <const int64_t *>reading(slots), <const int64_t *>reading(lengths)
     task.y, task.scratch = <float *>writing(y), <float *>writing(scratch)
     task.s, task.h, task.g, task.width = k.shape[1], q.shape[1], k.shape[2], q.shape[2]
-    task.window, task.scale = reach(window), q.shape[2] ** -0.5 if scale is None else scale
+    task.window, task.scale = border.reach(window), q.shape[2] ** -0.5 if scale is None else scale
     cdef int64_t n = q.shape[0] * task.g, longest = lengths.max(initial=0)
     cdef int64_t grain = 1 + WORTH_A_THREAD // (1 + 2 * longest * task.width * (task.h // task.g))
     cdef kernel *work = attention_kernels_for(shared.chosen).attention_one
     with nogil:
         shared.parallel(work, &task, n, grain, threads)
     return border.delivered(y, out)
-
-
-cdef int64_t reach(window) except -1:
-    """The window as C wants it: 0 for none."""
-    if window is None:
-        return 0
-    if window < 1:
-        raise ValueError(f"window must be at least 1, not {window}")
-    return window

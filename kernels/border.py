@@ -35,7 +35,9 @@ def same_shape(array: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
 def integers(array: Any, name: str, n_axes: int) -> np.ndarray:
     """Return whole numbers as contiguous int64; the caller checks their range."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be a NumPy array of integers, not {getattr(array, 'dtype', type(array).__name__)}")
+        raise TypeError(
+            f"{name} must be a NumPy array of integers, not {getattr(array, 'dtype', type(array).__name__)}"
+        )
     return checked(array.astype(INT64, copy=False), name, n_axes, INT64)
 
 
@@ -52,6 +54,35 @@ def updated(array: Any, name: str, shape: tuple[int, ...]) -> None:
     same_shape(array, name, shape)
     if not array.flags.writeable:
         raise ValueError(f"{name} is updated in place and must not be read-only")
+
+
+def heads(n_queries: int, n_keys: int) -> None:
+    """Raise ValueError unless the query heads can share the key heads evenly."""
+    if not n_keys or n_queries % n_keys:
+        raise ValueError(f"{n_queries} query heads cannot share {n_keys} key heads evenly")
+
+
+def reach(window: int | None) -> int:
+    """Return the attention window as kernels take it: 0 for none."""
+    if window is None:
+        return 0
+    if window < 1:
+        raise ValueError(f"window must be at least 1, not {window}")
+    return window
+
+
+def cached_attention(q_BHK: Any, k_CSGK: Any, v_CSGK: Any, slots_B: Any, lengths_B: Any) -> tuple[np.ndarray, ...]:
+    """Check the arrays of `ops.attention.attention_one`, the indices into the cache among them."""
+    q, k, v = checked(q_BHK, "q", 3), checked(k_CSGK, "k", 4), checked(v_CSGK, "v", 4)
+    slots, lengths = integers(slots_B, "slots", 1), integers(lengths_B, "lengths", 1)
+    same_shape(k, "k", (*k.shape[:3], q.shape[2]))
+    same_shape(v, "v", k.shape)
+    same_shape(slots, "slots", q.shape[:1])
+    same_shape(lengths, "lengths", q.shape[:1])
+    in_range(slots, "slots", 0, k.shape[0])
+    in_range(lengths, "lengths", 0, k.shape[1] + 1)
+    heads(q.shape[1], k.shape[2])
+    return q, k, v, slots, lengths
 
 
 def output(out: np.ndarray | None, shape: tuple[int, ...], *inputs: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ cdef extern from "loss.h" nogil:
     ctypedef struct cross_entropy_task "struct cross_entropy_task":
         const float *logits
         const int64_t *targets
-        float *logsumexp
+        float *top
+        float *total
         float *loss
         float *dlogits
         int64_t v
@@ -34,30 +35,32 @@ def cross_entropy(logits_NV, targets_N, *, int64_t ignore=-100, double label_smo
     cdef int64_t n_kept = kept(targets, logits.shape[1], ignore)
     if n_kept < 0:
         return loss.cross_entropy(logits, targets, ignore=ignore)  # which says what is wrong with the targets
-    logsumexp, losses = np.empty(len(logits), border.FLOAT32), np.empty(len(logits), border.FLOAT32)
+    top, total, losses = (np.empty(len(logits), border.FLOAT32) for _ in range(3))
     cdef cross_entropy_task task
     task.logits, task.targets = <const float *>reading(logits), <const int64_t *>reading(targets)
-    task.logsumexp, task.loss = <float *>writing(logsumexp), <float *>writing(losses)
+    task.top, task.total, task.loss = <float *>writing(top), <float *>writing(total), <float *>writing(losses)
     task.v, task.ignore, task.smoothing = logits.shape[1], ignore, label_smoothing
     run(loss_kernels_for(shared.chosen).cross_entropy, &task, len(logits), threads)
     mean = float(losses.sum(dtype=np.float64)) / max(n_kept, 1)
-    return mean, (logits, logsumexp, targets_N, ignore, label_smoothing)
+    return mean, (logits, top, total, targets_N, ignore, label_smoothing)
 
 
 def cross_entropy_backward(double dloss, saved, *, out=None, int threads=1):
     """Same as `ops.loss.cross_entropy_backward`."""
-    logits_NV, logsumexp_N, targets_N, ignore, label_smoothing = saved
-    logits, logsumexp = border.checked(logits_NV, "logits", 2), border.checked(logsumexp_N, "logsumexp", 1)
+    logits_NV, top_N, total_N, targets_N, ignore, label_smoothing = saved
+    logits = border.checked(logits_NV, "logits", 2)
+    top, total = border.checked(top_N, "top", 1), border.checked(total_N, "total", 1)
     targets = border.integers(targets_N, "targets", 1)
-    border.same_shape(logsumexp, "logsumexp", logits.shape[:1])
+    border.same_shape(top, "top", logits.shape[:1])
+    border.same_shape(total, "total", logits.shape[:1])
     border.same_shape(targets, "targets", logits.shape[:1])
     cdef int64_t n_kept = kept(targets, logits.shape[1], ignore)
     if n_kept < 0:
         raise IndexError("saved targets are out of range of the saved logits")
-    dlogits = border.output(out, logits.shape, logits, logsumexp)
+    dlogits = border.output(out, logits.shape, logits, top, total)
     cdef cross_entropy_task task
     task.logits, task.targets = <const float *>reading(logits), <const int64_t *>reading(targets)
-    task.logsumexp, task.dlogits = <float *>reading(logsumexp), <float *>writing(dlogits)
+    task.top, task.total, task.dlogits = <float *>reading(top), <float *>reading(total), <float *>writing(dlogits)
     task.v, task.ignore, task.smoothing = logits.shape[1], ignore, label_smoothing
     task.share = dloss / max(n_kept, 1)
     run(loss_kernels_for(shared.chosen).cross_entropy_backward, &task, len(logits), threads)

@@ -8,6 +8,7 @@ the NumPy op. float64 is always NumPy. An array given as `out` receives the (fir
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import os
@@ -33,61 +34,73 @@ class Choice(NamedTuple):
     tier : str
         ``"numpy"``, ``"numba"`` or ``"cython"``.
     reason : str
-        Why no faster tier runs, or for which sizes this one is preferred.
+        For which dtypes and sizes, and why no faster tier runs.
     """
 
     tier: str
     reason: str
 
 
+class _Row:
+    """A kernel of the table that exists on this machine; its module is imported when it first runs."""
+
+    def __init__(self, row: Any) -> None:
+        self.dtypes = frozenset(np.dtype(name) for name in row.dtypes)
+        self.preferred = row.preferred
+        self.function = row.function
+
+    @functools.cached_property
+    def kernel(self) -> Callable[..., Any]:
+        module, _, function = self.function.partition(":")
+        found: Callable[..., Any] = getattr(importlib.import_module(f"minislm.kernels.{module}"), function)
+        return found
+
+
 class _Dispatched:
-    """One op under its name: finds its rows at the first call, then picks one for each call."""
+    """One op under its name: picks a row of the table, or the reference, for each call."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.reference = load_op(name)
-        self.rows = [
-            row for tier in ("cython", "numba") for row in _table() if (row.op, row.technology) == (name, tier)
-        ]
-        self.loaded: dict[str, Callable[..., Any] | None] = {}
-        self.reasons: dict[str, str] = {}
+        self.tier = ""  # for which `rows` was made
+        self.rows: list[_Row] = []
 
     def __call__(self, *args: Any, out: Any = None, **options: Any) -> Any:
-        row = self.choose(args, options)
-        if row is not None:
-            kernel = self.loaded[row.function]
-            assert kernel is not None
-            return kernel(*args, out=out, threads=threads(), **options)
+        if self.tier != _allowed:
+            self._collect()
+        if self.rows:
+            dtype = _first_dtype(args)
+            for row in self.rows:
+                if dtype in row.dtypes and (row.preferred is None or row.preferred(*args, **options)):
+                    return row.kernel(*args, out=out, threads=_threads or threads(), **options)
         result = self.reference(*args, **options)
-        if out is None:
-            return result
-        if isinstance(result, tuple):
-            np.copyto(out, result[0])
-            return (out, *result[1:])
-        np.copyto(out, result)
-        return out
+        return result if out is None else _put(result, out)
 
-    def choose(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        dtype = next((a.dtype.name for a in args if isinstance(a, np.ndarray)), "")
-        for row in self.rows:
-            if (
-                TIERS.index(row.technology) <= TIERS.index(_allowed)
-                and dtype in row.dtypes
-                and (row.preferred is None or row.preferred(*args, **options))
-                and self.load(row)
-            ):
-                return row
-        return None
+    def _collect(self) -> None:
+        """Find the rows that may run, the fastest tier first."""
+        tiers = reversed(TIERS[: TIERS.index(_allowed) + 1])
+        rows = [row for tier in tiers for row in _table() if (row.op, row.technology) == (self.name, tier)]
+        self.rows = [_Row(row) for row in rows if not _missing(row)]
+        self.tier = _allowed
 
-    def load(self, row: Any) -> bool:
-        if row.function not in self.loaded:
-            module, _, function = row.function.partition(":")
-            try:
-                self.loaded[row.function] = getattr(importlib.import_module(f"minislm.kernels.{module}"), function)
-            except ModuleNotFoundError as error:
-                self.loaded[row.function] = None
-                self.reasons[row.technology] = f"{error.name} is not built or not installed"
-        return self.loaded[row.function] is not None
+
+def _first_dtype(args: Any) -> np.dtype | None:
+    """Return the dtype of the first array among the arguments, or in what a forward saved."""
+    for arg in args:
+        if isinstance(arg, np.ndarray):
+            return arg.dtype
+        if isinstance(arg, tuple) and (dtype := _first_dtype(arg)) is not None:
+            return dtype
+    return None
+
+
+def _put(result: Any, out: np.ndarray) -> Any:
+    """Copy a reference's (first) result into `out`."""
+    first, *others = result if isinstance(result, tuple) else (result,)
+    if out.shape != first.shape:
+        raise ValueError(f"out must have shape {first.shape}, not {out.shape}")
+    np.copyto(out, first)
+    return (out, *others) if isinstance(result, tuple) else out
 
 
 class _Ops:
@@ -106,7 +119,7 @@ ops = _Ops()
 
 
 def _table() -> tuple[Any, ...]:
-    if importlib.util.find_spec("minislm.kernels") is None:
+    if not _installed("minislm.kernels"):
         return ()
     table: tuple[Any, ...] = importlib.import_module("minislm.kernels").KERNELS
     return table
@@ -154,14 +167,32 @@ def _names() -> list[str]:
 
 
 def _explain(op: _Dispatched) -> Choice:
-    for row in op.rows:
-        if TIERS.index(row.technology) > TIERS.index(_allowed):
-            op.reasons[row.technology] = f"backend({_allowed!r}) was asked for"
-        elif op.load(row):
-            return Choice(
-                row.technology, "for the sizes it prefers" if row.preferred else "always, for " + ", ".join(row.dtypes)
-            )
-    return Choice("numpy", "; ".join(op.reasons.values()) or "no kernel is written for it")
+    reasons = []
+    for tier in reversed(TIERS[1:]):
+        rows = [row for row in _table() if (row.op, row.technology) == (op.name, tier)]
+        missing = next(filter(None, map(_missing, rows)), None)
+        if TIERS.index(tier) > TIERS.index(_allowed):
+            reasons.append(f"{tier}: backend({_allowed!r}) was asked for")
+        elif rows and missing is None:
+            dtypes = ", ".join(sorted({dtype for row in rows for dtype in row.dtypes}))
+            sizes = " at the sizes that it prefers" if all(row.preferred for row in rows) else ""
+            return Choice(tier, "; ".join([f"for {dtypes}{sizes}", *reasons]))
+        else:
+            reasons.append(f"{tier}: {missing or 'no kernel is written'}")
+    return Choice("numpy", "; ".join(reasons))
+
+
+def _missing(row: Any) -> str | None:
+    """Tell why a kernel of the table cannot run here; None: it can."""
+    if row.technology == "numba":
+        return None if _installed("numba") else "Numba is not installed"
+    module = row.function.partition(":")[0]
+    return None if _installed(f"minislm.kernels.{module}") else "not built: there was no working compiler"
+
+
+@functools.cache
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def threads(number: int | None = None) -> int:

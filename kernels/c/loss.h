@@ -6,7 +6,7 @@
 struct cross_entropy_task {
     const float *logits;    /* (N, V) */
     const int64_t *targets; /* (N,): a column, or `ignore` */
-    float *logsumexp;       /* (N,), read by the backward */
+    float *top, *total;     /* (N,): largest logit, sum of the exponentials relative to it; read by the backward */
     float *loss;            /* (N,), 0 where the target is ignored */
     float *dlogits;         /* (N, V) */
     int64_t v, ignore;
