@@ -9,4 +9,37 @@ Array names end in their axes, throughout the package::
     E experts        C cache slots       P packed bytes of a row         U stored values of a row
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minislm.compression.apply import compress as compress
+    from minislm.dispatch import backend as backend
+    from minislm.language_model import LanguageModel as LanguageModel
+    from minislm.language_model import load as load
+    from minislm.language_model import save as save
+    from minislm.look.trace import trace as trace
+
 __version__ = "0.1.0"
+
+# Public names, found when they are first asked for, so that `import minislm` costs nothing.
+EXPORTS = {
+    "LanguageModel": "language_model",
+    "backend": "dispatch",
+    "compress": "compression.apply",
+    "load": "language_model",
+    "save": "language_model",
+    "trace": "look.trace",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in EXPORTS:
+        raise AttributeError(f"module 'minislm' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"minislm.{EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *EXPORTS])

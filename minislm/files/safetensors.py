@@ -26,8 +26,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from minislm.files.durable import new_file
 from minislm.errors import ModelFileError, NotFoundError, clipped
+from minislm.files.durable import new_file
 
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
@@ -245,7 +245,7 @@ def _dtype(name: str) -> np.dtype[Any]:
 def _opened(path: Path) -> BinaryIO:
     """Open a regular file for reading."""
     if path.suffix in PICKLE_SUFFIXES:
-        raise _unsafe(path)
+        raise pickled(path)
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not make us wait
     except FileNotFoundError as error:
@@ -259,7 +259,8 @@ def _opened(path: Path) -> BinaryIO:
     return file
 
 
-def _unsafe(path: Path) -> ModelFileError:
+def pickled(path: Path) -> ModelFileError:
+    """Make the error for a file that is, or by its name must be, a pickle."""
     return ModelFileError(
         "unsafe_format",
         f"{path} is a pickle, which can run any code when it is opened, so minislm never opens one. Convert it to "
@@ -301,7 +302,7 @@ class _Reader:
         length = int.from_bytes(first, "little")
         if length > MAX_HEADER_BYTES:
             if first.startswith(PICKLE_BEGINNINGS):
-                raise _unsafe(self.path)
+                raise pickled(self.path)
             raise self.error(
                 "header_too_large",
                 f"the header claims {length} bytes, more than {MAX_HEADER_BYTES}; is this a safetensors file?",

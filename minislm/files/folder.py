@@ -1,0 +1,183 @@
+"""Model folders in Hugging Face's layout: config.json, model.safetensors, tokenizer.json, generation_config.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minislm.errors import ModelFileError, NotFoundError, UsageError, clipped
+from minislm.files import safetensors
+from minislm.files.durable import new_folder, standing
+
+CONFIG, WEIGHTS, TOKENIZER, GENERATION = FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "generation_config.json",
+)
+MAX_TEXT_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What a model folder holds.
+
+    Parameters
+    ----------
+    config : mapping
+        The values of config.json.
+    arrays : mapping of str to ndarray
+        The tensors of model.safetensors; mapped, when they were read.
+    tokenizer : str
+        The text of tokenizer.json.
+    generation : mapping
+        The values of generation_config.json; empty without such a file.
+    """
+
+    config: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    tokenizer: str
+    generation: Mapping[str, Any]
+
+
+def read_folder(path: str | os.PathLike[str]) -> ModelFolder:
+    """Read a model folder; its tensors are mapped, not read.
+
+    Parameters
+    ----------
+    path : path
+        The folder. If a save into it was killed half-way, what it held before is read.
+
+    Returns
+    -------
+    ModelFolder
+        Its files.
+
+    Raises
+    ------
+    NotFoundError
+        Code ``model_not_found``: nothing is there.
+    ModelFileError
+        Code ``not_a_model_file``: no folder, or one without a file that every model has. Code ``unsafe_format``: its
+        weights are a pickle. Code ``config_invalid``: a JSON file is none. And the codes of `safetensors.read`.
+    """
+    folder = standing(Path(path))
+    if not folder.exists():
+        raise NotFoundError("model_not_found", f"there is no model folder {path}")
+    if not folder.is_dir():
+        if folder.suffix in safetensors.PICKLE_SUFFIXES:
+            raise safetensors.pickled(folder)
+        raise ModelFileError("not_a_model_file", f"{path} is a file; give the folder that holds {CONFIG} and {WEIGHTS}")
+    for name in (CONFIG, WEIGHTS, TOKENIZER):
+        if not (folder / name).exists():
+            pickles = [file for file in sorted(folder.iterdir()) if file.suffix in safetensors.PICKLE_SUFFIXES]
+            if name == WEIGHTS and pickles:
+                raise safetensors.pickled(pickles[0])
+            raise ModelFileError("not_a_model_file", f"{path} is no model folder that minislm reads: it has no {name}")
+    return ModelFolder(
+        read_json(folder / CONFIG),
+        safetensors.read(folder / WEIGHTS),
+        _text(folder / TOKENIZER),
+        read_json(folder / GENERATION) if (folder / GENERATION).exists() else {},
+    )
+
+
+def write_folder(path: str | os.PathLike[str], content: ModelFolder) -> None:
+    """Write a model folder, whole or not at all, in place of the model that may stand there.
+
+    Parameters
+    ----------
+    path : path
+        Where. A folder that stands there is replaced if it is empty or a model folder without other files; its arrays
+        may be mapped meanwhile.
+    content : ModelFolder
+        What to write.
+
+    Raises
+    ------
+    UsageError
+        Code ``not_a_model_folder``: something else stands there.
+    ModelFileError
+        Code ``disk_full`` or ``write_failed``; what stood there is untouched.
+    """
+    path = Path(path)
+    _check_replaceable(path)
+    with new_folder(path) as folder:
+        safetensors.write_in_place(folder / WEIGHTS, content.arrays, {"format": "np"})
+        for name, values in ((CONFIG, content.config), (GENERATION, content.generation)):
+            (folder / name).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / TOKENIZER).write_text(content.tokenizer, encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object, refusing repeated keys and numbers that JSON does not have.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict
+        Its values.
+
+    Raises
+    ------
+    ModelFileError
+        Code ``config_invalid``; ``duplicate_key``; ``not_regular_file``.
+    """
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(found)
+        if len(values) < len(found):
+            raise ModelFileError(
+                "duplicate_key", f"{path}: a key stands in one object twice, among {clipped(list(values))}"
+            )
+        return values
+
+    def constant(name: str) -> Any:
+        raise ModelFileError("config_invalid", f"{path}: {name} is no JSON")
+
+    try:
+        values = json.loads(_text(path), object_pairs_hook=pairs, parse_constant=constant)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError("config_invalid", f"{path} is no JSON: {clipped(str(error))}") from error
+    if not isinstance(values, dict):
+        raise ModelFileError("config_invalid", f"{path} must hold a JSON object, not {clipped(values)}")
+    return values
+
+
+def _text(path: Path) -> str:
+    """Read a text file of a model folder."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ModelFileError("not_regular_file", f"{path} is no regular file")
+    if found.st_size > MAX_TEXT_BYTES:
+        raise ModelFileError("string_too_long", f"{path} has {found.st_size} bytes, more than {MAX_TEXT_BYTES}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelFileError("config_invalid", f"{path} is no UTF-8 at byte {error.start}") from error
+    except OSError as error:
+        raise ModelFileError("not_regular_file", f"{path} cannot be read: {error.strerror}") from error
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to replace anything but a model folder, for a save deletes what it replaces."""
+    if not path.exists():
+        return
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
+    others = sorted(names - set(FILES))
+    if others or (names and not {CONFIG, WEIGHTS} <= names):
+        holds = f"holds {clipped(others[0])}" if others else "is no model folder"
+        raise UsageError(
+            "not_a_model_folder", f"{path} {holds}, and a save would delete it; save to another folder, or move it away"
+        )
