@@ -175,9 +175,7 @@ def attention_backward(dy_BTHK: np.ndarray, saved: Saved) -> tuple[np.ndarray, n
     n_groups = k_BSGK.shape[2]
     q_BGH1TK, k_BGSK, v_BGSK = _by_group(q_BTHK, n_groups), k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2)
     y_BGH1TK, dy_BGH1TK = _by_group(y_BTHK, n_groups), _by_group(dy_BTHK, n_groups)
-    p_BGH1TS = _scores(q_BGH1TK, k_BGSK, options)  # recomputed: a product instead of B H T S numbers kept
-    p_BGH1TS -= np.maximum(logsumexp_BHT, np.finfo(q_BTHK.dtype).min).reshape(p_BGH1TS.shape[:-1])[..., None]
-    np.exp(p_BGH1TS, out=p_BGH1TS)
+    p_BGH1TS = attention_probabilities(saved).reshape(dy_BGH1TK.shape[:-1] + k_BGSK.shape[-2:-1])  # recomputed
     dv_BGSK = np.matmul(p_BGH1TS.swapaxes(-1, -2), dy_BGH1TK).sum(axis=2)  # undo y = p v
     ds_BGH1TS = np.matmul(dy_BGH1TK, v_BGSK.swapaxes(-1, -2)[:, :, None])  # undo y = p v, this is dp
     ds_BGH1TS -= np.vecdot(dy_BGH1TK, y_BGH1TK)[..., None]  # undo p /= total
@@ -188,6 +186,32 @@ def attention_backward(dy_BTHK: np.ndarray, saved: Saved) -> tuple[np.ndarray, n
     dq_BTHK *= options.scale  # undo s *= scale
     dk_BGSK *= options.scale  # undo s *= scale
     return dq_BTHK, np.ascontiguousarray(dk_BGSK.swapaxes(1, 2)), np.ascontiguousarray(dv_BGSK.swapaxes(1, 2))
+
+
+def attention_probabilities(saved: Saved) -> np.ndarray:
+    """Recompute the probabilities, which cost a product again instead of B H T S numbers kept.
+
+    Parameters
+    ----------
+    saved : tuple
+        What `attention` saved.
+
+    Returns
+    -------
+    ndarray, (B, H, T, S)
+        How much of each value each query takes: rows sum to 1, or to 0 where every key is hidden.
+
+    Examples
+    --------
+    >>> _, saved = attention(np.zeros((1, 1, 1, 1)), np.zeros((1, 2, 1, 1)), np.zeros((1, 2, 1, 1)))
+    >>> attention_probabilities(saved).ravel()
+    array([0.5, 0.5])
+    """
+    q_BTHK, k_BSGK, _, _, logsumexp_BHT, options = saved
+    p_BGH1TS = _scores(_by_group(q_BTHK, k_BSGK.shape[2]), k_BSGK.swapaxes(1, 2), options)
+    p_BHTS = p_BGH1TS.reshape(*logsumexp_BHT.shape, k_BSGK.shape[1])
+    p_BHTS -= np.maximum(logsumexp_BHT, np.finfo(q_BTHK.dtype).min)[..., None]
+    return np.exp(p_BHTS, out=p_BHTS)
 
 
 def _by_group(x_BTHK: np.ndarray, n_groups: int) -> np.ndarray:
