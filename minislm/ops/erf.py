@@ -75,6 +75,7 @@ def erf(x: np.ndarray) -> np.ndarray:
     square = y * y
     y *= _polynomial(square, above)
     y /= _polynomial(square, below)
+    np.copysign(1.0, x, out=y, where=np.abs(x) >= edge)  # exactly, so that 1 - erf times a large number is 0
     return y
 
 

@@ -57,6 +57,8 @@ def attention_one(q, k, v, slots, lengths, window=None, scale=None):
 def rotary(x, positions, base=10000.0, width=None, interleaved=False):
     """Multiply complex numbers."""
     width = x.shape[-1] if width is None else width
+    if width == 0 or len(x) == 0:
+        return x * 1.0
     part, rest = x[..., :width], x[..., width:]
     pairs = part.unflatten(-1, (-1, 2)) if interleaved else part.unflatten(-1, (2, -1)).transpose(-1, -2)
     angles = [[float(n) / base ** (2 * i / width) for i in range(width // 2)] for n in positions]

@@ -1,0 +1,138 @@
+"""Attention against a loop over every row, head, query and key; masks that hide everything; one token at a time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minislm.ops.attention import attention, attention_backward, attention_one
+from minislm.testing.tolerances import assert_close
+
+
+def by_loops(q, k, v, causal=False, key_mask_BS=None, window=None, starts_B=None, scale=None):
+    y = np.zeros_like(q)
+    scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    heads_per_group = q.shape[2] // k.shape[2]
+    for b, t, h in np.ndindex(q.shape[:3]):
+        position = t + (0 if starts_B is None else starts_B[b])
+        weights = {}
+        for s in range(k.shape[1]):
+            if causal and s > position:
+                continue
+            if window is not None and abs(position - s) >= window:
+                continue
+            if key_mask_BS is not None and not key_mask_BS[b, s]:
+                continue
+            weights[s] = math.exp(scale * float(q[b, t, h] @ k[b, s, h // heads_per_group]))
+        for s, weight in weights.items():
+            y[b, t, h] += weight / sum(weights.values()) * v[b, s, h // heads_per_group]
+    return y
+
+
+@st.composite
+def calls(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    b, t, s, g, h1, k = (draw(st.integers(low, high)) for low, high in ((1, 3), (0, 6), (0, 7), (1, 3), (1, 3), (1, 4)))
+    q = rng.normal(size=(b, t, g * h1, k))
+    key, value = rng.normal(size=(2, b, s, g, k))
+    options = {"causal": draw(st.booleans())}
+    if draw(st.booleans()):
+        options["key_mask_BS"] = rng.random((b, s)) < draw(st.sampled_from([0.0, 0.3, 0.8]))
+    if draw(st.booleans()):
+        options["window"] = draw(st.integers(1, 5))
+    if draw(st.booleans()):
+        options["starts_B"] = rng.integers(0, 6, b)
+    if draw(st.booleans()):
+        options["scale"] = draw(st.sampled_from([1.0, 0.3]))
+    return (q, key, value), options
+
+
+@given(calls())
+def test_equals_loops(call):
+    args, options = call
+    y, _ = attention(*args, **options)
+    assert_close(y, by_loops(*args, **options), factor=100.0, scale=10.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_query_without_keys_gives_zeros_and_no_gradient(rng, dtype):
+    q, k, v, dy = rng.normal(size=(4, 2, 3, 2, 4)).astype(dtype)
+    mask = np.array([[True, False, True], [False, False, False]])
+    y, saved = attention(q, k, v, key_mask_BS=mask)
+    assert np.all(y[1] == 0)
+    assert np.all(y[0] != 0)
+    assert np.all(saved[4][1] == -np.inf)
+    for gradient in attention_backward(dy, saved):
+        assert gradient.dtype == dtype
+        assert np.isfinite(gradient).all()
+        assert np.all(gradient[1] == 0)
+        assert np.any(gradient[0] != 0)
+
+
+def test_hidden_values_have_no_influence(rng):
+    q, k, v = rng.normal(size=(3, 1, 5, 2, 4))
+    before, _ = attention(q, k, v, causal=True)
+    k[:, 3:], v[:, 3:] = 1e30, -1e30
+    after, _ = attention(q, k, v, causal=True)
+    np.testing.assert_array_equal(after[:, :3], before[:, :3])
+
+
+def test_large_scores_do_not_overflow(rng):
+    q, k, v = (1e4 * rng.normal(size=(3, 1, 4, 1, 8))).astype(np.float32)
+    y, saved = attention(q, k, v)
+    winners = (q[0, :, 0] @ k[0, :, 0].T).argmax(axis=1)
+    assert_close(y[0, :, 0], v[0, winners, 0])
+    assert all(np.isfinite(gradient).all() for gradient in attention_backward(np.ones_like(y), saved))
+
+
+def test_inputs_may_be_views(rng):
+    q, k, v, dy = (x.transpose(0, 2, 1, 3) for x in rng.normal(size=(4, 2, 3, 5, 4)))
+    y, saved = attention(q, k, v, causal=True)
+    copies = [np.ascontiguousarray(x) for x in (q, k, v)]
+    same, same_saved = attention(*copies, causal=True)
+    assert_close(y, same)
+    pairs = zip(attention_backward(dy, saved), attention_backward(dy.copy(), same_saved), strict=True)
+    for gradient, expected in pairs:
+        assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(4, 4), (4, 2), (4, 1)])
+def test_grouped_heads_equal_repeated_heads(rng, heads, groups):
+    q = rng.normal(size=(2, 3, heads, 5))
+    k, v = rng.normal(size=(2, 2, 4, groups, 5))
+    repeated = (np.repeat(x, heads // groups, axis=2) for x in (k, v))
+    assert_close(attention(q, k, v)[0], attention(q, *repeated)[0])
+
+
+def test_starts_continue_a_sequence(rng):
+    q, k, v = rng.normal(size=(3, 2, 7, 2, 4))
+    whole, _ = attention(q, k, v, causal=True, window=3)
+    tail, _ = attention(q[:, 4:], k, v, causal=True, window=3, starts_B=np.array([4, 4]))
+    assert_close(tail, whole[:, 4:])
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 50])
+def test_one_token_equals_attention(rng, window):
+    k, v = rng.normal(size=(2, 5, 9, 2, 4))
+    slots, lengths = np.array([3, 0, 4]), np.array([9, 1, 6])
+    q = rng.normal(size=(3, 6, 4))
+    y = attention_one(q, k, v, slots, lengths, window=window)
+    for row, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
+        expected, _ = attention(
+            q[row][None, None],
+            k[slot][None],
+            v[slot][None],
+            causal=True,
+            window=window,
+            starts_B=np.array([length - 1]),
+        )
+        assert_close(y[row], expected[0, 0])
+
+
+def test_one_token_without_keys_gives_zeros(rng):
+    k, v = rng.normal(size=(2, 1, 3, 1, 2))
+    assert np.all(attention_one(np.ones((1, 2, 2)), k, v, np.array([0]), np.array([0])) == 0)
