@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
-from minislm import __version__, dispatch
+from minislm import __version__
 from minislm.cli.common import Common, print_table, verb
 
 PACKAGES = (
@@ -44,6 +43,8 @@ def command(common: Common) -> None:
 
     Versions, the processor and its instruction sets, the compiled kernels, threads, and what runs each op and why.
     """
+    from minislm import dispatch
+
     values = {
         "versions": _versions(),
         "machine": _machine(),
@@ -72,6 +73,10 @@ def _versions() -> dict[str, str]:
 
 
 def _machine() -> dict[str, Any]:
+    import numpy as np
+
+    from minislm import dispatch
+
     configuration: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
     blas = configuration.get("Build Dependencies", {}).get("blas", {})
     limits = [

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from minislm.cli.common import Common, print_table, verb
-from minislm.inference.program import Program
-from minislm.models.base import Model, count_parameters
+
+if TYPE_CHECKING:
+    from minislm.models.base import Model
 
 EXAMPLES = """
 minislm info out/teacher
@@ -40,7 +41,7 @@ def command(common: Common, model: str, program: bool) -> None:
 def _show_tensors(common: Common, model: Model) -> None:
     rows = [_tensor(path, part) for path, part in model.parts()]
     parameters, size_bytes = model.n_parameters, model.nbytes
-    bits = 8 * size_bytes / max(1, sum(int(np.prod(row["shape"])) for row in rows))
+    bits = 8 * size_bytes / max(1, sum(math.prod(row["shape"]) for row in rows))
     config = {"type": model.config.type, **model.config.to_json()}
     values = {
         "config": config,
@@ -67,6 +68,8 @@ def _show_tensors(common: Common, model: Model) -> None:
 
 
 def _show_program(common: Common, model: Model) -> None:
+    from minislm.inference.program import Program
+
     program, length = Program.of(model), model.config.context
     costs = program.describe(n_rows=1, length=length)
     values = {
@@ -105,8 +108,11 @@ def _show_program(common: Common, model: Model) -> None:
 
 def _tensor(path: str, part: Any) -> dict[str, Any]:
     """Describe a Weight or a vector."""
+    from minislm.models.base import count_parameters
+    from minislm.weights.base import Weight
+
     row = {"name": path, "shape": list(part.shape), "parameters": count_parameters(part), "size_bytes": part.nbytes}
-    if isinstance(part, np.ndarray):
+    if not isinstance(part, Weight):
         return {**row, "storage": part.dtype.name, "activations": "float", "bits": 8.0 * part.itemsize}
     spec = part.spec()
     activations = "+".join(sorted(_activations(spec))) or "float"

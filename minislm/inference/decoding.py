@@ -298,7 +298,8 @@ class _Batch:
         for sequence, count, logits_V in zip(sequences, counts, logits_BV, strict=True):
             del sequence.pending[:count]
             if not sequence.pending:
-                pieces.append(self._take(sequence, choose(logits_V, self.settings, sequence.ids, sequence.n_new)))
+                known = logits_V[: self.tokenizer.vocab_size]  # a model's table may be longer: no text for the rest
+                pieces.append(self._take(sequence, choose(known, self.settings, sequence.ids, sequence.n_new)))
         return [piece for piece in pieces if piece]
 
     def _take(self, sequence: _Sequence, token: int) -> str:

@@ -19,7 +19,7 @@ def penalize_repetition(logits_V: np.ndarray, seen: Sequence[int], penalty: floa
     logits_V : ndarray of float, (V,)
         Logits.
     seen : sequence of int
-        Ids of the prompt and of the text so far.
+        Ids of the prompt and of the text so far; those beyond V are passed over.
     penalty : float
         Above 0; 1 changes nothing.
 
@@ -33,6 +33,7 @@ def penalize_repetition(logits_V: np.ndarray, seen: Sequence[int], penalty: floa
     .. [1] Keskar, McCann, Varshney, Xiong, Socher (2019), "CTRL", arXiv 1909.05858, section 4.1.
     """
     ids = np.unique(np.asarray(seen, np.int64))
+    ids = ids[ids < logits_V.size]
     penalized_V = logits_V.copy()
     penalized_V[ids] = np.where(logits_V[ids] < 0, logits_V[ids] * penalty, logits_V[ids] / penalty)
     return penalized_V
@@ -190,6 +191,5 @@ def choose(logits: np.ndarray, settings: GenerationSettings, seen: Sequence[int]
     if settings.temperature == 0.0:
         return int(p_V.argmax())
     uniform = np.random.Generator(np.random.Philox(key=np.array([settings.seed, index], np.uint64))).random()
-    reached_V = np.cumsum(p_V)
-    chosen = int(np.searchsorted(reached_V, uniform * reached_V[-1], side="right"))
-    return min(chosen, int(np.flatnonzero(p_V)[-1]))  # the product may round up to the last sum
+    chosen = int(np.searchsorted(np.cumsum(p_V), uniform, side="right"))
+    return min(chosen, int(np.flatnonzero(p_V)[-1]))  # the sum of all may round to less than 1

@@ -187,3 +187,15 @@ def test_a_nan_does_not_outlive_its_sequence():
     cache.release(0)
     assert not np.isnan(cache.k_layers[0]).any()
     assert not np.isnan(cache.v_layers[0]).any()
+
+
+def test_reorder_exchanges_sequences_of_different_lengths():
+    cache = claimed()
+    for slot, length in ((0, 1), (1, 3), (2, 2)):
+        k = np.full((1, length, 2, 3), slot + 1, np.float32)
+        cache.append(0, np.array([slot]), k, -k)
+        cache.advance([slot], [length])
+    cache.reorder([0, 1, 2], [1, 0, 1])
+    assert cache.lengths_C.tolist() == [3, 1, 3]
+    assert cache.k_layers[0][:, :, 0, 0].tolist() == [[2, 2, 2, 0], [1, 0, 0, 0], [2, 2, 2, 0]]
+    assert np.array_equal(cache.v_layers[0], -cache.k_layers[0])

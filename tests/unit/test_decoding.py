@@ -124,6 +124,15 @@ def test_prompts_are_processed_in_chunks(chunk):
     assert len(program.passes) == -(-5 // chunk) + 1
 
 
+def test_tokens_that_the_tokenizer_lacks_are_never_chosen():
+    def prefer_the_last(row, number):
+        row[:] = np.arange(257)
+
+    letters = Tokenizer.train(["abc"], kind="characters")
+    result = generate(Scripted([0], damage=prefer_the_last), letters, ["a"], GREEDY.replaced(max_new_tokens=2))[0]
+    assert result.text == "cc"
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("at", [0, 3])
 def test_logits_that_are_not_finite_end_in_an_error_never_in_a_token(value, at):

@@ -1,5 +1,7 @@
 """What is particular to sampling: each filter by hand, the chain, the counter-based randomness, and hostile logits."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -32,7 +34,7 @@ def test_top_p_keeps_the_fewest_that_reach_p(p, expected):
 
 
 def test_top_p_takes_lower_ids_of_equals():
-    assert kept(sampling.keep_top_p(np.zeros(4), 0.5)) == [0, 1]
+    assert kept(sampling.keep_top_p(np.zeros(512), 0.5)) == list(range(256))
 
 
 @pytest.mark.parametrize(("p", "expected"), [(0.09, [0, 1, 2, 3, 4]), (0.12, [0, 1, 2, 3]), (0.51, [0, 1]), (1.0, [0])])
@@ -93,14 +95,17 @@ def test_a_draw_is_a_function_of_seed_and_index():
     assert len({tuple(drawn) for drawn in draws.values()}) == 3
 
 
-def test_the_highest_uniform_draws_a_possible_token(monkeypatch):
-    class Highest:
-        def random(self):
-            return 1.0 - 2.0**-53
+@pytest.mark.parametrize("uniform", [0.0, 1.0 - 2.0**-53])
+@pytest.mark.parametrize("n", range(1, 60))
+def test_the_ends_of_the_unit_interval_draw_possible_tokens(uniform, n, monkeypatch):
+    monkeypatch.setattr(np.random, "Generator", lambda bits: SimpleNamespace(random=lambda: uniform))
+    logits = np.array([-2000.0] * 3 + [0.0] * n + [-2000.0] * 3)
+    expected = 3 if uniform == 0.0 else n + 2
+    assert sampling.choose(logits, GenerationSettings(temperature=1.0), [], 0) == expected
 
-    monkeypatch.setattr(np.random, "Generator", lambda bits: Highest())
-    logits = np.array([0.0, 0.0, 0.0, -900.0, -2000.0])
-    assert sampling.choose(logits, GenerationSettings(temperature=1.0), [], 0) == 2
+
+def test_ids_beyond_the_vocabulary_have_no_logit_to_penalize():
+    np.testing.assert_array_equal(sampling.penalize_repetition(np.ones(3), [2, 3, 9], 2.0), [1, 1, 0.5])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
