@@ -86,6 +86,7 @@ OPS: dict[str, Op] = {
 
 # Public functions of this folder that are no ops: kernels never stand in for them.
 HELPERS: tuple[str, ...] = (
+    "attention:attention_probabilities",
     "erf:erf",
     "softmax:log_softmax",
     "softmax:row_max",

@@ -209,9 +209,10 @@ def attention_probabilities(saved: Saved) -> np.ndarray:
     """
     q_BTHK, k_BSGK, _, _, logsumexp_BHT, options = saved
     p_BGH1TS = _scores(_by_group(q_BTHK, k_BSGK.shape[2]), k_BSGK.swapaxes(1, 2), options)
-    p_BHTS = p_BGH1TS.reshape(*logsumexp_BHT.shape, k_BSGK.shape[1])
+    p_BHTS: np.ndarray = p_BGH1TS.reshape(*logsumexp_BHT.shape, k_BSGK.shape[1])
     p_BHTS -= np.maximum(logsumexp_BHT, np.finfo(q_BTHK.dtype).min)[..., None]
-    return np.exp(p_BHTS, out=p_BHTS)
+    np.exp(p_BHTS, out=p_BHTS)
+    return p_BHTS
 
 
 def _by_group(x_BTHK: np.ndarray, n_groups: int) -> np.ndarray:
