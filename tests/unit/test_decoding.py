@@ -118,10 +118,12 @@ def test_a_prompt_chunk_below_one_is_refused():
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 8, 100])
 def test_prompts_are_processed_in_chunks(chunk):
     program = Scripted(b"ab", n_prompt=5)
-    result = one(program, GREEDY.replaced(max_new_tokens=2), prompt=[65] * 5, prompt_chunk=chunk)
-    assert result.text == "ab"
-    assert max(program.passes) <= chunk
-    assert len(program.passes) == -(-5 // chunk) + 1
+    results = generate(program, BYTES, [[65] * 5] * 3, GREEDY.replaced(max_new_tokens=2), prompt_chunk=chunk)
+    assert [result.text for result in results] == ["ab"] * 3
+    *prompts, last = program.passes
+    assert (sum(prompts), last) == (15, 3)
+    assert set(prompts[:-1]) <= {chunk}
+    assert len(prompts) == -(-15 // chunk)
 
 
 def test_tokens_that_the_tokenizer_lacks_are_never_chosen():

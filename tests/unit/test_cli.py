@@ -1,0 +1,311 @@
+"""The command line's frame, and the verbs generate, info and doctor."""
+
+import json
+import os
+import subprocess
+import sys
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import minislm
+from minislm import cli, language_model
+from minislm.cli import common
+from minislm.errors import DataError, MinislmError, UnsupportedError
+from minislm.inference.settings import GenerationSettings
+from minislm.language_model import LanguageModel
+from minislm.models.decoder import Decoder, DecoderConfig
+from minislm.text.tokenizer import Tokenizer
+from minislm.weights.dense import Dense
+from minislm.weights.quantized import Quantized
+
+
+def called(*arguments, **options):
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments], **options)
+
+
+def in_process(*arguments, **options):
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", **options.pop("env", {})}
+    command = [sys.executable, "-m", "minislm", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=120, check=False, env=environment, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved model with several storages."""
+    config = DecoderConfig.uniform(vocab_size=257, d_model=16, context=24, n_layers=1, n_heads=2)
+    model = Decoder.create(config, seed=1)
+    w = model.weights()["blocks.0.mlp.up.weight"].dense()
+    low = Dense(np.ones((64, 2), np.float32)) @ Dense(np.ones((2, 16), np.float32))
+    query = model.weights()["blocks.0.attention.query.weight"].dense()
+    model = model.replaced(
+        {
+            "blocks.0.mlp.up.weight": Quantized.nearest(w, "int4-32", "int8-row") + low,
+            "blocks.0.attention.query.weight": Quantized.nearest(query, "int8"),
+        }
+    )
+    settings = GenerationSettings(max_new_tokens=5, temperature=1.0, ignore_eos=True)
+    path = tmp_path_factory.mktemp("models") / "model"
+    language_model.save(LanguageModel(model, Tokenizer.train([], kind="bytes"), settings), path)
+    return path
+
+
+# The frame
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_has_help_with_examples_and_the_common_options(verb):
+    result = called(verb, "--help")
+    assert result.exit_code == 0
+    for part in ("Examples:", f"minislm {verb}", "--json", "--quiet", "--seed", "--threads"):
+        assert part in result.stdout
+
+
+def test_help_lists_every_verb_and_the_exit_codes():
+    result = called("--help")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.split("Commands:\n")[1].split("\n\n")[0].splitlines()] == list(
+        cli.VERBS
+    )
+    assert "130 interrupted" in result.stdout
+
+
+def test_help_fits_the_width():
+    for width in (60, 100):
+        result = called("generate", "--help", terminal_width=width)
+        lines = result.stdout.split("Examples:")[0].splitlines()
+        assert width - 25 < max(map(len, lines)) <= width
+
+
+def test_version():
+    assert called("--version").stdout.split()[-1] == minislm.__version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["genrate"], 2, "Did you mean 'generate'?"),
+        (["generate", "--no-such-option"], 2, "--no-such-option"),
+        (["generate"], 2, "MODEL"),
+        (["doctor", "--threads", "0"], 2, "--threads"),
+        (["doctor", "--seed", "-1"], 2, "--seed"),
+        (["info", "/no/such/model"], 3, "[model_not_found]"),
+    ],
+)
+def test_mistakes_have_their_exit_codes_and_leave_stdout_empty(arguments, code, words):
+    result = called(*arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert words in result.stderr
+
+
+def failing(error):
+    @click.command("info")
+    def command():
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (DataError("empty_text", "no text\nat all"), 1, "minislm: error: no text at all [empty_text]"),
+        (UnsupportedError("unknown_thing", "no"), 4, "minislm: error: no [unknown_thing]"),
+        (MinislmError("gate", "missed", exit_code=5), 5, "minislm: error: missed [gate]"),
+        (KeyboardInterrupt(), 130, "minislm: interrupted"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "[os_error]"),
+        (ZeroDivisionError("oh"), 1, "please report it"),
+    ],
+)
+def test_errors_are_one_line_and_an_exit_code(error, code, line, monkeypatch):
+    monkeypatch.setattr(cli._Verbs, "get_command", lambda self, context, name: failing(error))
+    result = called("info")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert line in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.stderr
+    assert "Traceback" in called("info", env={"MINISLM_DEBUG": "1"}).stderr
+
+
+def test_a_reader_that_goes_away_ends_it_quietly():
+    with subprocess.Popen(
+        [sys.executable, "-m", "minislm", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=120) == 0
+
+
+def test_verbs_are_loaded_without_numpy_so_that_the_thread_limit_holds():
+    code = (
+        "import sys, importlib; from minislm.cli import VERBS; "
+        "[importlib.import_module('minislm.cli.' + row.partition(':')[0]) for row in VERBS.values()]; "
+        "print([name for name in ('numpy', 'numba', 'rich', 'tokenizers') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == "[]"
+    values = json.loads(in_process("doctor", "--json", "--threads", "3").stdout)
+    assert values["machine"]["threads of the kernels"] == 3
+    assert "OPENBLAS_NUM_THREADS=3" in values["machine"]["threads of BLAS"]
+
+
+def test_tables_are_plain_where_there_is_no_terminal(capsys):
+    common.print_table(("name", "count", "ratio"), [("a" * 150, 1234567, "0.5"), ("b", 2, "10.5")], right=(2,))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [
+        ["name", "count", "ratio"],
+        ["a" * 150, "1,234,567", "0.5"],
+        ["b", "2", "10.5"],
+    ]
+    assert len({len(line) for line in lines}) == 1  # aligned to the right
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_tables_keep_what_looks_like_markup(capsys):
+    common.print_table(("a",), [("[bold]x[/bold] :smile:",)])
+    assert "[bold]x[/bold] :smile:" in capsys.readouterr().out
+
+
+def test_json_has_null_for_what_is_not_finite(capsys):
+    values = {"a": [float("nan"), 1.5, {"b": float("inf")}], "c": "é"}
+    common.Common(json=True, quiet=False, seed=0).result(values, lambda: None)
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"a": [None, 1.5, {"b": None}], "c": "é"}
+    assert "é" in out
+
+
+# generate
+
+
+def test_generate_writes_the_text_to_stdout_and_the_rest_to_stderr(folder):
+    lm = language_model.load(folder)
+    result = called("generate", folder, "-p", "Hello", "--seed", 5)
+    assert result.exit_code == 0
+    expected = lm.generate("Hello", seed=5).text
+    assert result.stdout.rstrip("\n") == expected.rstrip("\n")
+    assert "prompt 5 tokens" in result.stderr
+    assert "generated 5 tokens" in result.stderr
+    assert "stopped: length; seed 5" in result.stderr
+    assert called("generate", folder, "-p", "Hello", "--seed", 5, "--quiet").stderr == ""
+    assert called("generate", folder, "-p", "Hello", "--seed", 6).stdout != result.stdout
+
+
+def test_generate_takes_every_option(folder):
+    options = "-n 7 --temperature 0.5 --top-k 9 --top-p 0.9 --min-p 0.01 --repetition-penalty 1.2 --ignore-eos --seed 3"
+    result = called("generate", folder, "-p", "x", *options.split(), "--stop", "zzzz", "--stop", "\\n\\n\\n", "--json")
+    values = json.loads(result.stdout)
+    expected = language_model.load(folder).generate(
+        "x",
+        max_new_tokens=7,
+        temperature=0.5,
+        top_k=9,
+        top_p=0.9,
+        min_p=0.01,
+        repetition_penalty=1.2,
+        ignore_eos=True,
+        seed=3,
+        stop=["zzzz", "\n\n\n"],
+    )
+    assert (values["text"], values["ids"], values["stopped"]) == (expected.text, expected.ids, expected.stopped)
+    assert values["timings"]["new_tokens"] == 7
+    assert values["seed"] == 3
+
+
+def test_generate_reads_files_and_standard_input(folder, tmp_path):
+    file = tmp_path / "prompt.txt"
+    file.write_text("Grüße\n", encoding="utf-8", newline="")
+    from_prompt = called("generate", folder, "-p", "Grüße\n", "--json").stdout
+    for result in (
+        called("generate", folder, "-f", file, "--json"),
+        called("generate", folder, "-", "--json", input="Grüße\n"),
+    ):
+        assert json.loads(result.stdout)["ids"] == json.loads(from_prompt)["ids"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "[bad_prompt]"),
+        (["-p", "a", "-"], 2, "[bad_prompt]"),
+        (["-f", "/no/such/file"], 3, "[file_not_found]"),
+        (["-p", "a", "--top-p", "2"], 2, "[bad_generation_setting]"),
+        (["-p", "a", "-n", "-1"], 2, "[bad_generation_setting]"),
+        (["-p", "a" * 25], 1, "[context_length_exceeded]"),
+    ],
+)
+def test_generate_refuses(folder, arguments, code, words):
+    result = called("generate", folder, *arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert words in result.stderr
+
+
+def test_prompts_that_are_no_utf8_are_refused(folder, tmp_path):
+    file = tmp_path / "latin"
+    file.write_bytes(b"gr\xfc\xdfe")
+    for arguments, options in (
+        (["-f", file], {}),
+        (["-"], {"input": b"gr\xfc\xdfe"}),
+    ):
+        result = in_process("generate", folder, *arguments, **options)
+        assert result.returncode == 1
+        assert b"byte 2 is 0xfc" in result.stderr
+        assert b"[not_utf8]" in result.stderr
+    result = in_process("generate", folder, "-p", b"gr\xfc".decode("utf-8", "surrogateescape"))
+    assert result.returncode == 1
+    assert b"[unencodable_text]" in result.stderr
+
+
+# info
+
+
+def test_info_accounts_for_every_byte(folder):
+    values = json.loads(called("info", folder, "--json").stdout)
+    model = language_model.load(folder).model
+    assert values["parameters"] == model.n_parameters
+    assert values["size_bytes"] == sum(row["size_bytes"] for row in values["tensors"]) == model.nbytes
+    rows = {row["name"]: row for row in values["tensors"]}
+    assert len(rows) == len(list(model.parts()))
+    up = rows["blocks.0.mlp.up.weight"]
+    assert (up["shape"], up["activations"]) == ([64, 16], "int8-row")
+    assert up["storage"] == "sum(int4-32, product(dense, dense))"
+    assert rows["blocks.0.attention.query.weight"]["storage"] == "int8"
+    assert rows["embedding.weight"]["storage"] == "dense float32"
+    assert rows["final_norm.bias"]["bits"] == 32.0
+    assert values["config"]["type"] == "decoder"
+
+
+def test_info_shows_every_tensor(folder):
+    result = called("info", folder)
+    assert result.exit_code == 0
+    for name, _ in language_model.load(folder).model.parts():
+        assert f"\n{name} " in result.stdout
+    assert "total: " in result.stdout
+
+
+def test_info_shows_the_program(folder):
+    values = json.loads(called("info", folder, "--program", "--json").stdout)
+    ops = [step["op"] for step in values["steps"]]
+    assert ops[:3] == ["rows", "rows", "add"]
+    assert ops[-1] == "linear"
+    assert {"quantized_product", "quantized_product_int8", "low_rank_product", "attend", "outputs"} <= set(ops)
+    assert values["operations"] == sum(step["operations"] for step in values["steps"]) > 0
+    lines = called("info", folder, "--program").stdout.splitlines()
+    assert len(lines) == len(ops) + 3
+
+
+# doctor
+
+
+def test_doctor_explains_every_op():
+    values = json.loads(called("doctor", "--json").stdout)
+    assert values["versions"]["minislm"] == minislm.__version__
+    assert values["versions"]["numpy"] == np.__version__
+    assert set(values["ops"]) == set(minislm.backend())
+    assert all(row["tier"] in ("numpy", "numba", "cython") and row["reason"] for row in values["ops"].values())
+    assert values["machine"]["processors available"] >= 1
+    assert "C compiler" in values["kernels"]
+    result = called("doctor")
+    assert result.exit_code == 0
+    assert "\nlinear " in result.stdout
