@@ -167,7 +167,7 @@ def kl_divergence(
 
     References
     ----------
-    Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2 and equation 4. Reverse: Gu et al. 2023,
+    Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2. Reverse: Gu et al. 2023,
     arXiv:2306.08543, section 2.1.
 
     Examples
