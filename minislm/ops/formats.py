@@ -332,7 +332,9 @@ class Format:
     def _stored_up(self, scales_OJ: np.ndarray) -> np.ndarray:
         """Round float64 scales up to what is stored, so that nothing is clipped and nothing but zero becomes zero."""
         stored_OJ = self.stored(scales_OJ)
-        return np.where(stored_OJ < scales_OJ, np.nextafter(stored_OJ, self.scale_dtype.type(np.inf)), stored_OJ)
+        up_OJ = stored_OJ.copy()
+        np.nextafter(stored_OJ, self.scale_dtype.type(np.inf), out=up_OJ, where=stored_OJ < scales_OJ)
+        return up_OJ
 
     def _extremes(self, w_OI: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the largest and smallest weight of each group as float64, zero being counted among them."""

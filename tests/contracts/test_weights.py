@@ -12,6 +12,7 @@ import pytest
 import minislm.weights
 from minislm.dispatch import TIERS, backend
 from minislm.errors import UnsupportedError
+from minislm.ops import tiles
 from minislm.testing import rounding
 from minislm.testing import weights as laws
 from minislm.testing.samples import EXPRESSIONS, STORAGES, parts, sample_expression, sample_weights
@@ -41,6 +42,14 @@ def test_verbs_agree_with_the_matrix(name, rng, tier):
     with backend(tier):
         for weight in members(name, rng):
             laws.check_verbs(weight)
+
+
+def test_verbs_agree_with_the_matrix_tile_by_tile(name, rng, monkeypatch):
+    monkeypatch.setattr(tiles, "TILE_BYTES", 600)  # two or three rows at a time
+    with backend("numpy"):
+        for weight in members(name, rng, shapes=[(6, 70), (7, 37)]):
+            laws.check_verbs(weight)
+            laws.check_lower(weight)
 
 
 def test_verbs_agree_with_the_matrix_in_float64(name, rng):

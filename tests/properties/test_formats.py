@@ -1,0 +1,159 @@
+"""Storage formats: packing is a bit stream, rounding is to the nearest, and nothing that is not finite gets in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minislm.errors import DataError, UnsupportedError
+from minislm.ops.bits import pack_bits, pack_mask, unpack_bits, unpack_mask
+from minislm.ops.formats import BITS, FORMATS, GROUPS, format_named
+from minislm.testing.strategies import matrices
+from minislm.weights.quantized import Quantized
+
+formats = st.sampled_from(sorted(FORMATS)).map(format_named)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_packed_rows_are_little_endian_bit_streams(bits, rng):
+    for length in range(71):
+        codes = rng.integers(0, 2**bits, (3, length)).astype(np.uint8)
+        codes[0] = 2**bits - 1
+        row_bytes = -(-length * bits // 8) + length % 3
+        packed = pack_bits(codes, bits, row_bytes)
+        for row, stored in zip(codes, packed, strict=True):
+            stream = sum(int(code) << (bits * place) for place, code in enumerate(row))
+            assert stored.tobytes() == stream.to_bytes(row_bytes, "little")
+        assert np.array_equal(unpack_bits(packed, bits, length), codes)
+
+
+def test_packed_masks_are_packed_codes_of_one_bit(rng):
+    for length in range(71):
+        mask = rng.random((3, length)) < 0.5
+        packed = pack_mask(mask)
+        assert np.array_equal(packed, pack_bits(mask.astype(np.uint8), 1, -(-length // 8)))
+        assert np.array_equal(unpack_mask(packed, length), mask)
+
+
+def test_every_width_and_group_has_both_forms():
+    assert {(f.bits, f.group, f.symmetric) for f in FORMATS.values()} == {
+        (bits, group, symmetric) for bits in BITS for group in GROUPS for symmetric in (True, False)
+    }
+    assert all(FORMATS[name].name == name for name in FORMATS)
+    with pytest.raises(UnsupportedError, match="Did you mean 'int4-32'") as caught:
+        format_named("int4_32")
+    assert caught.value.code == "unknown_format"
+
+
+def stored(w, format):
+    scales, zeros = format.fit(w)
+    codes = format.round(w, scales, zeros)
+    return codes, scales, zeros, format.decode(codes, scales, zeros)
+
+
+@given(matrices(), formats)
+def test_every_weight_is_within_half_a_step(w, format):
+    codes, scales, _, decoded = stored(w, format)
+    assert scales.dtype == format.scale_dtype
+    assert scales.shape == (len(w), format.n_groups(w.shape[1]))
+    assert codes.min() >= format.code_range[0]
+    assert codes.max() <= format.code_range[1]
+    steps = format.spread(scales.astype(np.float64), w.shape[1])
+    # Besides half a step: the float32 division before rounding, the float32 product after it.
+    rounding = 2.0**-23 * np.abs(w.astype(np.float64)) + 2.0**-149
+    assert (np.abs(decoded - w.astype(np.float64)) <= steps / 2 + rounding).all()
+
+
+@given(matrices(), formats)
+def test_zero_is_zero_and_only_zero_groups_have_no_scale(w, format):
+    _, scales, _, decoded = stored(w, format)
+    assert not decoded[w == 0.0].any()
+    starts = np.arange(0, w.shape[1], format.group or w.shape[1])
+    assert np.array_equal(scales == 0, np.maximum.reduceat(np.abs(w), starts, axis=1) == 0)
+
+
+@given(matrices(), formats)
+def test_scales_are_the_smallest_stored_ones_that_clip_nothing(w, format):
+    _, scales, _, _ = stored(w, format)
+    starts = np.arange(0, w.shape[1], format.group or w.shape[1])
+    high = np.maximum(np.maximum.reduceat(w, starts, axis=1).astype(np.float64), 0)
+    low = np.minimum(np.minimum.reduceat(w, starts, axis=1).astype(np.float64), 0)
+    if format.symmetric:
+        most = 2 ** (format.bits - 1) - 1
+        needed = np.maximum(high / most, -low / (most if format.bits == 8 else most + 1))
+    else:
+        needed = (high - low) / (2**format.bits - 1)
+    assert (scales >= needed).all()
+    assert (np.nextafter(scales, scales.dtype.type(0))[scales > 0] < needed[scales > 0]).all()
+
+
+@given(matrices(), formats)
+def test_rounding_what_was_decoded_changes_nothing(w, format):
+    codes, scales, zeros, decoded = stored(w, format)
+    again = format.round(decoded, scales, zeros)
+    assert format.decode(again, scales, zeros).tobytes() == decoded.tobytes()
+    used = np.broadcast_to(format.spread(scales, w.shape[1]), w.shape) >= np.finfo(scales.dtype).tiny
+    assert np.array_equal(again[used], codes[used])
+
+
+@given(matrices(), formats)
+def test_packing_rows_loses_nothing(w, format):
+    codes, _, _, _ = stored(w, format)
+    packed = format.pack(codes)
+    assert packed.shape == (len(w), format.row_bytes(w.shape[1]))
+    assert np.array_equal(format.unpack(packed, w.shape[1]), codes)
+
+
+@given(matrices(max_outputs=2), formats, st.data())
+def test_a_span_decodes_as_in_the_whole(w, format, data):
+    codes, scales, zeros, decoded = stored(w, format)
+    first = data.draw(st.integers(0, w.shape[1]))
+    last = data.draw(st.integers(first, w.shape[1]))
+    part = format.decode_span(format.pack(codes), scales, zeros, slice(first, last))
+    assert np.array_equal(part, decoded[:, first:last])
+
+
+@given(matrices(), formats, st.sampled_from([np.nan, np.inf, -np.inf]), st.data())
+def test_what_is_not_finite_is_refused_with_its_place(w, format, strange, data):
+    w = w.copy()
+    place = data.draw(st.tuples(*(st.integers(0, size - 1) for size in w.shape)))
+    w[place] = strange
+    for refuse in (lambda: format.fit(w), lambda: format.round(w, np.ones((len(w), 1)), None)):
+        with pytest.raises(DataError) as caught:
+            refuse()
+        assert caught.value.code == "non_finite_weight"
+        assert str(list(place)) in str(caught.value)
+
+
+@given(formats, st.sampled_from([-1.0, 1.0]))
+def test_a_scale_too_large_to_store_is_refused(format, sign):
+    largest = 65504.0 if format.group else 2.0**119
+    steps = 2**format.bits - 1 if not format.symmetric else -format.step_range[0] if sign < 0 else format.step_range[1]
+    w = np.zeros((2, 40), np.float64)
+    w[1, 37] = sign * largest * steps
+    assert np.isfinite(stored(w, format)[3]).all()
+    w[1, 37] *= 1.001
+    with pytest.raises(DataError) as caught:
+        format.fit(w)
+    assert caught.value.code == "scale_overflow"
+
+
+@given(matrices(dtype=np.float32), formats)
+def test_nearest_is_fit_round_and_pack(w, format):
+    codes, scales, zeros, decoded = stored(w, format)
+    weight = Quantized.nearest(w, format.name)
+    assert weight.codes.tobytes() == format.pack(codes).tobytes()
+    assert weight.scales.tobytes() == scales.tobytes()
+    assert (weight.zeros is None) == (zeros is None)
+    assert np.array_equal(weight.dense(), decoded)
+
+
+@pytest.mark.parametrize("name", ["int4-32", "int4-64", "int4-128"])
+@pytest.mark.parametrize("n_inputs", [128, 256, 512, 1024])
+def test_four_bits_take_at_most_sixteen_hundredths_of_float32(name, n_inputs):
+    w = np.ones((64, n_inputs), np.float32)
+    weight = Quantized.nearest(w, name)
+    assert weight.nbytes <= 0.16 * w.nbytes
+    assert weight.bits_per_weight == 8 * weight.nbytes / w.size
