@@ -301,7 +301,7 @@ def mean_square_backward(dloss: float, saved: tuple[np.ndarray]) -> np.ndarray:
     array([ 0., -2.])
     """
     (error,) = saved
-    dx: np.ndarray = error * (2.0 * dloss / max(error.size, 1))  # undo mean(error²)
+    dx: np.ndarray = error * (2.0 * float(dloss) / max(error.size, 1))  # undo mean(error²)
     return dx
 
 
