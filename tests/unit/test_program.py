@@ -9,8 +9,6 @@ from minislm.inference.cache import KVCache
 from minislm.inference.program import Program
 from minislm.models.decoder import Decoder, DecoderConfig
 from minislm.testing.programs import check_program_equals_forward
-from minislm.weights.dense import Dense
-from minislm.weights.quantized import Quantized
 
 SIZES = {"vocab_size": 23, "d_model": 12, "context": 9, "n_layers": 2, "n_heads": 2, "d_ff": 21}
 LEARNED = DecoderConfig.uniform(**SIZES)
@@ -45,28 +43,6 @@ def test_program_equals_forward(config, tier):
 
     with backend(tier):
         check_program_equals_forward(created(config))
-
-
-def storages(w):
-    rng = np.random.default_rng(5)
-    low = Dense(rng.standard_normal((len(w), 3)).astype(np.float32)) @ Dense(
-        rng.standard_normal((3, w.shape[1])).astype(np.float32)
-    )
-    return {
-        "half": Dense(w.astype(np.float16)),
-        "int8": Quantized.nearest(w, "int8"),
-        "int4-32": Quantized.nearest(w, "int4-32"),
-        "uint4-64": Quantized.nearest(w, "uint4-64"),
-        "low_rank": low,
-        "lora": Quantized.nearest(w, "int4-32") + low,
-    }
-
-
-@pytest.mark.parametrize("name", storages(np.zeros((2, 2), np.float32)))
-def test_program_equals_forward_for_every_storage(name):
-    model = created(LEARNED)
-    stored = {path: storages(weight.dense())[name] for path, weight in model.weights().items()}
-    check_program_equals_forward(model.replaced(stored))
 
 
 def test_wrong_rotation_is_caught(monkeypatch):
