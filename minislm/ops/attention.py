@@ -171,7 +171,7 @@ def attention_backward(dy_BTHK: np.ndarray, saved: Saved) -> tuple[np.ndarray, n
     >>> [float(gradient.item()) for gradient in attention_backward(one, saved)]
     [0.0, 0.0, 1.0]
     """
-    q_BTHK, k_BSGK, v_BSGK, y_BTHK, logsumexp_BHT, options = saved
+    q_BTHK, k_BSGK, v_BSGK, y_BTHK, _, options = saved
     n_groups = k_BSGK.shape[2]
     q_BGH1TK, k_BGSK, v_BGSK = _by_group(q_BTHK, n_groups), k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2)
     y_BGH1TK, dy_BGH1TK = _by_group(y_BTHK, n_groups), _by_group(dy_BTHK, n_groups)

@@ -28,14 +28,15 @@ def test_probabilities_sum_to_one_or_the_row_is_impossible(x):
     assert np.all(p[x == -np.inf] == 0)
 
 
-@given(ROWS, st.floats(-(2.0**100), 2.0**100, width=32))
-def test_gradient_is_finite_and_sums_to_zero(x, size):
+@given(ROWS, st.integers(-60, 100))
+def test_gradient_is_finite_and_sums_to_zero(x, exponent):
+    size = 2.0**exponent
     with np.errstate(over="ignore"):
         _, saved = softmax(x)
     dp = np.float32(size) * np.linspace(-1, 1, x.shape[1], dtype=np.float32) * np.ones_like(x)
     dx = softmax_backward(dp, saved)
     assert np.isfinite(dx).all()
-    assert np.all(np.abs(dx.sum(axis=1, dtype=np.float64)) <= 1e-5 * abs(size))
+    assert np.all(np.abs(dx.sum(axis=1, dtype=np.float64)) <= 1e-5 * size)
 
 
 def test_adding_a_number_changes_nothing(rng):
