@@ -14,6 +14,10 @@ from minislm import __version__
 from minislm.errors import FAILURE, INTERRUPTED, USAGE, MinislmError, unknown
 
 VERBS = {
+    "tour": "tour:command",
+    "train": "train:command",
+    "compress": "compress:command",
+    "eval": "eval:command",
     "info": "info:command",
     "generate": "generate:command",
     "doctor": "doctor:command",

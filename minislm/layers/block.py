@@ -42,7 +42,8 @@ class PreNormBlock(Layer):
         x = x + self.dropout_1.forward(h, context, tape)
         m = self.norm_2.forward(x, context, tape)
         m = self.mlp.forward(m, context, tape)
-        return x + self.dropout_2.forward(m, context, tape)
+        y: np.ndarray = x + self.dropout_2.forward(m, context, tape)
+        return y
 
     def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
         """Read `forward` upwards: each sum passes its gradient to both terms."""
@@ -51,7 +52,8 @@ class PreNormBlock(Layer):
         dx = dy + self.norm_2.backward(dm, tape, grads)
         dh = self.dropout_1.backward(dx, tape, grads)
         dh = self.attention.backward(dh, tape, grads)
-        return dx + self.norm_1.backward(dh, tape, grads)
+        dx_in: np.ndarray = dx + self.norm_1.backward(dh, tape, grads)
+        return dx_in
 
     def lower(self, x: int, program: Any) -> int:
         """Append both parts with their sums."""

@@ -110,7 +110,7 @@ def plot_weight_histograms(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], p
     figure, all_axes = new_figure(len(pairs), width=3.6, height=3.4)
     for axes, (name, (before, after)) in zip(all_axes, pairs.items(), strict=True):
         reach = float(np.abs(before).max()) or 1.0
-        bins = np.linspace(-reach, reach, 121)
+        bins = np.linspace(-reach, reach, 121).tolist()
         axes.hist(before.ravel(), bins=bins, color=GRAY, alpha=0.6, label="before")
         axes.hist(after.ravel(), bins=bins, histtype="step", color=ORANGE, lw=1.2, label="after")
         axes.set_yscale("log")

@@ -10,7 +10,8 @@ import numpy as np
 
 from minislm.config import Config
 from minislm.errors import unknown
-from minislm.models.base import Model, StoredParts
+from minislm.models.base import Model
+from minislm.models.parts import StoredParts
 
 MODELS = {
     "decoder": "decoder:Decoder",

@@ -25,7 +25,8 @@ from minislm.layers.embedding import Embedding
 from minislm.layers.linear import Linear
 from minislm.layers.mlp import MLP, GatedMLP
 from minislm.layers.norm import LayerNorm, Norm, RMSNorm
-from minislm.models.base import Model, Parts
+from minislm.models.base import Model
+from minislm.models.parts import Parts
 
 CHOICES = {
     "positions": ("learned", "rotary"),
@@ -42,6 +43,10 @@ class DecoderConfig(Config):
 
     Parameters
     ----------
+    vocab_size, d_model, context : int
+        As of every `Config`.
+    layers : tuple of LayerSizes
+        As of every `Config`.
     positions : {"learned", "rotary"}
         A table of vectors added to the embedding, or rotation of queries and keys.
     norm : {"layer", "rms"}

@@ -15,12 +15,40 @@ from minislm.ops.loss import cross_entropy, cross_entropy_backward
 
 
 def sample_ids(model: Model, n_rows: int, n_positions: int, seed: int = 0) -> np.ndarray:
-    """Draw token ids (B, T) for a model."""
+    """Draw token ids for a model.
+
+    Parameters
+    ----------
+    model : Model
+        Whose vocabulary.
+    n_rows, n_positions : int
+        B and T.
+    seed : int
+        The ids are a function of it.
+
+    Returns
+    -------
+    ndarray of int64, (B, T)
+        Token ids.
+    """
     return np.random.default_rng(seed).integers(0, model.config.vocab_size, (n_rows, n_positions))
 
 
 def new_cache(model: Model, slots: int, capacity: int) -> KVCache:
-    """Make a KV cache with all its slots claimed."""
+    """Make a KV cache with all its slots claimed.
+
+    Parameters
+    ----------
+    model : Model
+        Whose layers.
+    slots, capacity : int
+        Sequences, and positions of each.
+
+    Returns
+    -------
+    KVCache
+        Empty.
+    """
     cache = KVCache.create(model.config.layers, slots, capacity)
     for _ in range(slots):
         cache.claim()
@@ -28,7 +56,17 @@ def new_cache(model: Model, slots: int, capacity: int) -> KVCache:
 
 
 def check_cached_equals_full(model: Model, n_positions: int = 7, bound: float = 1e-5) -> None:
-    """Check that decoding with the cache gives the full forward's logits, for every split of the prompt."""
+    """Check that decoding with the cache gives the full forward's logits, for every split of the prompt.
+
+    Parameters
+    ----------
+    model : Model
+        A causal model.
+    n_positions : int
+        Length of the token sequences.
+    bound : float
+        Largest difference allowed, relative to the largest logit.
+    """
     ids_BT = sample_ids(model, 2, n_positions)
     full = model.forward(ids_BT)
     for split in range(1, n_positions):
@@ -44,7 +82,15 @@ def check_cached_equals_full(model: Model, n_positions: int = 7, bound: float = 
 
 
 def check_future_changes_nothing(model: Model, n_positions: int = 7) -> None:
-    """Check that logits do not depend on later tokens, bit for bit."""
+    """Check that logits do not depend on later tokens, bit for bit.
+
+    Parameters
+    ----------
+    model : Model
+        A causal model.
+    n_positions : int
+        Length of the token sequences.
+    """
     ids_BT = sample_ids(model, 1, n_positions)
     before = model.forward(ids_BT)
     for t in range(1, n_positions):
@@ -54,14 +100,34 @@ def check_future_changes_nothing(model: Model, n_positions: int = 7) -> None:
 
 
 def check_batch_equals_rows(model: Model, n_positions: int = 7, bound: float = 1e-5) -> None:
-    """Check that a batch gives what its rows give alone."""
+    """Check that a batch gives what its rows give alone.
+
+    Parameters
+    ----------
+    model : Model
+        A causal model.
+    n_positions : int
+        Length of the token sequences.
+    bound : float
+        Largest difference allowed, relative to the largest logit.
+    """
     ids_BT = sample_ids(model, 3, n_positions)
     rows = np.concatenate([model.forward(ids_BT[i : i + 1]) for i in range(3)])
     assert_same_logits(model.forward(ids_BT), rows, bound, "batch against rows")
 
 
 def check_padding_changes_nothing(model: Model, n_positions: int = 7, bound: float = 1e-5) -> None:
-    """Check that tokens after a row's length change nothing before it."""
+    """Check that tokens after a row's length change nothing before it.
+
+    Parameters
+    ----------
+    model : Model
+        A causal model.
+    n_positions : int
+        Length of the token sequences.
+    bound : float
+        Largest difference allowed, relative to the largest logit.
+    """
     ids_BT = sample_ids(model, 2, n_positions)
     lengths_B = np.array([n_positions - 3, n_positions])
     padded = model.forward(ids_BT, Context(lengths_B=lengths_B))
@@ -75,6 +141,15 @@ def check_model_gradient(model: Model, seed: int = 0, bound: float = 1e-6) -> No
 
     Each array is tested on its own: the inner product of its gradient with a random direction against a central
     difference of the loss.
+
+    Parameters
+    ----------
+    model : Model
+        A causal model in float64.
+    seed : int
+        Of tokens and directions.
+    bound : float
+        Largest error allowed, relative to the norms of gradient and direction.
     """
     rng = np.random.default_rng(seed)
     ids_BT = sample_ids(model, 2, 5, seed)
@@ -103,7 +178,17 @@ def check_model_gradient(model: Model, seed: int = 0, bound: float = 1e-6) -> No
 
 
 def assert_same_logits(got: np.ndarray, expected: np.ndarray, bound: float, what: str) -> None:
-    """Check the largest difference against the largest expected logit; NaN fails."""
+    """Check the largest difference against the largest expected logit; NaN fails.
+
+    Parameters
+    ----------
+    got, expected : ndarray
+        Logits of the same shape.
+    bound : float
+        Largest difference allowed, relative to the largest expected logit.
+    what : str
+        Named where they differ.
+    """
     assert got.shape == expected.shape, f"{what}: shape {got.shape}, expected {expected.shape}"
     error = np.abs(got - expected).max(initial=0.0)
     limit = bound * np.abs(expected).max(initial=1e-30)

@@ -1,0 +1,82 @@
+"""``minislm compress``: a recipe applied to a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from minislm.cli.common import Common, print_table, verb
+
+
+@verb(
+    "compress",
+    examples="""
+    minislm compress out/python int4.yaml -o out/python-int4
+    minislm compress out/python student.yaml -o out/student --text book.txt
+    minislm compress out/python --method quantize --set format=int8 -o out/python-int8
+    minislm compress out/python --method prune --set pattern=2:4 --where "blocks.*" -o out/python-2-4
+    """,
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("recipe", required=False, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the result.")
+@click.option("--method", help="One method in place of a recipe file.")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of that method; repeatable.")
+@click.option("--where", default="*", show_default=True, help="Weights that the method applies to.")
+@click.option(
+    "--text",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Text for steps that train: files, folders, JSONL; default: this Python's reference and docstrings.",
+)
+@click.option("--field", default="text", show_default=True, help="Field of a JSONL line that holds the text.")
+@click.option("--details", is_flag=True, help="Print a row for every weight.")
+def command(common: Common, model: Path, recipe: Path | None, output: Path, **options: Any) -> None:
+    """Compress MODEL by a RECIPE (YAML: steps of method, where and options), or by one --method.
+
+    Checkpoints of steps that train stand in OUTPUT.run; interrupted and run again, the work goes on there.
+    """
+    import yaml
+
+    from minislm.cli.live import Live
+    from minislm.compression.recipe import Recipe
+    from minislm.errors import UsageError
+    from minislm.language_model import load, save
+
+    if (recipe is None) == (options["method"] is None):
+        raise UsageError("bad_option", "give a RECIPE file or --method, and not both")
+    if recipe is not None:
+        chosen = Recipe.load(recipe)
+    else:
+        step: dict[str, Any] = {"method": options["method"], "where": options["where"]}
+        for setting in options["settings"]:
+            name, equals, value = setting.partition("=")
+            if not equals:
+                raise UsageError("bad_option", f"--set takes OPTION=VALUE, not {setting!r}")
+            step[name] = value
+        chosen = Recipe.from_yaml(yaml.safe_dump({"steps": [step]}).replace("'", ""), "--set")
+    lm = load(model)
+    with Live(quiet=common.quiet, what="compress") as live:
+        small, report = _compressed(lm, chosen, options, live, output)
+    save(small, output)
+    common.result(report.to_json(), lambda: _show(report, options["details"], output))
+
+
+def _compressed(lm: Any, recipe: Any, options: dict[str, Any], live: Any, output: Path) -> Any:
+    from minislm.compression import compress
+    from minislm.text.corpus import from_files, python_corpus
+    from minislm.training.data import TokenWindows, TrainingData
+
+    data = None
+    if recipe.trains:
+        corpus = from_files(options["text"], field=options["field"]) if options["text"] else python_corpus()
+        data = TrainingData(TokenWindows(lm.tokenizer.encode_documents(corpus.train), lm.model.config.context))
+    return compress(lm, recipe, data, report=live, directory=output.with_name(output.name + ".run"))
+
+
+def _show(report: Any, details: bool, output: Path) -> None:
+    if details:
+        print_table(report.COLUMNS, report.rows())
+    click.echo(f"{output}: {report.summary()}")

@@ -1,0 +1,76 @@
+"""``minislm tour``: the main job, from text to a table of compressed models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from minislm.cli.common import Common, print_table, verb
+
+
+@verb(
+    "tour",
+    examples="""
+    minislm tour
+    minislm tour --quick -o /tmp/tour
+    minislm tour --full -o results
+    """,
+)
+@click.option("-o", "--output", default="tour", show_default=True, type=click.Path(path_type=Path), help="Where to.")
+@click.option("--quick", "size", flag_value="quick", help="At most a minute.")
+@click.option("--full", "size", flag_value="full", help="At most an hour: trained to a plateau, three seeds.")
+def command(common: Common, output: Path, size: str | None) -> None:
+    """Train a small language model, compress it by every family, measure and show the results.
+
+    Takes about four minutes on two cores (--quick: one, --full: up to sixty), twice that without a C compiler. The text
+    is the language reference and the docstrings of this Python. Interrupted and run again, it goes on where it was.
+
+    The output directory holds the models, report.json, report.md and the pictures.
+    """
+    from minislm.cli.live import Live
+    from minislm.errors import MinislmError
+    from minislm.tour.plan import PROMPT, plan_named
+    from minislm.tour.report import COLUMNS, table
+    from minislm.tour.run import StageDone, StageStarted, run_tour
+
+    plan = plan_named(size or "default")
+    with Live(quiet=common.quiet) as live:
+
+        def report(event: Any) -> None:
+            if isinstance(event, StageStarted):
+                live.name(f"[{event.number}/{event.n_stages}] {event.name}")
+            elif isinstance(event, StageDone):
+                how = "done before" if event.resumed else f"{event.elapsed_s:.1f} s"
+                live.line(f"{event.name}: {how}")
+            elif isinstance(event, MinislmError):
+                live.line(f"note: {event}")
+            else:
+                live(event)
+
+        document, figures = run_tour(output, plan, report=report)
+
+    def render() -> None:
+        print_table(COLUMNS, table(figures))
+        click.echo(
+            "\nMemory is what loading and running adds to a fresh process; KL and top 1 are against the teacher."
+        )
+        click.echo("\nTargets of the tour of full size:")
+        print_table(
+            ("figure", "measured", "target", ""),
+            [
+                (
+                    t["what"],
+                    f"{t['value']:.4f}",
+                    f"{'<=' if t['at_most'] else '>='} {t['bound']:g}",
+                    "met" if t["met"] else "missed",
+                )
+                for t in document["targets"]
+            ],
+        )
+        click.echo(f"\nWhat each writes after {PROMPT!r}:")
+        print_table(("model", "continuation"), [(f.name, " ".join(f.continuation.split())) for f in figures])
+        click.echo(f"\nModels, report.json, report.md and pictures: {output}")
+
+    common.result(document, render)
