@@ -236,7 +236,7 @@ def save(lm: LanguageModel, path: str | os.PathLike[str]) -> None:
     UsageError
         Code ``not_a_model_folder``: something else stands there.
     ModelFileError
-        Code ``disk_full`` or ``write_failed``; what stood there is untouched.
+        Code ``disk_full`` or ``write_failed``; `path` is what it was, or whole and new.
     """
     config = lm.model.config
     own = {

@@ -37,7 +37,7 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises
     ------
     ModelFileError
-        Code ``disk_full`` or ``write_failed``; what stood at `path` is untouched.
+        Code ``disk_full`` or ``write_failed``; `path` is what it was, or whole and new.
     """
     path = path.resolve()
     with _workspace(path) as work:
@@ -69,7 +69,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises
     ------
     ModelFileError
-        Code ``disk_full`` or ``write_failed``; what stood at `path` is untouched.
+        Code ``disk_full`` or ``write_failed``; `path` is what it was, or whole and new.
     """
     path = path.resolve()
     with _workspace(path) as work:
@@ -122,14 +122,11 @@ def _workspace(path: Path) -> Iterator[Path]:
             _put_back(work, path)
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in FULL:
-            raise ModelFileError(
-                "disk_full",
-                f"{path} was not written: {reason}. What stood there is untouched; free space and save again",
-            ) from error
+        code, advice = ("disk_full", "free space and") if error.errno in FULL else ("write_failed", "mend that and")
         raise ModelFileError(
-            "write_failed", f"{path} was not written: {reason} ({error.filename}). What stood there is untouched"
+            code,
+            f"{path} could not be written: {error.strerror or error}. What stood there stands there still, or all of "
+            f"what was to stand there does; {advice} write it again",
         ) from error
 
 

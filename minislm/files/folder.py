@@ -105,7 +105,7 @@ def write_folder(path: str | os.PathLike[str], content: ModelFolder) -> None:
     UsageError
         Code ``not_a_model_folder``: something else stands there.
     ModelFileError
-        Code ``disk_full`` or ``write_failed``; what stood there is untouched.
+        Code ``disk_full`` or ``write_failed``; `path` is what it was, or whole and new.
     """
     path = Path(path)
     _check_replaceable(path)
