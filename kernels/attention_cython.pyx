@@ -56,7 +56,7 @@ cdef extern from "attention.h" nogil:
 
 cdef const runtime *shared = the_runtime()
 
-cdef int64_t WORTH_A_THREAD = 1 << 20  # multiplications
+cdef int64_t WORTH_A_THREAD = 1 << 19  # multiplications
 
 
 def attention(q_BTHK, k_BSGK, v_BSGK, *, causal=False, key_mask_BS=None, window=None, starts_B=None, scale=None,

@@ -6,19 +6,43 @@ at once. Sums are kept in `LANES` running sums for the same reason.
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 from numba import float32, types
 
-SETTINGS = {"cache": True, "nogil": True, "fastmath": False, "error_model": "numpy"}
+SETTINGS = {"nogil": True, "fastmath": False, "error_model": "numpy"}
 LANES = 16
 
 
-def compiled(signature: Any) -> Any:
-    """Compile for one signature, at import; the result is kept on disk."""
-    return numba.njit(signature, **SETTINGS)
+def compiled(signature: Any) -> Callable[[Any], Any]:
+    """Compile for one signature, at import, and keep the machine code on disk.
+
+    Numba's cache notices a change in a kernel's own file but not in this one, whose functions are compiled into every
+    kernel: so the folder of the cache is named after this file's contents.
+    """
+
+    def compile_now(function: Any) -> Any:
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(_cache_folder(before))
+        try:
+            return numba.njit(signature, cache=True, **SETTINGS)(function)
+        finally:
+            numba.config.CACHE_DIR = before
+
+    return compile_now
+
+
+def _cache_folder(wished: str) -> Path:
+    here = Path(__file__)
+    writable = here.parent if os.access(here.parent, os.W_OK) else Path.home() / ".cache" / "minislm"
+    contents = hashlib.sha256(here.read_bytes()).hexdigest()
+    return (Path(wished) if wished else writable / "__pycache__") / f"numba-{contents[:12]}"
 
 
 def inlined(function: Any) -> Any:
@@ -120,15 +144,64 @@ def summed(x: Any, part: Any) -> Any:
 
 @inlined
 def largest(x: Any, part: Any) -> Any:
-    """Largest of x[i], -inf for none; a NaN is passed over. By the scratch array `part` as `summed`."""
+    """Largest of x[i], -inf for none, NaN where there is one. By the scratch array `part` as `summed`."""
     part[:] = float32(-np.inf)
     whole = x.size - x.size % LANES
     for start in range(0, whole, LANES):
         for j in range(LANES):
-            part[j] = x[start + j] if x[start + j] > part[j] else part[j]
+            part[j] = larger(x[start + j], part[j])
     top = float32(-np.inf)
     for i in range(whole, x.size):
-        top = x[i] if x[i] > top else top
+        top = larger(x[i], top)
     for j in range(LANES):
-        top = part[j] if part[j] > top else top
+        top = larger(part[j], top)
     return top
+
+
+@inlined
+def larger(x: Any, top: Any) -> Any:
+    """The larger one; a NaN is taken when it comes, and nothing exceeds it."""
+    return x if x > top or x != x else top
+
+
+@inlined
+def widened(half: Any) -> Any:
+    """The value of the float16 whose bits these are, which Numba does not know; as in `c/codes.h`."""
+    bits = np.int32(half)
+    value = np.int32((bits & np.int32(0x7FFF)) << np.int32(13)).view(np.float32) * float32(2.0**112)
+    if (bits & np.int32(0x7C00)) == np.int32(0x7C00):
+        value = float32(np.inf) if (bits & np.int32(0x03FF)) == 0 else float32(np.nan)
+    return -value if bits & np.int32(0x8000) else value
+
+
+@inlined
+def unpack(packed: Any, bits: Any, codes: Any) -> None:
+    """Write the codes of a row, one to each place of `codes`; eight of them fill `bits` bytes."""
+    n = codes.size
+    if bits == 8:
+        for i in range(n):
+            codes[i] = packed[i]
+    elif bits == 4:
+        for i in range(n // 2):
+            codes[2 * i] = packed[i] & np.uint8(15)
+            codes[2 * i + 1] = packed[i] >> np.uint8(4)
+        if n % 2:
+            codes[n - 1] = packed[n // 2] & np.uint8(15)
+    else:
+        mask = np.uint64(2**bits - 1)
+        for first in range(0, n, 8):
+            word, start = np.uint64(0), first // 8 * bits
+            for k in range(min(bits, packed.size - start)):
+                word |= np.uint64(packed[start + k]) << np.uint64(8 * k)
+            for k in range(min(8, n - first)):
+                codes[first + k] = (word >> np.uint64(k * bits)) & mask
+
+
+@inlined
+def decode(codes: Any, halves: Any, floats: Any, zeros: Any, zero: Any, group: Any, w: Any) -> None:
+    """Write the values of a row of codes; its scales are `halves` (their bits) or, if there are none, `floats`."""
+    for j in range(-(-codes.size // group)):
+        scale = widened(halves[j]) if halves.size else floats[j]
+        base = float32(zeros[j]) if zeros.size else float32(zero)
+        for i in range(j * group, min((j + 1) * group, codes.size)):
+            w[i] = scale * (float32(codes[i]) - base)

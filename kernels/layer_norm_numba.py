@@ -67,7 +67,9 @@ def _backward(dy_ND, x_ND, w_D, mean_N, r_N, dx_ND, dw_D, db_D):  # type: ignore
             db_D[j] += dy_D[j]  # undo y += b
             dw_D[j] += dy_D[j] * ((x_D[j] - mean) * r)  # undo y = n * w
             dx_D[j] = dy_D[j] * w_D[j]
-        middle = summed(dx_D, part) / float32(d)
         along = shifted_dot(dx_D, x_D, mean, part) * r / float32(d)
         for j in range(d):
-            dx_D[j] = (dx_D[j] - middle - (x_D[j] - mean) * r * along) * r  # undo n = (x - mean) * r
+            dx_D[j] = (dx_D[j] - (x_D[j] - mean) * r * along) * r  # undo n *= r
+        middle = summed(dx_D, part) / float32(d)
+        for j in range(d):
+            dx_D[j] -= middle  # undo n = x - mean

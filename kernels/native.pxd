@@ -15,6 +15,7 @@ cdef extern from "threads.h" nogil:
         instruction_set chosen
         parallel_runner *parallel
     void parallel(kernel *work, const void *task, int64_t n, int64_t grain, int threads)  # runtime_cython's own
+    int64_t tasks_shared()
     instruction_set best_instruction_set()
 
 

@@ -5,7 +5,7 @@ import os
 
 from cpython.pycapsule cimport PyCapsule_New
 
-from native cimport best_instruction_set, instruction_set, parallel, runtime
+from native cimport best_instruction_set, instruction_set, parallel, runtime, tasks_shared as count_of_tasks_shared
 
 
 cdef extern from *:
@@ -42,6 +42,11 @@ def choose(str name):
 def chosen():
     """Name the instruction set in use."""
     return NAMES[<int>shared.chosen]
+
+
+def tasks_shared():
+    """Count the tasks that were shared among threads so far; the others ran on their caller alone."""
+    return count_of_tasks_shared()
 
 
 choose(os.environ.get("MINISLM_INSTRUCTION_SET", AVAILABLE[-1]))

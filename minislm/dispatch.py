@@ -88,7 +88,8 @@ def _first_dtype(args: Any) -> np.dtype | None:
     """Return the dtype of the first array among the arguments, or in what a forward saved."""
     for arg in args:
         if isinstance(arg, np.ndarray):
-            return arg.dtype
+            dtype: np.dtype | None = arg.dtype
+            return dtype
         if isinstance(arg, tuple) and (dtype := _first_dtype(arg)) is not None:
             return dtype
     return None
@@ -171,15 +172,18 @@ def _explain(op: _Dispatched) -> Choice:
     for tier in reversed(TIERS[1:]):
         rows = [row for row in _table() if (row.op, row.technology) == (op.name, tier)]
         missing = next(filter(None, map(_missing, rows)), None)
+        if not rows:
+            continue
         if TIERS.index(tier) > TIERS.index(_allowed):
             reasons.append(f"{tier}: backend({_allowed!r}) was asked for")
-        elif rows and missing is None:
+        elif missing:
+            reasons.append(f"{tier}: {missing}")
+        else:
             dtypes = ", ".join(sorted({dtype for row in rows for dtype in row.dtypes}))
             sizes = " at the sizes that it prefers" if all(row.preferred for row in rows) else ""
             return Choice(tier, "; ".join([f"for {dtypes}{sizes}", *reasons]))
-        else:
-            reasons.append(f"{tier}: {missing or 'no kernel is written'}")
-    return Choice("numpy", "; ".join(reasons))
+    nothing = "no kernel is written" if _installed("minislm.kernels") else "minislm.kernels is not installed"
+    return Choice("numpy", "; ".join(reasons) or nothing)
 
 
 def _missing(row: Any) -> str | None:

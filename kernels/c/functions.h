@@ -56,20 +56,21 @@ static inline float error_function(float x) {
     return x * above / below;
 }
 
-/* Largest of n >= 0 numbers, -inf for none; a NaN may be passed over. */
+/* Largest of n >= 0 numbers, -inf for none, NaN where there is one: a NaN is taken when it comes, and nothing exceeds it. */
 static inline float largest(const float *x, int64_t n) {
     float top = -INFINITY, part[LANES];
     int64_t i = 0;
     if (n >= LANES) {
         lanes most = load(x);
         for (i = LANES; i + LANES <= n; i += LANES) {
-            lanes_of_bits greater = load(x + i) > most;
-            most = (lanes)((greater & (lanes_of_bits)load(x + i)) | (~greater & (lanes_of_bits)most));
+            lanes next = load(x + i);
+            lanes_of_bits taken = (next > most) | (next != next);
+            most = (lanes)((taken & (lanes_of_bits)next) | (~taken & (lanes_of_bits)most));
         }
         store(part, most);
-        for (int j = 0; j < LANES; j++) top = part[j] > top ? part[j] : top;
+        for (int j = 0; j < LANES; j++) top = part[j] > top || part[j] != part[j] ? part[j] : top;
     }
-    for (; i < n; i++) top = x[i] > top ? x[i] : top;
+    for (; i < n; i++) top = x[i] > top || x[i] != x[i] ? x[i] : top;
     return top;
 }
 

@@ -48,8 +48,10 @@ static void layer_norm_backward(const void *task, int64_t first, int64_t last) {
                 dw[i] += dy[i] * normal;
                 dx[i] = dy[i] * w[i];
             }
-            float middle = sum(dx, d) / d, along = shifted_dot(dx, x, mean, d) * r / d;
-            for (int64_t i = 0; i < d; i++) dx[i] = (dx[i] - middle - (x[i] - mean) * r * along) * r;
+            float along = shifted_dot(dx, x, mean, d) * r / d;
+            for (int64_t i = 0; i < d; i++) dx[i] = (dx[i] - (x[i] - mean) * r * along) * r;
+            float middle = sum(dx, d) / d;
+            for (int64_t i = 0; i < d; i++) dx[i] -= middle;
         }
     }
 }

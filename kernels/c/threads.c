@@ -25,6 +25,10 @@ static struct {
 } job;
 static _Atomic int64_t next; /* first unit that nobody has taken */
 
+static _Atomic int64_t n_shared;
+
+int64_t tasks_shared(void) { return n_shared; }
+
 static void take_chunks(void) {
     for (;;) {
         int64_t first = atomic_fetch_add(&next, job.chunk);
@@ -88,6 +92,7 @@ void parallel(kernel *work, const void *task, int64_t n, int64_t grain, int thre
     job.work = work, job.task = task, job.n = n, job.chunk = even > grain ? even : grain;
     atomic_store(&next, 0);
     places = threads - 1;
+    n_shared++;
     pthread_cond_broadcast(&work_came);
     pthread_mutex_unlock(&lock);
     take_chunks();

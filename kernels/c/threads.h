@@ -14,6 +14,9 @@ typedef void parallel_runner(kernel *work, const void *task, int64_t n, int64_t 
 
 parallel_runner parallel;
 
+/* How many tasks `parallel` has shared so far, which tests and the curious ask: the others ran on their caller alone. */
+int64_t tasks_shared(void);
+
 /* Instruction sets, slowest first. Each kernel file is compiled once for each of them that the compiler knows. */
 enum instruction_set { BASELINE, AVX2, AVX512, N_INSTRUCTION_SETS };
 
