@@ -130,9 +130,7 @@ class _Tour:
     def run(self) -> tuple[dict[str, Any], list[Figures]]:
         material = self.stage("read the text, train the tokenizer", self.material)
         self.check_same(material.facts)
-        models = {
-            row.name: self.stage(f"make {row.name}", lambda row=row: self.make(row, material)) for row in self.rows
-        }
+        models = {row.name: self.stage(f"make {row.name}", partial(self.make, row, material)) for row in self.rows}
         figures = [
             self.stage(f"measure {row.name}", partial(self.measured, row, models, material)) for row in self.rows
         ]
