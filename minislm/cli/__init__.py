@@ -63,7 +63,6 @@ class _Verbs(click.Group):
         """Run the verb; a reader that goes away, as in ``| head``, ends it quietly."""
         try:
             super().invoke(context)
-            sys.stdout.flush()
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(0)

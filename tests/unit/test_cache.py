@@ -198,4 +198,6 @@ def test_reorder_exchanges_sequences_of_different_lengths():
     cache.reorder([0, 1, 2], [1, 0, 1])
     assert cache.lengths_C.tolist() == [3, 1, 3]
     assert cache.k_layers[0][:, :, 0, 0].tolist() == [[2, 2, 2, 0], [1, 0, 0, 0], [2, 2, 2, 0]]
+    cache.reorder([1], [2])
+    assert cache.k_layers[0][1, :, 0, 0].tolist() == [2, 2, 2, 0]
     assert np.array_equal(cache.v_layers[0], -cache.k_layers[0])

@@ -213,6 +213,18 @@ def test_generate_takes_every_option(folder):
     assert values["seed"] == 3
 
 
+def test_a_stop_string_may_say_a_line_end(folder, monkeypatch):
+    given = {}
+
+    def stream(self, prompt, **options):
+        given.update(options)
+        raise DataError("enough", "the options are known")
+
+    monkeypatch.setattr(LanguageModel, "stream", stream)
+    assert called("generate", folder, "-p", "x", "--stop", "a\\n\\n", "--stop", "é").exit_code == 1
+    assert given == {"seed": 0, "stop": ["a\n\n", "é"]}
+
+
 def test_generate_reads_files_and_standard_input(folder, tmp_path):
     file = tmp_path / "prompt.txt"
     file.write_text("Grüße\n", encoding="utf-8", newline="")
