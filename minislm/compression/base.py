@@ -1,25 +1,18 @@
-"""Method: a compression technique as a value, and what all of them share."""
+"""Method: a compression technique as a value."""
 
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-
-from minislm.errors import DataError, UnsupportedError, UsageError, unknown
+from minislm.errors import UsageError, unknown
 from minislm.training.settings import TrainSettings
-from minislm.weights.base import Weight
-from minislm.weights.dense import Dense
-from minislm.weights.product import Product
-from minislm.weights.sum import Sum
 
 if TYPE_CHECKING:
     from minislm.training.data import TrainingData
@@ -185,38 +178,6 @@ def need(condition: bool, method: Method, message: str, code: str = "bad_option"
         raise UsageError(code, f"{method.name}: {message}")
 
 
-def chosen(model: Any, where: str) -> dict[str, Weight]:
-    """Return the Weights whose paths match.
-
-    Parameters
-    ----------
-    model : Model
-        Whose Weights.
-    where : str
-        `fnmatch` patterns separated by commas; case matters.
-
-    Returns
-    -------
-    dict of str to Weight
-        In the model's order.
-
-    Raises
-    ------
-    UsageError
-        Code ``pattern_matches_nothing``: one of the patterns names no Weight of this model.
-    """
-    weights: dict[str, Weight] = model.weights()
-    found: set[str] = set()
-    for pattern in (part.strip() for part in where.split(",")):
-        matches = {path for path in weights if fnmatch.fnmatchcase(path, pattern)}
-        if not matches:
-            raise UsageError(
-                "pattern_matches_nothing", f"no weight matches {pattern!r}; the model has {', '.join(weights)}"
-            )
-        found |= matches
-    return {path: weight for path, weight in weights.items() if path in found}
-
-
 def whole_model(method: Method, where: str) -> None:
     """Refuse a name pattern where a method acts on the model as a whole.
 
@@ -233,131 +194,3 @@ def whole_model(method: Method, where: str) -> None:
         Code ``bad_option``: it is not ``"*"``.
     """
     need(where == "*", method, f"acts on the whole model, where={where!r} has no meaning; leave it out")
-
-
-def leaves(weight: Weight) -> list[Weight]:
-    """Return what a Weight's products and sums are made of.
-
-    Parameters
-    ----------
-    weight : Weight
-        Any expression.
-
-    Returns
-    -------
-    list of Weight
-        Left to right; a Weight that is neither product nor sum is its own only leaf.
-    """
-    if isinstance(weight, Product):
-        return leaves(weight.left) + leaves(weight.right)
-    if isinstance(weight, Sum):
-        return leaves(weight.a) + leaves(weight.b)
-    return [weight]
-
-
-def with_leaves(weight: Weight, new: Iterator[Weight]) -> Weight:
-    """Put new leaves into a Weight's expression.
-
-    Parameters
-    ----------
-    weight : Weight
-        Lends its products and sums.
-    new : iterator of Weight
-        One for each of its `leaves`, in their order.
-
-    Returns
-    -------
-    Weight
-        The same expression over the new leaves.
-    """
-    if isinstance(weight, Product):
-        return Product(with_leaves(weight.left, new), with_leaves(weight.right, new))
-    if isinstance(weight, Sum):
-        return Sum(with_leaves(weight.a, new), with_leaves(weight.b, new))
-    return next(new)
-
-
-def dense_matrix(method: Method, path: str, leaf: Weight) -> np.ndarray:
-    """Return the matrix of a Dense, after a check.
-
-    Parameters
-    ----------
-    method : Method
-        Named in the message.
-    path : str
-        Of the Weight, for the message.
-    leaf : Weight
-        Which must be a Dense.
-
-    Returns
-    -------
-    ndarray, (O, I), float32 or float64
-        Its numbers.
-
-    Raises
-    ------
-    UnsupportedError
-        Code ``unsupported_storage``: it is no Dense.
-    DataError
-        Code ``non_finite_weight``.
-    """
-    if not isinstance(leaf, Dense):
-        raise UnsupportedError(
-            "unsupported_storage",
-            f"{method.name} works on dense weights; {path} is stored as {leaf.spec()['type']}. "
-            f"Do this step earlier in the recipe, or leave {path} out of `where`",
-        )
-    w_OI = leaf.dense()
-    if not np.isfinite(w_OI).all():
-        raise DataError(
-            "non_finite_weight",
-            f"{method.name}: {path} holds numbers that are not finite. "
-            "Go back to a checkpoint from before training diverged",
-        )
-    return w_OI
-
-
-def trained(
-    method: Method,
-    model: Any,
-    data: TrainingData | None,
-    settings: TrainSettings,
-    *,
-    report: Report | None,
-    directory: Path | None,
-    **options: Any,
-) -> Any:
-    """Train a model further: `fit`, for Methods.
-
-    Parameters
-    ----------
-    method : Method
-        Named when data is missing.
-    model : Model
-        Where training starts.
-    data : TrainingData or None
-        To train on.
-    settings : TrainSettings
-        How.
-    report : callable or None
-        Called with each record of training.
-    directory : Path or None
-        Of checkpoints.
-    **options
-        Of `fit`: objective, rewrite.
-
-    Returns
-    -------
-    Model
-        The trained one.
-
-    Raises
-    ------
-    UsageError
-        Code ``data_missing``.
-    """
-    from minislm.training.loop import fit
-
-    if data is None:
-        raise UsageError("data_missing", f"{method.name}: training needs data, and none was given")
-    return fit(model, data, settings, report=report, directory=directory, **options).model

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from minislm.compression.base import Method, Report, need, trained, whole_model
-from minislm.compression.sparsity import frozen_as, thawed
+from minislm.compression.base import Method, Report, need, whole_model
+from minislm.compression.fitting import trained
 from minislm.config import Config, LayerSizes
 from minislm.dispatch import ops
 from minislm.errors import UnsupportedError, UsageError
@@ -111,10 +111,7 @@ class Distil(Method):
         else:
             student = model
         objective = Distillation(teacher, self.temperature, self.hard_weight)
-        result = trained(
-            self, thawed(student), data, self.training, report=report, directory=directory, objective=objective
-        )
-        return frozen_as(result, student)
+        return trained(self, student, data, self.training, report=report, directory=directory, objective=objective)
 
 
 @dataclass(frozen=True)

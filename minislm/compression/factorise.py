@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from minislm.compression.base import Method, Report, trained
+from minislm.compression.base import Method, Report
+from minislm.compression.fitting import trained
 from minislm.compression.low_rank import LowRank, check_bound
 from minislm.training.settings import TrainSettings
 

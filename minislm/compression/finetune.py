@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from minislm.compression.base import Method, Report, trained, whole_model
-from minislm.compression.sparsity import frozen_as, thawed
+from minislm.compression.base import Method, Report, whole_model
+from minislm.compression.fitting import trained
 from minislm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -51,5 +51,4 @@ class Train(Method):
     ) -> Any:
         """Return the model trained further; see `Method.run`."""
         whole_model(self, where)
-        result = trained(self, thawed(model), data, self.training, report=report, directory=directory)
-        return frozen_as(result, model)
+        return trained(self, model, data, self.training, report=report, directory=directory)

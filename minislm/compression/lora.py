@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from minislm.compression.base import Method, Report, chosen, need, trained
+from minislm.compression.base import Method, Report, need
+from minislm.compression.fitting import trained
+from minislm.compression.parts import chosen
+from minislm.compression.sparsity import thawed
 from minislm.errors import UsageError
 from minislm.training.settings import TrainSettings
 from minislm.weights.base import Weight
@@ -89,7 +92,7 @@ class Lora(Method):
                 )
         rng = np.random.default_rng(self.seed)
         start = model.replaced({path: self._beside(weight, rng) for path, weight in bases.items()})
-        frozen = [name for name in start.parameters() if not _is_update(name, bases)]
+        frozen = [name for name in thawed(start).parameters() if not _is_update(name, bases)]
         freeze = ",".join([*frozen, self.training.freeze] if self.training.freeze else frozen)
         settings = dataclasses.replace(self.training, freeze=freeze)
         model = trained(self, start, data, settings, report=report, directory=directory)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from minislm.compression.base import Method, Report, chosen, dense_matrix, need, trained
+from minislm.compression.base import Method, Report, need
+from minislm.compression.fitting import trained
+from minislm.compression.parts import chosen, dense_matrix
 from minislm.training.settings import TrainSettings
 from minislm.weights.base import Weight
 from minislm.weights.dense import Dense

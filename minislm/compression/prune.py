@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from minislm.compression.base import Method, Report, chosen, dense_matrix, leaves, need, trained, with_leaves
+from minislm.compression.base import Method, Report, need
+from minislm.compression.fitting import trained
+from minislm.compression.parts import chosen, dense_matrix, leaves, with_leaves
 from minislm.compression.sparsity import cubic, keep_largest, keep_share, to_sparse
 from minislm.training.settings import TrainSettings
 from minislm.weights.base import Weight

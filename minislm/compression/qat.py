@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from minislm.compression.base import Method, Report, chosen, dense_matrix, leaves, trained, with_leaves
+from minislm.compression.base import Method, Report
+from minislm.compression.fitting import trained
+from minislm.compression.parts import chosen, dense_matrix, leaves, with_leaves
 from minislm.errors import UnsupportedError, unknown
 from minislm.ops.formats import Format, format_named
 from minislm.training.settings import TrainSettings

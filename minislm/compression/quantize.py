@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from minislm.compression.base import Method, Report, chosen, dense_matrix, leaves, need, with_leaves
+from minislm.compression.base import Method, Report, need
+from minislm.compression.parts import chosen, dense_matrix, leaves, with_leaves
 from minislm.errors import unknown
 from minislm.ops.formats import format_named
 from minislm.weights.base import Weight

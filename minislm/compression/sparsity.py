@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minislm.compression.base import leaves, with_leaves
+from minislm.compression.parts import leaves, with_leaves
 from minislm.weights.base import Weight
 from minislm.weights.dense import Dense
 from minislm.weights.masked import Masked

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from minislm.compression import load_method
-from minislm.compression.base import chosen
 from minislm.compression.distil import Distil, every_other_layer
 from minislm.compression.factorise import Factorise
 from minislm.compression.finetune import Train
 from minislm.compression.lora import Lora
 from minislm.compression.low_rank import LowRank, energy_rank, factorised
+from minislm.compression.parts import chosen
 from minislm.compression.prune import Prune
 from minislm.compression.qat import QuantizationAware, best_scales
 from minislm.compression.quantize import Quantize
@@ -470,3 +470,12 @@ def test_checkpoints_of_another_teacher_are_refused(model, data, tmp_path):
     with pytest.raises(TrainingError) as caught:
         student.run(model, data, original=other, directory=tmp_path)
     assert caught.value.code == "checkpoint_mismatch"
+
+
+def test_lora_leaves_sparse_values_alone(model, data):
+    sparse = Prune(pattern="2:4").run(model, where="blocks.*")
+    small = Lora(SHORT, rank=2).run(sparse, data, where=UP)
+    assert small.weights()[UP].b.left.dense().any()
+    for name, array in sparse.arrays().items():
+        after = small.arrays()
+        assert np.array_equal(after.get(name, after.get(name.replace(UP, f"{UP}.a"))), array)
