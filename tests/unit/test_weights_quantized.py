@@ -185,3 +185,17 @@ def test_specs_nested_without_end_are_refused():
         spec = {"type": "sum", "a": spec, "b": {"type": "dense", "shape": [1, 1]}}
     with pytest.raises(ModelFileError):
         build(spec, {name: np.zeros((1, 1))})
+
+
+def test_a_scale_for_32_inputs_keeps_small_ones_beside_large_ones(rng):
+    w = rng.normal(size=(4, 64)).astype(np.float32)
+    w[:, 32:] = 0.0
+    x = rng.normal(size=(3, 64)).astype(np.float32)
+    x[:, 32:] *= 1e6
+    error = {}
+    for way in ("float", "int8-row", "int8-32"):
+        weight = Quantized.nearest(w, "int4-32", way)
+        error[way] = np.abs(weight.apply(x) - x @ weight.dense().T).max()
+    assert error["float"] < 1e-5
+    assert 1e-3 < error["int8-32"] < 0.2
+    assert error["int8-row"] > 1.0
