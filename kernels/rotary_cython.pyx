@@ -29,15 +29,15 @@ cdef const runtime *shared = the_runtime()
 
 
 def rotary(x_NHK, positions_N, *, double base=10000.0, width=None, interleaved=False, out=None, int threads=1):
-    """Same as `ops.rotary.rotary`; the angles of a span of positions are computed once and kept."""
+    """Same as `ops.rotary.rotary`; the angles of the first positions are computed once and kept."""
     x, positions = border.checked(x_NHK, "x", 3), border.integers(positions_N, "positions", 1)
     border.same_shape(positions, "positions", x.shape[:1])
     width = x.shape[2] if width is None else width
     low, high = (int(positions.min()), int(positions.max())) if len(positions) else (0, 0)
-    if width % 2 or not 0 <= width <= x.shape[2] or high - low > LONGEST_SPAN:
+    if width % 2 or not 0 <= width <= x.shape[2] or low < 0 or high >= LONGEST_TABLE:
         y, saved = reference.rotary(x, positions, base=base, width=width, interleaved=interleaved)
         return border.delivered(y, out), saved
-    cosine, sine = (table[positions - low] for table in angles(base, width, low, high))
+    cosine, sine = (table[positions] for table in angles(base, width, -(-(high + 1) // 256) * 256))
     return rotate(x, cosine, sine, interleaved, 1.0, out, threads), (cosine, sine, interleaved)
 
 
@@ -51,14 +51,14 @@ def rotary_backward(dy_NHK, saved, *, out=None, int threads=1):
     return rotate(dy, cosine, sine, interleaved, -1.0, out, threads)
 
 
-LONGEST_SPAN = 65536  # positions whose angles are kept at once
+LONGEST_TABLE = 65536  # positions whose angles are kept
 
 
 @functools.lru_cache(maxsize=16)
-def angles(base, width, low, high):
-    """Cosines and sines, float32, (high - low + 1, width / 2) each: the op's own computation, in float64."""
-    x = np.empty((high - low + 1, 1, width), border.FLOAT32)
-    _, (cosine, sine, _) = reference.rotary(x, np.arange(low, high + 1), base=base)
+def angles(base, width, n_positions):
+    """Cosines and sines, float32, (n_positions, width / 2) each: the op's own computation, in float64."""
+    x = np.zeros((n_positions, 1, width), border.FLOAT32)
+    _, (cosine, sine, _) = reference.rotary(x, np.arange(n_positions), base=base)
     return cosine, sine
 
 
