@@ -1,7 +1,8 @@
 """Peak memory of running a model, measured in a fresh process.
 
-Run as ``python -m minislm.evaluation.memory MODEL [N]`` this module is that process: it loads the model, generates N
-tokens and prints what its resident memory was before and at the peak.
+Run as ``python -m minislm.evaluation.memory MODEL NEW PROMPT`` this module is that process: it runs the smallest model
+so that all code is loaded, then loads the one in question, generates NEW tokens after PROMPT ones and prints what its
+resident memory was before and at the peak.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import minislm
 from minislm.errors import MinislmError
+from minislm.models.decoder import Decoder, DecoderConfig
+from minislm.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -69,26 +73,32 @@ def peak_memory(path: str | Path, *, n_tokens: int = 16, prompt_tokens: int = 16
 
 
 def resident_peak() -> int:
-    """Tell the largest resident memory of this process so far.
+    """Tell the largest resident memory of this process so far, or since `forget_peak`.
 
     Returns
     -------
     int
         Bytes.
     """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
-def resident_now() -> int:
-    """Tell the resident memory of this process.
+def forget_peak() -> int:
+    """Make the present resident memory of this process its peak, where the system can (Linux).
 
     Returns
     -------
     int
-        Bytes; where the system does not tell, the peak.
+        Bytes that are resident now; where the system does not tell, the peak.
     """
     try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -96,15 +106,20 @@ def resident_now() -> int:
 
 
 def _measure(path: str, n_tokens: int, prompt_tokens: int) -> Memory:
-    import minislm
-    from minislm.inference import decoding  # noqa: F401  (imported before the first reading)
-    from minislm.models import decoder  # noqa: F401
+    _run(minislm.LanguageModel(_smallest(), Tokenizer.train([], kind="bytes")), 2, 2)  # what is loaded at first use
+    before = forget_peak()
+    _run(minislm.load(path), n_tokens, prompt_tokens)
+    return Memory(before, resident_peak())
 
-    before = resident_now()
-    lm = minislm.load(path)
+
+def _smallest() -> Decoder:
+    sizes = DecoderConfig.uniform(vocab_size=257, d_model=2, context=4, n_layers=1, n_heads=1, positions="rotary")
+    return Decoder.create(sizes)
+
+
+def _run(lm: minislm.LanguageModel, n_tokens: int, prompt_tokens: int) -> None:
     prompt = [i % lm.model.config.vocab_size for i in range(prompt_tokens)]
     lm.generate(prompt, max_new_tokens=n_tokens, temperature=0.0, ignore_eos=True)
-    return Memory(before, resident_peak())
 
 
 if __name__ == "__main__":
