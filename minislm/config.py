@@ -108,7 +108,7 @@ class Config:
         try:
             layers = tuple(LayerSizes(**sizes) for sizes in values["layers"])
             return cls(**{**values, "layers": layers})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             raise ConfigError("config_invalid", f"{cls.__name__} cannot be made from these fields: {error}") from error
 
 

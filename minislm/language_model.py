@@ -215,7 +215,8 @@ def load(path: str | os.PathLike[str]) -> LanguageModel:
         )
     _, config_class = models.model_class(_field(path, own, "type", str))
     config = config_class.from_json(_field(path, own, "config", dict))
-    model = models.build(config, _field(path, own, "weights", dict), folder.arrays)
+    specs = _field(path, own, "weights", dict)
+    model = models.build(config, {name: _field(path, specs, name, dict) for name in specs}, folder.arrays)
     tokenizer = Tokenizer.from_json(folder.tokenizer, origin=os.path.join(path, "tokenizer.json"))
     history = _field(path, own, "history", list)
     return LanguageModel(model, tokenizer, _settings(path, folder.generation), tuple(history))
@@ -280,12 +281,12 @@ def _settings(path: str | os.PathLike[str], values: Mapping[str, Any]) -> Genera
 
 
 def _field(path: str | os.PathLike[str], own: Any, name: str, kind: type) -> Any:
-    """Return a field of config.json's minislm section."""
+    """Return a field of config.json's minislm section, or of an object in it."""
     value = own.get(name) if isinstance(own, dict) else None
     if type(value) is not kind:
         raise ModelFileError(
             "config_invalid",
-            f"{os.path.join(path, 'config.json')}: minislm.{name} must be a {kind.__name__}, not {clipped(value)}",
+            f"{os.path.join(path, 'config.json')}: {clipped(name)} must be a {kind.__name__}, not {clipped(value)}",
         )
     return value
 
