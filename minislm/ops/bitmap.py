@@ -52,7 +52,7 @@ def bitmap_product(
     -----
     ``y[n, o] = sum of x[n, i] * w[o, i] over the stored (o, i)``: two operations for each stored value and row of x;
     reads one bit an entry and the stored values. Accumulates in the dtype of `x_NI`; rows are put in place in tiles of
-    at most 8 MiB.
+    at most 1 MiB.
 
     References
     ----------

@@ -49,7 +49,7 @@ def csr_product(
     -----
     ``y[n, o] = sum of x[n, i] * w[o, i] over the stored (o, i)``: two operations for each stored value and row of x;
     reads four bytes and a value for each stored entry, so it pays above about 75 % zeros. Accumulates in the dtype of
-    `x_NI`; rows are put in place in tiles of at most 8 MiB.
+    `x_NI`; rows are put in place in tiles of at most 1 MiB.
 
     References
     ----------

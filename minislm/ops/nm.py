@@ -54,7 +54,7 @@ def nm_product(
     -----
     ``y[n, o] = sum of x[n, i] * w[o, i] over the stored (o, i)``: two operations for each stored value and row of x;
     ``n / m`` of the entries are read, with their places. Accumulates in the dtype of `x_NI`; rows are put in place in
-    tiles of at most 8 MiB.
+    tiles of at most 1 MiB.
 
     References
     ----------

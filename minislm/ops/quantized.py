@@ -49,7 +49,7 @@ def quantized_product(
     -----
     ``y[n, o] = sum_i x[n, i] * scale[o, j(i)] * (code[o, i] - zero[o, j(i)])``, with ``j(i) = i // group``.
     2NOI operations plus the decoding of OI codes; reads ``bits / 32`` of a float32 matrix. Values are decoded to
-    float32 in row tiles of at most 8 MiB and accumulate in the dtype of `x_NI`.
+    float32 in row tiles of at most 1 MiB and accumulate in the dtype of `x_NI`.
 
     References
     ----------

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-TILE_BYTES = 8 * 2**20
-"""Most bytes of decoded rows that are alive at once (a single longer row is the exception)."""
+TILE_BYTES = 2**20
+"""Most bytes of decoded rows alive at once: 1 MiB, which a second cache holds. A longer row is an exception."""
 
 Decode = Callable[[slice], np.ndarray]
 """Given a range of rows, returns these rows of the matrix, (rows, I)."""
@@ -34,7 +34,7 @@ def row_tiles(n_rows: int, row_bytes: int) -> Iterator[slice]:
 
     Examples
     --------
-    >>> [(rows.start, rows.stop) for rows in row_tiles(5, row_bytes=2**22)]
+    >>> [(rows.start, rows.stop) for rows in row_tiles(5, row_bytes=2**19)]
     [(0, 2), (2, 4), (4, 5)]
     """
     step = max(1, TILE_BYTES // max(1, row_bytes))

@@ -73,8 +73,6 @@ def matrices(
 
     Parameters
     ----------
-    draw : callable
-        Given by Hypothesis.
     max_outputs, max_inputs : int
         Largest shape.
     dtype : dtype-like
@@ -113,8 +111,6 @@ def masks(draw: Any, shape: tuple[int, int], pattern: str = "bitmap") -> np.ndar
 
     Parameters
     ----------
-    draw : callable
-        Given by Hypothesis.
     shape : tuple of int
         (outputs, inputs).
     pattern : str
@@ -139,8 +135,6 @@ def weights(draw: Any, *, max_outputs: int = 6, max_inputs: int = 70, dtype: Any
 
     Parameters
     ----------
-    draw : callable
-        Given by Hypothesis.
     max_outputs, max_inputs : int
         Largest shape.
     dtype : dtype-like

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from minislm.weights.base import Arrays, Weight, below, under
 from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
 from minislm.weights.dense import Dense
 from minislm.weights.quantized import Quantized
-
-INDEX_NAMES = {"bitmap": ("mask",), "nm": ("places",), "csr": ("columns", "starts")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +63,9 @@ class Sparse(Weight):
     index: Mapping[str, np.ndarray]
 
     def __post_init__(self) -> None:
-        names = INDEX_NAMES[_family(self.pattern)]
-        if set(self.index) != set(names):
-            raise UsageError("bad_index", f"{self.pattern} needs {names} to place its values, not {sorted(self.index)}")
+        family = FAMILIES[_family(self.pattern)]
+        if set(self.index) != set(family.names):
+            raise UsageError("bad_index", f"{self.pattern} needs {family.names}, not {sorted(self.index)}")
         if not isinstance(self.values, Dense | Quantized) or (
             self.values.half if isinstance(self.values, Dense) else self.values.activations != "float"
         ):
@@ -75,9 +73,9 @@ class Sparse(Weight):
                 "bad_values",
                 "the values of a Sparse are a Dense of float32 or float64, or a Quantized with float activations",
             )
-        n_values = getattr(self, f"_check_{_family(self.pattern)}")()
-        if self.values.shape != n_values:
-            raise UsageError("size_mismatch", f"{self.pattern} places {n_values} values, not {self.values.shape}")
+        wanted = family.values_shape(self.index, self.n_inputs, self.pattern)
+        if self.values.shape != wanted:
+            raise UsageError("size_mismatch", f"the index is for values of shape {wanted}, not {self.values.shape}")
 
     @classmethod
     def from_dense(cls, w_OI: np.ndarray, mask_OI: np.ndarray, pattern: str, value_format: str | None = None) -> Self:
@@ -179,7 +177,7 @@ class Sparse(Weight):
         from minislm.weights import build
 
         pattern, (n_outputs, n_inputs) = field_of(spec, "pattern", str), shape_of(spec)
-        names = INDEX_NAMES[_family(pattern)]
+        names = FAMILIES[_family(pattern)].names
         values = below("values", arrays)
         check_names(spec, arrays, [*under("values", values), *names])
         with claims_of_a_file():
@@ -213,39 +211,56 @@ class Sparse(Weight):
             return family, (values, index["columns"], index["starts"], *scales), options
         return family, (index["mask"], values, mask_starts(index["mask"]), *scales), options
 
-    def _check_bitmap(self) -> tuple[int, int]:
-        """Check the mask; return the shape that the values must have."""
-        mask_OP = self.index["mask"]
-        check_array("the mask of a bitmap", mask_OP, (None, -(-self.n_inputs // 8)), ["uint8"])
-        if self.n_inputs % 8 and (mask_OP[:, -1] >> (self.n_inputs % 8)).any():
-            raise UsageError("bad_index", f"the mask keeps entries beyond the last of {self.n_inputs} inputs")
-        return 1, int(mask_starts(mask_OP)[-1])
 
-    def _check_nm(self) -> tuple[int, int]:
-        """Check the places; return the shape that the values must have."""
-        places_OP, (n, m) = self.index["places"], _n_of_m(self.pattern)
-        n_values = -(-self.n_inputs // m) * n
-        check_array(f"the places of {n}:{m}", places_OP, (None, -(-n_values * place_bits(m) // 8)), ["uint8"])
-        for rows in row_tiles(len(places_OP), 4 * n_values):
-            places = unpack_bits(places_OP[rows], place_bits(m), n_values).reshape(-1, n).astype(np.int16)
-            if (places >= m).any() or (np.diff(places, axis=1) <= 0).any():
-                raise UsageError("bad_index", f"the places inside a group of {m} must increase and stay below {m}")
-        return len(places_OP), n_values
+def _bitmap_values(index: Mapping[str, np.ndarray], n_inputs: int, pattern: str) -> tuple[int, int]:
+    """Check a bitmap; return the shape that its values must have."""
+    mask_OP = index["mask"]
+    check_array("the mask of a bitmap", mask_OP, (None, -(-n_inputs // 8)), ["uint8"])
+    if n_inputs % 8 and (mask_OP[:, -1] >> (n_inputs % 8)).any():
+        raise UsageError("bad_index", f"the mask keeps entries beyond the last of {n_inputs} inputs")
+    return 1, int(mask_starts(mask_OP)[-1])
 
-    def _check_csr(self) -> tuple[int, int]:
-        """Check columns and starts; return the shape that the values must have."""
-        columns, starts = self.index["columns"], self.index["starts"]
-        check_array("the starts of csr", starts, (None,), ["int64"])
-        check_array("the columns of csr", columns, (None,), ["int32"])
-        if not len(starts) or starts[0] != 0 or starts[-1] != len(columns) or (np.diff(starts) < 0).any():
-            raise UsageError("bad_index", f"starts must increase from 0 to the number of columns, {len(columns)}")
-        if len(columns) and (columns.min() < 0 or columns.max() >= self.n_inputs):
-            raise UsageError("bad_index", f"columns must lie in 0 to {self.n_inputs - 1}")
-        within_row = np.ones(len(columns) + 1, np.bool_)
-        within_row[starts] = False
-        if (np.diff(columns)[within_row[1:-1]] <= 0).any():
-            raise UsageError("bad_index", "the columns of a row must increase")
-        return 1, len(columns)
+
+def _nm_values(index: Mapping[str, np.ndarray], n_inputs: int, pattern: str) -> tuple[int, int]:
+    """Check the places of n:m; return the shape that its values must have."""
+    places_OP, (n, m) = index["places"], _n_of_m(pattern)
+    n_values = -(-n_inputs // m) * n
+    check_array(f"the places of {pattern}", places_OP, (None, -(-n_values * place_bits(m) // 8)), ["uint8"])
+    for rows in row_tiles(len(places_OP), 4 * n_values):
+        places = unpack_bits(places_OP[rows], place_bits(m), n_values).reshape(-1, n).astype(np.int16)
+        if (places >= m).any() or (np.diff(places, axis=1) <= 0).any():
+            raise UsageError("bad_index", f"the places inside a group of {m} must increase and stay below {m}")
+    return len(places_OP), n_values
+
+
+def _csr_values(index: Mapping[str, np.ndarray], n_inputs: int, pattern: str) -> tuple[int, int]:
+    """Check columns and starts; return the shape that their values must have."""
+    columns, starts = index["columns"], index["starts"]
+    check_array("the starts of csr", starts, (None,), ["int64"])
+    check_array("the columns of csr", columns, (None,), ["int32"])
+    if not len(starts) or starts[0] != 0 or starts[-1] != len(columns) or (np.diff(starts) < 0).any():
+        raise UsageError("bad_index", f"starts must increase from 0 to the number of columns, {len(columns)}")
+    if len(columns) and (columns.min() < 0 or columns.max() >= n_inputs):
+        raise UsageError("bad_index", f"columns must lie in 0 to {n_inputs - 1}")
+    within_row = np.ones(len(columns) + 1, np.bool_)
+    within_row[starts] = False
+    if (np.diff(columns)[within_row[1:-1]] <= 0).any():
+        raise UsageError("bad_index", "the columns of a row must increase")
+    return 1, len(columns)
+
+
+class _Family(NamedTuple):
+    """What tells patterns apart: the names of the index arrays, and their check."""
+
+    names: tuple[str, ...]
+    values_shape: Callable[[Mapping[str, np.ndarray], int, str], tuple[int, int]]
+
+
+FAMILIES = {
+    "bitmap": _Family(("mask",), _bitmap_values),
+    "nm": _Family(("places",), _nm_values),
+    "csr": _Family(("columns", "starts"), _csr_values),
+}
 
 
 def _family(pattern: str) -> str:

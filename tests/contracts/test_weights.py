@@ -12,12 +12,13 @@ import pytest
 import minislm.weights
 from minislm.dispatch import TIERS, backend
 from minislm.errors import UnsupportedError
+from minislm.files import safetensors
 from minislm.ops import tiles
 from minislm.testing import rounding
 from minislm.testing import weights as laws
-from minislm.testing.samples import EXPRESSIONS, STORAGES, parts, sample_expression, sample_weights
+from minislm.testing.samples import EXPRESSIONS, LAYOUTS, STORAGES, laid_out, parts, sample_expression, sample_weights
 from minislm.weights import WEIGHTS, build
-from minislm.weights.base import Weight
+from minislm.weights.base import Weight, below, under
 from minislm.weights.fake_quantized import FakeQuantized
 from minislm.weights.quantized import Quantized
 
@@ -71,6 +72,17 @@ def test_gradients_of_float32_are_float32(name, rng):
 def test_round_trip(name, rng):
     for weight in members(name, rng, shapes=[(1, 1), (5, 37)]):
         laws.check_round_trip(weight)
+
+
+def test_a_file_gives_the_same_weight_back(name, rng, tmp_path):
+    for number, weight in enumerate(members(name, rng, shapes=[(5, 37)])):
+        path = tmp_path / f"{number}.safetensors"
+        layout = LAYOUTS[number % len(LAYOUTS)]
+        safetensors.write(path, {key: laid_out(array, layout) for key, array in under("up", weight.arrays()).items()})
+        again = build(weight.spec(), below("up", safetensors.read(path)))  # memory-mapped, perhaps not aligned
+        for key, array in weight.arrays().items():
+            assert laws.bits(again.arrays()[key]) == laws.bits(array)
+        laws.check_verbs(again)
 
 
 def test_untrusted_specs_and_arrays_are_refused(name, rng):
