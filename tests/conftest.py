@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from minislm.dispatch import backend, threads
+from minislm.dispatch import TIERS, backend, threads
 from minislm.testing.shapes import checked_shapes
 
 settings.register_profile("minislm", derandomize=True, deadline=None, database=None)
 settings.load_profile("minislm")
+
+
+def pytest_addoption(parser):
+    """Add ``--tier``: the fastest tier that the tests may use."""
+    parser.addoption(
+        "--tier", choices=TIERS, default=TIERS[-1], help="the fastest tier that runs (default: %(default)s)"
+    )
 
 
 @pytest.fixture
@@ -29,9 +36,9 @@ def _shapes():
 
 
 @pytest.fixture(autouse=True)
-def _backend():
-    """Put the backend and the number of threads back after the test."""
+def _backend(request):
+    """Allow the tier asked for, and put it and the number of threads back after the test."""
     before = threads()
-    with backend("cython"):
+    with backend(request.config.getoption("--tier")):
         yield
     threads(before)

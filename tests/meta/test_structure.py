@@ -1,0 +1,146 @@
+"""The house stays as it was drawn: imports point one way, tables equal folders, the README's names and verbs exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import minislm
+from minislm.cli import VERBS, main
+from minislm.compression import METHODS
+from minislm.models import MODELS
+from minislm.weights import WEIGHTS
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "minislm"
+# Each part may import those before it; `testing` may look at all of them, and none of them at it.
+ORDER = (
+    "errors",
+    "config",
+    "ops",
+    "dispatch",
+    "weights",
+    "layers",
+    "models",
+    "text",
+    "files",
+    "inference",
+    "language_model",
+    "evaluation",
+    "training",
+    "compression",
+    "look",
+    "tour",
+    "cli",
+    "__main__",
+    "testing",
+)
+
+
+def imported(path):
+    """Yield the names of minislm's modules that a file imports, at any depth, outside of TYPE_CHECKING."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    hidden = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name.startswith("minislm."))
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "minislm":
+                yield from (f"minislm.{name.name}" for name in node.names)
+            elif node.module.startswith("minislm."):
+                yield node.module
+
+
+def python_files():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if part == "__init__":
+        return
+    place = ORDER.index(part)
+    for name in imported(path):
+        other = name.split(".")[1]
+        if other in ORDER:  # not a public name of minislm/__init__.py
+            assert ORDER.index(other) <= place, f"{part} imports {name}, which stands above it"
+
+
+def test_kernels_import_nothing_but_ops_and_errors():
+    for path in sorted((ROOT / "kernels").glob("*.py*")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            found = re.match(r"\s*(?:from|import|cimport) (minislm\.\w+)", line)
+            if found:
+                assert found[1] in ("minislm.errors", "minislm.ops", "minislm.kernels"), f"{path.name}: {line.strip()}"
+
+
+@pytest.mark.parametrize(
+    ("table", "folder", "others"),
+    [
+        (MODELS, "models", {"base", "parts"}),
+        (VERBS, "cli", {"common", "live"}),
+    ],
+    ids=["models", "cli"],
+)
+def test_tables_equal_folders(table, folder, others):
+    listed = {value.partition(":")[0] for value in table.values()}
+    there = {path.stem for path in (PACKAGE / folder).glob("*.py")} - {"__init__"} - others
+    assert listed == there
+
+
+@pytest.mark.parametrize(
+    ("table", "package"), [(MODELS, "models"), (VERBS, "cli"), (METHODS, "compression"), (WEIGHTS, "weights")]
+)
+def test_every_row_of_a_table_exists(table, package):
+    for value in table.values():
+        module, _, name = value.partition(":")
+        tree = ast.parse((PACKAGE / package / f"{module}.py").read_text(encoding="utf-8"))
+        assert any(getattr(node, "name", None) == name for node in tree.body), value
+
+
+def test_public_names_are_found_and_no_other():
+    for name in minislm.EXPORTS:
+        assert getattr(minislm, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        minislm.no_such_name  # noqa: B018
+
+
+def readme_commands():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        found = re.search(r"(?:^ {4}|&& |`)(minislm \w[^`#]*)", line)
+        if found and not line.startswith("- "):
+            yield found[1].strip()
+
+
+def test_the_readme_has_commands_to_check():
+    assert len(list(readme_commands())) >= 8
+
+
+@pytest.mark.parametrize("command", sorted(set(readme_commands())))
+def test_every_command_of_the_readme_parses(command):
+    words = shlex.split(command)[1:]
+    verb = main.get_command(None, words[0])
+    assert verb is not None, f"{words[0]} is no verb"
+    with verb.make_context(words[0], words[1:]):
+        pass
+
+
+def test_every_file_that_the_readme_names_is_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = re.findall(r"\]\(((?:minislm|kernels|tests|tutorials)/[^)]+)\)", text)
+    assert linked
+    for name in linked:
+        assert (ROOT / name).exists(), name
