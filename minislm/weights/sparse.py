@@ -90,7 +90,8 @@ class Sparse(Weight):
         pattern : str
             ``"bitmap"``, ``"csr"`` or ``"n:m"``.
         value_format : str, optional
-            The format in which the values are stored, rounded to nearest; None: as they are.
+            The format in which the values are stored, rounded to nearest; None: as they are. Values of bitmap and csr
+            are one stream: without groups, they would all share one scale.
 
         Returns
         -------
