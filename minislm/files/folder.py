@@ -15,6 +15,7 @@ import numpy as np
 from minislm.errors import ModelFileError, NotFoundError, UsageError, clipped
 from minislm.files import safetensors
 from minislm.files.durable import new_folder, standing
+from minislm.files.safetensors_header import PICKLE_SUFFIXES, pickled
 
 CONFIG, WEIGHTS, TOKENIZER, GENERATION = FILES = (
     "config.json",
@@ -72,14 +73,14 @@ def read_folder(path: str | os.PathLike[str]) -> ModelFolder:
     if not folder.exists():
         raise NotFoundError("model_not_found", f"there is no model folder {path}")
     if not folder.is_dir():
-        if folder.suffix in safetensors.PICKLE_SUFFIXES:
-            raise safetensors.pickled(folder)
+        if folder.suffix in PICKLE_SUFFIXES:
+            raise pickled(folder)
         raise ModelFileError("not_a_model_file", f"{path} is a file; give the folder that holds {CONFIG} and {WEIGHTS}")
     for name in (CONFIG, WEIGHTS, TOKENIZER):
         if not (folder / name).exists():
-            pickles = [file for file in sorted(folder.iterdir()) if file.suffix in safetensors.PICKLE_SUFFIXES]
+            pickles = [file for file in sorted(folder.iterdir()) if file.suffix in PICKLE_SUFFIXES]
             if name == WEIGHTS and pickles:
-                raise safetensors.pickled(pickles[0])
+                raise pickled(pickles[0])
             raise ModelFileError("not_a_model_file", f"{path} is no model folder that minislm reads: it has no {name}")
     return ModelFolder(
         read_json(folder / CONFIG),

@@ -128,7 +128,20 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, text: str, *, origin: str = "tokenizer.json") -> Self:
-        """Make a tokenizer from the text of a tokenizer.json, as `load`; `origin` names it in errors."""
+        """Make a tokenizer from the text of a tokenizer.json.
+
+        Parameters
+        ----------
+        text : str
+            The text.
+        origin : str
+            Its name in errors, which are those of `load`.
+
+        Returns
+        -------
+        Tokenizer
+            As `load` returns it.
+        """
         try:
             content = json.loads(text)
             check_components(content, origin)
@@ -147,16 +160,22 @@ class Tokenizer:
         return made
 
     def to_json(self) -> str:
-        """Return the text of a tokenizer.json, from which `from_json` makes an equal tokenizer."""
+        """Write down everything.
+
+        Returns
+        -------
+        str
+            The text of a tokenizer.json, from which `from_json` makes an equal tokenizer.
+        """
         return self.inner.to_str(pretty=True) + "\n"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a tokenizer.json. (`minislm.save` writes it as a part of a model folder, whole or not at all.)
+        """Write a tokenizer.json.
 
         Parameters
         ----------
         path : path
-            Where; a file that stands there is replaced.
+            Where; as a part of a model folder it is written by `minislm.save`, whole or not at all.
         """
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
@@ -268,11 +287,28 @@ class Tokenizer:
         return self.inner.decode(numbers, skip_special_tokens=True)
 
     def text_stream(self) -> TextStream:
-        """Return a decoder for tokens that come one by one."""
+        """Begin to decode tokens that come one by one.
+
+        Returns
+        -------
+        TextStream
+            A new one.
+        """
         return TextStream(self)
 
     def same_tokens(self, other: Tokenizer) -> bool:
-        """Tell whether both tokenizers give every id the same token, so that their models' outputs can be compared."""
+        """Tell whether both tokenizers give every id the same token, so that their models' outputs can be compared.
+
+        Parameters
+        ----------
+        other : Tokenizer
+            The other one.
+
+        Returns
+        -------
+        bool
+            Whether the token tables are equal.
+        """
         return self.tokens == other.tokens
 
     def require_same_tokens(self, other: Tokenizer) -> None:
@@ -290,12 +326,15 @@ class Tokenizer:
         """
         if self.same_tokens(other):
             return
-        for number, (mine, theirs) in enumerate(zip(self.tokens, other.tokens, strict=False)):
-            if mine != theirs:
-                difference = f"token {number} is {mine!a} in one and {theirs!a} in the other"
-                break
-        else:
-            difference = f"one has {self.vocab_size} tokens and the other {other.vocab_size}"
+        pairs = enumerate(zip(self.tokens, other.tokens, strict=False))
+        difference = next(
+            (
+                f"token {i} is {mine!a} in one and {theirs!a} in the other"
+                for i, (mine, theirs) in pairs
+                if mine != theirs
+            ),
+            f"one has {self.vocab_size} tokens and the other {other.vocab_size}",
+        )
         raise UnsupportedError(
             "vocabulary_differs",
             f"the two models must have the same vocabulary; {difference}. Train both on one tokenizer",
@@ -355,7 +394,13 @@ class TextStream:
         return piece
 
     def finish(self) -> str:
-        """Return what was held back, with U+FFFD for characters that never became whole; the stream starts anew."""
+        """Give out what was held back, and start anew.
+
+        Returns
+        -------
+        str
+            U+FFFD for a character that never became whole; most often nothing.
+        """
         piece = self.tokenizer.decode(self.ids)[self.given :]
         self.ids, self.given = [], 0
         return piece

@@ -26,7 +26,27 @@ EVERY_CHARACTER = r"[\s\S]"
 
 
 def learned_pairs(texts: Iterable[str], vocab_size: int | None) -> tokenizers.Tokenizer:
-    """Train byte-level pair encoding."""
+    """Train byte-level pair encoding.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        Documents.
+    vocab_size : int or None
+        Wanted number of tokens, at least 257.
+
+    Returns
+    -------
+    tokenizers.Tokenizer
+        The 256 bytes, the merges, and the end of text as the last token.
+
+    Raises
+    ------
+    UsageError
+        Code ``bad_vocab_size``.
+    DataError
+        Code ``empty_text``.
+    """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     smallest = len(alphabet) + 1
     if vocab_size is None or vocab_size < smallest:
@@ -41,7 +61,13 @@ def learned_pairs(texts: Iterable[str], vocab_size: int | None) -> tokenizers.To
 
 
 def byte_alphabet() -> tokenizers.Tokenizer:
-    """Make the tokenizer whose ids are the bytes of UTF-8, spelled in the letters that stand for bytes since GPT-2."""
+    """Make the tokenizer whose ids are the bytes of UTF-8, spelled in the letters that stand for bytes since GPT-2.
+
+    Returns
+    -------
+    tokenizers.Tokenizer
+        257 tokens, the last one for the end of text.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = (byte for byte in range(256) if byte not in printable)
     letters = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
@@ -53,7 +79,23 @@ def byte_alphabet() -> tokenizers.Tokenizer:
 
 
 def character_alphabet(texts: Iterable[str]) -> tokenizers.Tokenizer:
-    """Make the tokenizer whose tokens are the distinct characters of the texts."""
+    """Make the tokenizer whose tokens are the distinct characters of the texts.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        Documents.
+
+    Returns
+    -------
+    tokenizers.Tokenizer
+        The characters in order, and no token for the end of text.
+
+    Raises
+    ------
+    DataError
+        Code ``empty_text``.
+    """
     characters = sorted(set().union(*_not_empty(texts)))
     inner = tokenizers.Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(characters)}, unk_token=""))
     inner.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(EVERY_CHARACTER), "isolated")
@@ -69,7 +111,20 @@ def _not_empty(texts: Iterable[str]) -> list[str]:
 
 
 def check_components(content: Any, origin: str) -> None:
-    """Refuse a tokenizer.json that is made of anything but `COMPONENTS`."""
+    """Refuse a tokenizer.json that is made of anything but `COMPONENTS`.
+
+    Parameters
+    ----------
+    content : object
+        Its JSON values; not trusted. Where something is missing, KeyError and TypeError are raised.
+    origin : str
+        Its name in errors.
+
+    Raises
+    ------
+    UnsupportedError
+        Code ``unsupported_tokenizer`` or ``unsupported_regex``.
+    """
     for place, known in COMPONENTS.items():
         component = content[place]
         kind = None if component is None else component["type"]

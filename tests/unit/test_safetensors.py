@@ -11,6 +11,7 @@ import safetensors
 
 from minislm.errors import ModelFileError, NotFoundError
 from minislm.files import safetensors as ours
+from minislm.files.safetensors_header import DTYPES, MAX_HEADER_BYTES, PICKLE_SUFFIXES
 
 F32 = '"dtype":"F32"'
 
@@ -61,8 +62,8 @@ BAD = {
     "length 2^64-1": (blob(b"{}", length=2**64 - 1), "header_too_large"),
     "length of the whole file": (blob(b"{}", length=10), "truncated"),
     "length one too large": (blob(b"{}", length=3), "truncated"),
-    "length of the cap": (blob(b"{}", length=ours.MAX_HEADER_BYTES), "truncated"),
-    "length above the cap": (blob(b"{}", length=ours.MAX_HEADER_BYTES + 1), "header_too_large"),
+    "length of the cap": (blob(b"{}", length=MAX_HEADER_BYTES), "truncated"),
+    "length above the cap": (blob(b"{}", length=MAX_HEADER_BYTES + 1), "header_too_large"),
     "length 10^8": (blob(b"{}", length=10**8), "header_too_large"),
     # the header's text
     "byte order mark": (blob(b"\xef\xbb\xbf{}"), "header_not_json"),
@@ -284,7 +285,7 @@ def test_wrong_places(tmp_path):
         with pytest.raises(ModelFileError) as caught:
             ours.read(place)
         assert caught.value.code == "not_regular_file"
-    for suffix in ours.PICKLE_SUFFIXES:
+    for suffix in PICKLE_SUFFIXES:
         with pytest.raises(ModelFileError) as caught:
             ours.read(tmp_path / f"pytorch_model{suffix}")
         assert caught.value.code == "unsafe_format"
@@ -310,7 +311,7 @@ def hostile_arrays():
         "special": np.array([np.nan, np.inf, -np.inf, -0.0, 5e-324]),
         "bool": np.array([True, False, True]),
     }
-    for dtype in set(ours.DTYPES.values()) - {"bool"}:
+    for dtype in set(DTYPES.values()) - {"bool"}:
         arrays[f"of {dtype}"] = rng.integers(0, 100, (3, 5)).astype(getattr(ml_dtypes, dtype, dtype))
     return arrays
 
