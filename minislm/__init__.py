@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minislm.compression.apply import compress as compress
     from minislm.dispatch import backend as backend
+    from minislm.evaluation.quality import evaluate as evaluate
     from minislm.language_model import LanguageModel as LanguageModel
     from minislm.language_model import load as load
     from minislm.language_model import save as save
     from minislm.look.trace import trace as trace
+    from minislm.training.train import train as train
 
 __version__ = "0.1.0"
 
@@ -29,9 +31,11 @@ EXPORTS = {
     "LanguageModel": "language_model",
     "backend": "dispatch",
     "compress": "compression.apply",
+    "evaluate": "evaluation.quality",
     "load": "language_model",
     "save": "language_model",
     "trace": "look.trace",
+    "train": "training.train",
 }
 
 

@@ -1,4 +1,4 @@
-"""Errors at the public edge: one class per subject, each with a stable code, what was expected, what came, what to do."""
+"""Errors at the public edge: one class per subject, each with a stable code and a message that says what to do."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,6 @@ def command(common: Common, model: Path, recipe: Path | None, output: Path, **op
 
     Checkpoints of steps that train stand in OUTPUT.run; interrupted and run again, the work goes on there.
     """
-    import yaml
-
     from minislm.cli.live import Live
     from minislm.compression.recipe import Recipe
     from minislm.errors import UsageError
@@ -50,13 +49,13 @@ def command(common: Common, model: Path, recipe: Path | None, output: Path, **op
     if recipe is not None:
         chosen = Recipe.load(recipe)
     else:
-        step: dict[str, Any] = {"method": options["method"], "where": options["where"]}
+        lines = [f"method: {json.dumps(options['method'])}", f"where: {json.dumps(options['where'])}"]
         for setting in options["settings"]:
             name, equals, value = setting.partition("=")
             if not equals:
                 raise UsageError("bad_option", f"--set takes OPTION=VALUE, not {setting!r}")
-            step[name] = value
-        chosen = Recipe.from_yaml(yaml.safe_dump({"steps": [step]}).replace("'", ""), "--set")
+            lines.append(f"{name}: {value}")
+        chosen = Recipe.from_yaml("steps:\n- " + "\n  ".join(lines), "--set")
     lm = load(model)
     with Live(quiet=common.quiet, what="compress") as live:
         small, report = _compressed(lm, chosen, options, live, output)
@@ -67,12 +66,12 @@ def command(common: Common, model: Path, recipe: Path | None, output: Path, **op
 def _compressed(lm: Any, recipe: Any, options: dict[str, Any], live: Any, output: Path) -> Any:
     from minislm.compression import compress
     from minislm.text.corpus import from_files, python_corpus
-    from minislm.training.data import TokenWindows, TrainingData
+    from minislm.training.train import windows
 
     data = None
     if recipe.trains:
         corpus = from_files(options["text"], field=options["field"]) if options["text"] else python_corpus()
-        data = TrainingData(TokenWindows(lm.tokenizer.encode_documents(corpus.train), lm.model.config.context))
+        data = windows(lm, corpus)
     return compress(lm, recipe, data, report=live, directory=output.with_name(output.name + ".run"))
 
 

@@ -38,7 +38,7 @@ def command(common: Common, model: Path, max_perplexity_ratio: float | None, **o
     """Judge MODEL on held-out text."""
     from minislm.errors import GateError, UsageError
     from minislm.evaluation.memory import peak_memory
-    from minislm.evaluation.quality import agreement, likelihood
+    from minislm.evaluation.quality import agreement, likelihood, text_bytes
     from minislm.evaluation.speed import measure_speed
     from minislm.language_model import load
 
@@ -46,8 +46,7 @@ def command(common: Common, model: Path, max_perplexity_ratio: float | None, **o
         raise UsageError("bad_option", "--max-perplexity-ratio needs --against")
     lm = load(model)
     ids = _tokens(lm, options)
-    n_bytes = len(lm.tokenizer.decode(ids[1:].tolist()).encode())
-    judged = likelihood(lm.model, ids, n_bytes=n_bytes)
+    judged = likelihood(lm.model, ids, n_bytes=text_bytes(lm, ids))
     values: dict[str, Any] = {
         "tokens": judged.n_tokens,
         "nll_nats": judged.nll_nats,

@@ -55,55 +55,35 @@ def command(common: Common, text: tuple[Path, ...], output: Path, **options: Any
     and ends as if nothing had happened.
     """
     from minislm.cli.live import Live
-    from minislm.evaluation.quality import likelihood
-    from minislm.inference.settings import GenerationSettings
-    from minislm.language_model import LanguageModel, load, save
-    from minislm.models.decoder import Decoder
+    from minislm.evaluation.quality import evaluate
+    from minislm.language_model import load, save
     from minislm.text.corpus import from_files, python_corpus
-    from minislm.text.tokenizer import Tokenizer
-    from minislm.training.data import TokenWindows, TrainingData
-    from minislm.training.loop import fit
     from minislm.training.settings import TrainSettings
+    from minislm.training.train import create, train
 
     corpus = from_files(text, field=options["field"]) if text else python_corpus()
-    if options["source"] is not None:
-        start = load(options["source"])
-    else:
-        tokenizer = Tokenizer.train(corpus.train, vocab_size=options["vocab_size"], kind=options["tokenizer"])
-        start = LanguageModel(
-            Decoder.create(_config(tokenizer.vocab_size, options), common.seed), tokenizer, GenerationSettings()
-        )
+    start = load(options["source"]) if options["source"] else create(corpus, seed=common.seed, **_sizes(options))
     context = start.model.config.context
-    train, held_out = (start.tokenizer.encode_documents(part) for part in (corpus.train, corpus.held_out))
-    data = TrainingData(TokenWindows(train, context), TokenWindows(held_out, context))
+    chosen = ("batch_size", "accumulate", "learning_rate", "schedule", "weight_decay", "eval_every", "patience")
     settings = TrainSettings(
-        batch_size=options["batch_size"],
-        accumulate=options["accumulate"],
-        learning_rate=options["learning_rate"],
-        schedule=options["schedule"],
-        weight_decay=options["weight_decay"],
-        eval_every=options["eval_every"],
-        eval_batches=16,
-        patience=options["patience"],
-        checkpoint_every=options["checkpoint_every"],
-        seed=common.seed,
-    )
-    settings = settings.for_tokens(options["tokens"], context)
+        **{name: options[name] for name in (*chosen, "checkpoint_every")}, eval_batches=16, seed=common.seed
+    ).for_tokens(options["tokens"], context)
     settings = dataclasses.replace(settings, warmup_steps=settings.steps // 20)
     common.note(
-        f"{start.model.n_parameters:,} parameters, {len(train):,} tokens to train on, {len(held_out):,} held out, "
-        f"{settings.steps:,} steps of {settings.tokens_per_step(context):,} tokens"
+        f"{start.model.n_parameters:,} parameters; {corpus.train_bytes:,} bytes of text to train on, "
+        f"{corpus.held_out_bytes:,} held out; {settings.steps:,} steps of {settings.tokens_per_step(context):,} tokens"
     )
     with Live(quiet=common.quiet, what=f"train {output.name}") as live:
-        result = fit(start.model, data, settings, directory=output.with_name(output.name + ".run"), report=live)
-    lm = LanguageModel(result.model, start.tokenizer, start.settings)
+        lm, result = train(start, corpus, settings, directory=output.with_name(output.name + ".run"), report=live)
     save(lm, output)
-    judged = likelihood(result.model, held_out, n_bytes=len(start.tokenizer.decode(held_out[1:].tolist()).encode()))
+    for note in result.notes:
+        common.note(note)
+    judged = evaluate(lm, corpus.held_out)
     values = {
         "model": str(output),
-        "parameters": result.model.n_parameters,
-        "steps": len(result.history),
-        "train_loss": result.history[-1].loss if result.history else None,
+        "parameters": lm.model.n_parameters,
+        "steps": result.history[-1].step,
+        "train_loss": result.history[-1].loss,
         "validation_loss": judged.nll_nats,
         "perplexity": judged.perplexity,
         "bits_per_byte": judged.bits_per_byte,
@@ -118,15 +98,8 @@ def command(common: Common, text: tuple[Path, ...], output: Path, **options: Any
     common.result(values, render)
 
 
-def _config(vocab_size: int, options: dict[str, Any]) -> Any:
-    from minislm.models.decoder import DecoderConfig
-
-    return DecoderConfig.uniform(
-        vocab_size=vocab_size,
-        d_model=options["width"],
-        n_layers=options["layers"],
-        n_heads=options["heads"],
-        n_kv_heads=options["kv_heads"],
-        d_ff=options["d_ff"],
-        **{name: options[name] for name in ("context", "positions", "norm", "mlp", "activation", "dropout")},
-    )
+def _sizes(options: dict[str, Any]) -> dict[str, Any]:
+    """Translate the options to those of `create`."""
+    same = ("tokenizer", "vocab_size", "d_ff", "context", "positions", "norm", "mlp", "activation", "dropout")
+    renamed = {"n_layers": "layers", "d_model": "width", "n_heads": "heads", "n_kv_heads": "kv_heads"}
+    return {name: options[name] for name in same} | {name: options[option] for name, option in renamed.items()}

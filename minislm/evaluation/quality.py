@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minislm.dispatch import ops
 from minislm.errors import DataError
 from minislm.models.base import Model
+
+if TYPE_CHECKING:
+    from minislm.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,50 @@ def likelihood(
         if on_batch:
             on_batch(done, len(ids) - 1)
     return Likelihood(done, total / done, n_bytes)
+
+
+def evaluate(lm: LanguageModel, documents: Sequence[str], *, max_tokens: int = 0) -> Likelihood:
+    """Measure how well a language model predicts documents.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        What to judge.
+    documents : sequence of str
+        Texts that it was not trained on.
+    max_tokens : int
+        Judge on so many tokens at most; 0: all.
+
+    Returns
+    -------
+    Likelihood
+        The mean over all predicted tokens, with the bytes of their text.
+
+    Raises
+    ------
+    DataError
+        Code ``text_too_short``: fewer than 2 tokens.
+    """
+    ids = lm.tokenizer.encode_documents(documents)[: max_tokens or None]
+    return likelihood(lm.model, ids, n_bytes=text_bytes(lm, ids))
+
+
+def text_bytes(lm: LanguageModel, ids: np.ndarray) -> int:
+    """Count the bytes of the text that a model predicts when it is judged on tokens.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        Whose tokenizer.
+    ids : ndarray of int, (N,)
+        Tokens; the first is not predicted.
+
+    Returns
+    -------
+    int
+        UTF-8 bytes; the end of a text has none.
+    """
+    return len(lm.tokenizer.decode(ids[1:].tolist()).encode())
 
 
 def agreement(model: Model, teacher: Model, ids: np.ndarray, *, batch_size: int = 8) -> Agreement:
