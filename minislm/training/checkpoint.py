@@ -204,10 +204,11 @@ def load(directory: Path) -> tuple[Checkpoint | None, list[str]]:
 def _verify(path: Path) -> list[str]:
     """Check every byte against the manifest and return the names of the files; _DamagedError says what differs."""
     try:
-        raw = (path / MANIFEST).read_bytes()
-        manifest = json.loads(raw)
-        if raw != _json(manifest) or manifest["format"] != FORMAT:
-            raise _DamagedError(f"{MANIFEST} is not as it was written, or by another version ({FORMAT!r} is known)")
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        if manifest["format"] != FORMAT:
+            raise _DamagedError(
+                f"{MANIFEST} is damaged or of another version: {manifest['format']!r} is not {FORMAT!r}"
+            )
         for name, expected in manifest["files"].items():
             found = _summary(path / Path(name).name)
             if found != expected:

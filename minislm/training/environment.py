@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import platform
 from typing import Any
@@ -20,7 +22,8 @@ def environment() -> dict[str, Any]:
     Returns
     -------
     dict
-        JSON values: versions, BLAS and its settings, instruction sets, threads, and the tier that runs each op.
+        JSON values: versions, BLAS and its settings, instruction sets (NumPy's and the compiled kernels'), threads, and
+        the tier that runs each op.
     """
     built: Any = np.show_config(mode="dicts")
     blas = built.get("Build Dependencies", {}).get("blas", {})
@@ -32,10 +35,19 @@ def environment() -> dict[str, Any]:
         "blas_settings": {name: os.environ.get(name) for name in _BLAS_VARIABLES},
         "machine": platform.machine(),
         "instruction_sets": built.get("SIMD Extensions", {}).get("found", []),
+        "kernels": _kernels(),
         "processors": available_processors(),
         "threads": threads(),
         "tiers": {name: choice.tier for name, choice in backend().items()},
     }
+
+
+def _kernels() -> str:
+    """Name the instruction set that the compiled kernels use; empty without them."""
+    if importlib.util.find_spec("minislm.kernels") is None:
+        return ""
+    chosen: str = importlib.import_module("minislm.kernels").instruction_set().chosen
+    return chosen
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

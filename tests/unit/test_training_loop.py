@@ -78,6 +78,18 @@ def test_the_same_run_twice_gives_the_same_bits():
     assert not same_bits(first.model.arrays(), other.model.arrays())
 
 
+def test_every_forward_pass_drops_by_a_key_of_its_own():
+    keys = []
+
+    class Spy(NextToken):
+        def loss(self, model, batch, context, tape):
+            keys.append(context.dropout)
+            return super().loss(model, batch, context, tape)
+
+    fit(tiny_model(), tiny_data(), changed(steps=3), objective=Spy())
+    assert keys == [(SETTINGS.seed, step, i) for step in (1, 2, 3) for i in (0, 1)]
+
+
 def test_dropout_is_at_work():
     with_dropout, without = (
         fit(tiny_model(), tiny_data(), SETTINGS),

@@ -1,0 +1,257 @@
+"""nanoGPT's recipe for a CPU: what is learned in 2,000 steps, and what a step costs beside torch.
+
+    python tests/benchmarks/bench_training.py --data path/to/tinyshakespeare/input.txt
+
+The model: 4 layers, 4 heads, width 128, context 64, GELU, no biases, tied embedding, 65 characters. The run: batches of
+12 windows that start anywhere, AdamW (0.9, 0.99, decay 0.1), clipping at 1, rate 1e-3 falling to 1e-4 after 100 of
+warm-up. First both engines take the same three steps from the same weights and must agree; then rounds of steps are
+timed, the engines taking turns; then one tier trains to the end and is judged on all of the last tenth of the text.
+For a run on one thread, give ``--threads 1`` and set OPENBLAS_NUM_THREADS=1, which NumPy's BLAS reads at its start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minislm import dispatch
+from minislm.models.decoder import Decoder, DecoderConfig
+from minislm.training.data import Batch, TokenWindows, TrainingData
+from minislm.training.environment import environment
+from minislm.training.loop import NEXT_TOKEN, fit
+from minislm.training.run import Run
+from minislm.training.schedule import learning_rate
+from minislm.training.settings import TrainSettings
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
+CONTEXT = 64
+RECIPE = TrainSettings(
+    steps=2000,
+    batch_size=12,
+    learning_rate=1e-3,
+    min_learning_rate_ratio=0.1,
+    warmup_steps=100,
+    schedule="cosine",
+    beta1=0.9,
+    beta2=0.99,
+    weight_decay=0.1,
+    clip=1.0,
+    eval_every=500,
+    seed=1337,
+)
+LOSS_TARGET, STEP_TARGET = 1.90, 1.25
+
+
+def characters(path: Path) -> tuple[TrainingData, int]:
+    """Return the text as numbers of characters, first nine tenths to train on, and how many characters there are."""
+    text = path.read_text(encoding="utf-8")
+    alphabet = sorted(set(text))
+    ids = np.array([alphabet.index(c) for c in text], np.uint16)
+    split = int(len(ids) * 0.9)
+    return TrainingData(TokenWindows(ids[:split], CONTEXT, "random"), TokenWindows(ids[split:], CONTEXT)), len(alphabet)
+
+
+def torch_model(torch: Any, model: Decoder) -> Any:
+    """Return the same model, with the same weights, the way one writes it in torch."""
+    nn, functional = torch.nn, torch.nn.functional
+    config = model.config
+    sizes = config.layers[0]
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            d = config.d_model
+            self.norm_1, self.norm_2 = nn.LayerNorm(d, bias=False), nn.LayerNorm(d, bias=False)
+            self.query_key_value = nn.Linear(d, 3 * d, bias=False)
+            self.output = nn.Linear(d, d, bias=False)
+            self.up, self.down = nn.Linear(d, sizes.d_ff, bias=False), nn.Linear(sizes.d_ff, d, bias=False)
+
+        def forward(self, x: Any) -> Any:
+            b, t, d = x.shape
+            q, k, v = (
+                part.view(b, t, sizes.n_heads, sizes.d_head).transpose(1, 2)
+                for part in self.query_key_value(self.norm_1(x)).split(d, dim=2)
+            )
+            y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.output(y.transpose(1, 2).reshape(b, t, d))
+            return x + self.down(functional.gelu(self.up(self.norm_2(x))))
+
+    class GPT(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+            self.positions = nn.Embedding(config.context, config.d_model)
+            self.blocks = nn.ModuleList(Block() for _ in range(config.n_layers))
+            self.final_norm = nn.LayerNorm(config.d_model, bias=False)
+
+        def forward(self, ids: Any, targets: Any) -> Any:
+            x = self.embedding(ids) + self.positions(torch.arange(ids.shape[1]))
+            for block in self.blocks:
+                x = block(x)
+            logits = functional.linear(self.final_norm(x), self.embedding.weight)
+            return functional.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
+
+    gpt = GPT()
+    arrays = model.arrays()
+    with torch.no_grad():
+        for name, parameter in gpt.named_parameters():
+            if "query_key_value" in name:
+                parts = [
+                    arrays[name.replace("query_key_value", f"attention.{part}")] for part in ("query", "key", "value")
+                ]
+                array = np.concatenate(parts)
+            else:
+                ours = name.replace(".output.", ".attention.output.").replace(".up.", ".mlp.up.")
+                array = arrays[ours.replace(".down.", ".mlp.down.")]
+            parameter.copy_(torch.from_numpy(np.array(array)))
+    return gpt
+
+
+class TorchRun:
+    """The same steps in torch, eager, with its fused AdamW."""
+
+    def __init__(self, torch: Any, model: Decoder, data: TrainingData, settings: TrainSettings) -> None:
+        self.torch, self.data, self.settings = torch, data, settings
+        self.model = torch_model(torch, model)
+        parameters = list(self.model.parameters())
+        groups = [
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        betas = (settings.beta1, settings.beta2)
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.eps, fused=True)
+        self.step = 0
+
+    def advance(self) -> float:
+        """Take one step and return its loss."""
+        torch, settings = self.torch, self.settings
+        batch: Batch = self.data.train.batch(self.step, settings.batch_size, seed=settings.seed)
+        self.step += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, settings)
+        loss = self.model(torch.from_numpy(batch.ids_BT), torch.from_numpy(batch.targets_BT))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        self.optimizer.step()
+        return float(loss.item())
+
+
+def agree(ours: Callable[[], float], theirs: Callable[[], float]) -> None:
+    """Take three steps with both and compare the losses; end the program if they differ."""
+    for step in range(1, 4):
+        a, b = ours(), theirs()
+        if not abs(a - b) <= 1e-4 * b:
+            sys.exit(f"step {step}: the loss is {a} here and {b} in torch; a time would mean nothing")
+
+
+def time_steps(engines: dict[str, Callable[[], Any]], rounds: int, steps: int) -> dict[str, list[float]]:
+    """Return the milliseconds of a step in each round, the engines taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    for round_ in range(-1, rounds):  # the first warms up
+        for name, advance in engines.items():
+            began = time.perf_counter()
+            for _ in range(steps):
+                advance()
+            if round_ >= 0:
+                times[name].append((time.perf_counter() - began) * 1e3 / steps)
+    return times
+
+
+def compare(model: Decoder, data: TrainingData, tier: str, rounds: int, steps: int) -> None:
+    """Print the time of a step of each engine, and the ratio to torch."""
+    endless = TrainSettings(**{**RECIPE.to_json(), "steps": 10**6, "eval_every": 0})
+    engines: dict[str, Callable[[], Any]] = {}
+
+    def ours(allowed: str) -> Callable[[], float]:
+        run = Run(model, data, endless, NEXT_TOKEN, None)
+
+        def advance() -> float:
+            with dispatch.backend(allowed):
+                return run.advance().loss
+
+        return advance
+
+    for name in dict.fromkeys((tier, "numpy")):
+        engines[name] = ours(name)
+    try:
+        import torch
+    except ModuleNotFoundError:
+        print("torch is not installed: pip install -e '.[oracle]' to compare with it")
+    else:
+        torch.set_num_threads(dispatch.threads())
+        for name in list(engines):
+            agree(engines[name], TorchRun(torch, model, data, endless).advance)
+        engines["torch"] = TorchRun(torch, model, data, endless).advance
+        print(f"torch {torch.__version__} eager, {torch.get_num_threads()} threads, "
+              f"{torch.backends.cpu.get_cpu_capability()}; same losses over 3 steps")  # fmt: skip
+    times = time_steps(engines, rounds, steps)
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    for name, each in times.items():
+        line = (
+            f"{name:8}{medians[name]:8.1f} ms a step   ({min(each):.1f} to {max(each):.1f}, {rounds} rounds of {steps})"
+        )
+        print(line + (f"   {medians[name] / medians['torch']:.2f} of torch" if "torch" in medians else ""))
+    if "torch" in medians:
+        ratio = medians[tier] / medians["torch"]
+        print(f"step time: {ratio:.2f} of torch eager; target at most {STEP_TARGET}: {verdict(ratio, STEP_TARGET)}")
+
+
+def learn(model: Decoder, data: TrainingData, steps: int) -> None:
+    """Train to the end and print the validation loss."""
+    settings = TrainSettings(**{**RECIPE.to_json(), "steps": steps})
+
+    def show(record: Any) -> None:
+        if record.validation_loss is not None:
+            print(f"step {record.step:5}  loss {record.loss:.4f}  validation {record.validation_loss:.4f}  "
+                  f"{record.tokens_per_s:,.0f} tokens/s  {record.elapsed_s:.0f} s", flush=True)  # fmt: skip
+
+    loss = fit(model, data, settings, report=show).history[-1].validation_loss
+    assert loss is not None
+    print(f"validation loss: {loss:.4f} nats; target at most {LOSS_TARGET}: {verdict(loss, LOSS_TARGET)}")
+
+
+def verdict(value: float, target: float) -> str:
+    """Say whether a figure is as low as it should be."""
+    return "met" if value <= target else "MISSED"
+
+
+def main() -> None:
+    """Read the options and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA, help="a text file; default: %(default)s")
+    parser.add_argument("--steps", type=int, default=RECIPE.steps, help="steps to train; 0: only time")
+    parser.add_argument("--tier", choices=dispatch.TIERS, default="cython", help="the fastest tier allowed")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of timing; 0: only train")
+    parser.add_argument("--round-steps", type=int, default=10, help="steps in a round")
+    parser.add_argument("--threads", type=int, default=dispatch.available_processors(), help="default: %(default)s")
+    options = parser.parse_args()
+    dispatch.threads(options.threads)
+    if not options.data.exists():
+        print(f"skipped: there is no {options.data}; give a text file with --data")
+        return
+    data, vocab_size = characters(options.data)
+    config = DecoderConfig.uniform(
+        vocab_size=vocab_size, d_model=128, context=CONTEXT, n_layers=4, n_heads=4, activation="gelu", bias=False
+    )
+    model = Decoder.create(config, seed=RECIPE.seed)
+    found = environment()
+    print(f"minislm: {sum(a.size for a in model.parameters().values()):,} parameters, tier {options.tier}, "
+          f"{found['threads']} threads, kernels {found['kernels'] or 'not built'}, {found['blas']}, "
+        f"OPENBLAS_NUM_THREADS={found['blas_settings']['OPENBLAS_NUM_THREADS']}")  # fmt: skip
+    if options.rounds:
+        compare(model, data, options.tier, options.rounds, options.round_steps)
+    if options.steps:
+        with dispatch.backend(options.tier):
+            learn(model, data, options.steps)
+
+
+if __name__ == "__main__":
+    main()
