@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,10 @@ from minislm.layers.base import Context, Tape
 from minislm.training.data import Batch
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """A loss over one batch. A frozen dataclass, so that a resumed run can compare its options."""
 
+    @abstractmethod
     def loss(self, model: Any, batch: Batch, context: Context, tape: Tape) -> tuple[float, np.ndarray]:
         """Run the model forward and judge its logits.
 
