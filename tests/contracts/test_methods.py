@@ -18,6 +18,7 @@ from minislm.weights.product import Product
 from minislm.weights.sparse import Sparse
 
 SIZES = {"vocab_size": 23, "d_model": 12, "context": 9, "n_layers": 3, "n_heads": 2, "d_ff": 21}
+MODERN = {"positions": "rotary", "norm": "rms", "mlp": "gated", "activation": "silu", "bias": False, "tied": False}
 CASES = [(name, number) for name in METHODS for number in range(len(laws.SAMPLES[name]))]
 EVERY = pytest.mark.parametrize(("name", "number"), CASES, ids=[f"{name}-{number}" for name, number in CASES])
 WHOLE = ("distil", "train")  # act on the model as a whole
@@ -38,7 +39,9 @@ def test_every_method_has_samples():
 
 
 @EVERY
-def test_the_source_stays_and_the_result_round_trips(name, number, model, tmp_path):
+@pytest.mark.parametrize("choices", [{}, {**MODERN, "n_kv_heads": 1}], ids=["gpt2", "llama"])
+def test_the_source_stays_and_the_result_round_trips(name, number, choices, tmp_path):
+    model = Decoder.create(DecoderConfig.uniform(**SIZES, **choices), seed=1)
     method, where = sample(name, number)
     small = laws.check_source_unchanged(method, model, laws.sample_data(model), where)
     assert laws.digest(small) != laws.digest(model), "nothing was done"

@@ -318,6 +318,14 @@ def test_lora_trains_its_updates_alone(merge, model, data):
             assert np.array_equal(weight.a.dense(), base)
 
 
+def test_lora_begins_at_the_weight_itself(model, data):
+    barely = TrainSettings(steps=1, batch_size=1, learning_rate=1e-9)
+    small = Lora(barely, rank=2, alpha=1.0).run(model, data, where=UP).weights()[UP]
+    assert np.abs(small.dense() - model.weights()[UP].dense()).max() < 1e-8
+    a_RI = small.b.right.dense()
+    assert np.std(a_RI) == pytest.approx(0.5 / 4, rel=0.5)  # alpha / (rank sqrt(I)), of 32 numbers
+
+
 def test_lora_beside_quantized_weights_is_kept_and_not_merged(model, data):
     rounded = Quantize("int4").run(model, where=UP)
     small = Lora(SHORT, rank=2).run(rounded, data, where=UP)
