@@ -146,6 +146,14 @@ def test_damaged_folder_is_named(folder, how, code):
     assert str(caught.value).isprintable()
 
 
+def test_texts_without_end_are_not_read(folder, monkeypatch):
+    monkeypatch.setattr("minislm.files.folder.MAX_TEXT_BYTES", 100)
+    (folder / "tokenizer.json").write_text(" " * 101)
+    with pytest.raises(ModelFileError) as caught:
+        read_folder(folder)
+    assert caught.value.code == "string_too_long"
+
+
 def test_wrong_places(tmp_path, folder):
     with pytest.raises(NotFoundError) as missing:
         read_folder(tmp_path / "nowhere")

@@ -55,6 +55,7 @@ BAD = {
     # the 8 bytes of length
     "empty file": (b"", "truncated"),
     "7 bytes": (bytes(7), "truncated"),
+    "5 letters": (b"GGUF\n", "truncated"),
     "length 0": (bytes(8), "header_not_json"),
     "length 0, one byte more": (bytes(9), "header_not_json"),
     "length 1": (blob(b"{"), "header_not_json"),
@@ -170,6 +171,7 @@ GOOD = {
     "nothing in it": one(0, shape=[0], data_offsets=[0, 0]),
     "nothing, several axes": one(0, shape=[3, 0, 5], data_offsets=[0, 0]),
     "nothing beside something": several((0, 0), (0, 8), (8, 8), data_bytes=8),
+    "something beside nothing": several((0, 8), (8, 8), (0, 0), data_bytes=8),
     "unsorted": several((4, 8), (0, 4), data_bytes=8),
     "spaces before": blob(b"  \n{}"),
     "spaces after": blob(b"{}    \n"),
@@ -348,7 +350,16 @@ def test_saving_over_the_mapped_file(tmp_path):
     np.testing.assert_array_equal(ours.read(path)["b"], mapped[::-1])
 
 
-@pytest.mark.parametrize("arrays", [{"a": np.zeros(3, np.complex128)}, {"a": np.zeros(2, "U3")}, {"": np.zeros(3)}])
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"a": np.zeros(3, np.complex128)},
+        {"a": np.zeros(2, "U3")},
+        {"": np.zeros(3)},
+        {"__metadata__": np.zeros(3)},
+        {"a\nb": np.zeros(3)},
+    ],
+)
 def test_what_cannot_be_written_is_named(tmp_path, arrays):
     with pytest.raises(ModelFileError):
         ours.write(tmp_path / "m.safetensors", arrays)
