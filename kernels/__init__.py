@@ -42,6 +42,7 @@ class Kernel(NamedTuple):
 
 KERNELS: tuple[Kernel, ...] = (
     Kernel("add_bias", "cython", "linear_cython:add_bias"),
+    Kernel("embedding_backward", "cython", "embedding_cython:embedding_backward"),
     Kernel("layer_norm", "cython", "norm_cython:layer_norm"),
     Kernel("layer_norm", "numba", "layer_norm_numba:layer_norm"),
     Kernel("layer_norm_backward", "cython", "norm_cython:layer_norm_backward"),

@@ -47,6 +47,7 @@ cdef extern from "attention.h" nogil:
         int64_t g
         int64_t width
         int64_t window
+        int64_t together
         float scale
     ctypedef struct attention_kernels "const struct attention_kernels":
         kernel *attention
@@ -70,7 +71,7 @@ def attention(q_BTHK, k_BSGK, v_BSGK, *, causal=False, key_mask_BS=None, window=
     y = border.output(out, q.shape, q, k, v)
     logsumexp = np.empty((q.shape[0], q.shape[2], q.shape[1]), border.FLOAT32)
     cdef int64_t n = q.shape[0] * task.h
-    scratch = np.empty(n * task.width * PADDED_KEYS(task.s), border.FLOAT32)
+    scratch = np.empty(2 * n * task.width * PADDED_KEYS(task.s), border.FLOAT32)
     task.result, task.logsumexp = <float *>writing(y), <float *>writing(logsumexp)
     task.scratch = <float *>writing(scratch)
     cdef int64_t grain = 1 + WORTH_A_THREAD // (1 + 2 * task.t * task.s * task.width)
@@ -95,7 +96,7 @@ def attention_backward(dy_BTHK, saved, *, out=None, int threads=1):
     dq = border.output(out, q.shape, q, k, v, dy, y, logsumexp)
     dk, dv = np.empty(k.shape, border.FLOAT32), np.empty(k.shape, border.FLOAT32)
     cdef int64_t n = q.shape[0] * task.g
-    scratch = np.empty(2 * n * task.width * PADDED_KEYS(task.s), border.FLOAT32)
+    scratch = np.empty(5 * n * task.width * PADDED_KEYS(task.s), border.FLOAT32)
     task.dy, task.y, task.logsumexp = <float *>reading(dy), <float *>reading(y), <float *>reading(logsumexp)
     task.dq, task.dk, task.dv = <float *>writing(dq), <float *>writing(dk), <float *>writing(dv)
     task.scratch = <float *>writing(scratch)
@@ -139,8 +140,10 @@ def attention_one(q_BHK, k_CSGK, v_CSGK, slots_B, lengths_B, *, window=None, sca
     task.y, task.scratch = <float *>writing(y), <float *>writing(scratch)
     task.s, task.h, task.g, task.width = k.shape[1], q.shape[1], k.shape[2], q.shape[2]
     task.window, task.scale = border.reach(window), q.shape[2] ** -0.5 if scale is None else scale
-    cdef int64_t n = q.shape[0] * task.g, longest = lengths.max(initial=0)
-    cdef int64_t grain = 1 + WORTH_A_THREAD // (1 + 2 * longest * task.width * (task.h // task.g))
+    cdef int64_t n_rows = q.shape[0], longest = lengths.max(initial=0)
+    task.together = task.g if n_rows >= threads else -(-task.g // threads)
+    cdef int64_t n = n_rows * -(-task.g // task.together)
+    cdef int64_t grain = 1 + WORTH_A_THREAD // (1 + 2 * longest * task.width * task.together * (task.h // task.g))
     cdef kernel *work = attention_kernels_for(shared.chosen).attention_one
     with nogil:
         shared.parallel(work, &task, n, grain, threads)

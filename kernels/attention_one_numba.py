@@ -31,27 +31,28 @@ def attention_one(
 
 @compiled(void(reads(3), reads(4), reads(4), reads(1, int64), reads(1, int64), int64, float32, writes(3)))
 def _forward(q_BHK, k_CSGK, v_CSGK, slots_B, lengths_B, window, scale, y_BHK):  # type: ignore[no-untyped-def]
-    shared = q_BHK.shape[1] // k_CSGK.shape[2]
-    part, p_H1S = np.empty(LANES, np.float32), np.empty((shared, k_CSGK.shape[1]), np.float32)
+    n_heads, shared = q_BHK.shape[1], q_BHK.shape[1] // k_CSGK.shape[2]
+    part, p_HS = np.empty(LANES, np.float32), np.empty((n_heads, k_CSGK.shape[1]), np.float32)
     for b in range(q_BHK.shape[0]):
-        last = lengths_B[b]
+        slot, last = slots_B[b], lengths_B[b]
         first = max(0, last - window) if window else 0
-        for g in range(k_CSGK.shape[2]):
-            for s in range(first, last):
-                k_K = k_CSGK[slots_B[b], s, g]
-                for h in range(shared):
-                    p_H1S[h, s] = shifted_dot(q_BHK[b, g * shared + h], k_K, float32(0.0), part) * scale
-            for h in range(shared):
-                p, y_K = p_H1S[h, first:last], y_BHK[b, g * shared + h]
-                top = largest(p, part)
-                if top == float32(-np.inf):
-                    top = float32(0.0)
-                for s in range(p.size):
-                    p[s] = exponential(p[s] - top)
-                total = summed(p, part)
-                share = float32(1.0) / total if total != float32(0.0) else float32(1.0)
-                y_K[:] = float32(0.0)
-                for s in range(p.size):
-                    v_K = v_CSGK[slots_B[b], first + s, g]
-                    for i in range(y_K.size):
-                        y_K[i] += p[s] * share * v_K[i]
+        for s in range(first, last):  # positions outside, heads inside: as they lie in memory
+            for h in range(n_heads):
+                p_HS[h, s] = shifted_dot(q_BHK[b, h], k_CSGK[slot, s, h // shared], float32(0.0)) * scale
+        for h in range(n_heads):
+            p = p_HS[h, first:last]
+            top = largest(p, part)
+            if top == float32(-np.inf):
+                top = float32(0.0)
+            for s in range(p.size):
+                p[s] = exponential(p[s] - top)
+            total = summed(p)
+            share = float32(1.0) / total if total != float32(0.0) else float32(1.0)
+            for s in range(p.size):
+                p[s] *= share
+            y_BHK[b, h, :] = float32(0.0)
+        for s in range(first, last):
+            for h in range(n_heads):
+                y_K, v_K = y_BHK[b, h], v_CSGK[slot, s, h // shared]
+                for i in range(y_K.size):
+                    y_K[i] += p_HS[h, s] * v_K[i]

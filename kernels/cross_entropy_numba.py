@@ -60,14 +60,14 @@ def _forward(logits_NV, targets_N, ignore, smoothing, top_N, total_N, loss_N):  
             top = float32(0.0)
         for j in range(v):
             e_V[j] = exponential(x_V[j] - top)
-        total = summed(e_V, part)
+        total = summed(e_V)
         if total == float32(0.0):
             total = float32(1.0)
         top_N[i], total_N[i], loss_N[i] = top, total, float32(0.0)
         if targets_N[i] != ignore:
             loss_N[i] = (float32(1.0) - smoothing) * (np.log(total) - (x_V[targets_N[i]] - top))
             if smoothing:
-                loss_N[i] += smoothing * (np.log(total) - (summed(x_V, part) / float32(v) - top))
+                loss_N[i] += smoothing * (np.log(total) - (summed(x_V) / float32(v) - top))
 
 
 @compiled(void(float32, reads(2), reads(1), reads(1), reads(1, int64), int64, float32, writes(2)))

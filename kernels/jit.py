@@ -1,7 +1,7 @@
 """What the Numba kernels share: one set of compiler settings, array types, and functions that LLVM can vectorise.
 
 LLVM calls a function for each exponential; the polynomials here have no branch and no call, so that it does a register
-at once. Sums are kept in `LANES` running sums for the same reason.
+at once.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ def _cache_folder(wished: str) -> Path:
 def inlined(function: Any) -> Any:
     """Compile a helper into whatever calls it."""
     return numba.njit(function, **SETTINGS)
+
+
+def summing(function: Any) -> Any:
+    """Compile a helper whose sums LLVM may take in another order, a register at once; it gets no other liberty."""
+    return numba.njit(function, **{**SETTINGS, "fastmath": {"reassoc"}})
 
 
 def reads(n_axes: int, dtype: Any = float32) -> Any:
@@ -110,41 +115,27 @@ def error_function(x: Any) -> Any:
     return x * above / below
 
 
-@inlined
-def shifted_dot(x: Any, y: Any, shift: Any, part: Any) -> Any:
-    """Sum of x[i] * (y[i] - shift), in the LANES running sums of the scratch array `part`."""
-    part[:] = float32(0.0)
-    whole = x.size - x.size % LANES
-    for start in range(0, whole, LANES):
-        for j in range(LANES):
-            part[j] += x[start + j] * (y[start + j] - shift)
+@summing
+def shifted_dot(x: Any, y: Any, shift: Any) -> Any:
+    """Sum of x[i] * (y[i] - shift)."""
     total = float32(0.0)
-    for i in range(whole, x.size):
+    for i in range(x.size):
         total += x[i] * (y[i] - shift)
-    for j in range(LANES):
-        total += part[j]
     return total
 
 
-@inlined
-def summed(x: Any, part: Any) -> Any:
-    """Sum of x[i], in the LANES running sums of the scratch array `part`."""
-    part[:] = float32(0.0)
-    whole = x.size - x.size % LANES
-    for start in range(0, whole, LANES):
-        for j in range(LANES):
-            part[j] += x[start + j]
+@summing
+def summed(x: Any) -> Any:
+    """Sum of x[i]."""
     total = float32(0.0)
-    for i in range(whole, x.size):
+    for i in range(x.size):
         total += x[i]
-    for j in range(LANES):
-        total += part[j]
     return total
 
 
 @inlined
 def largest(x: Any, part: Any) -> Any:
-    """Largest of x[i], -inf for none, NaN where there is one. By the scratch array `part` as `summed`."""
+    """Largest of x[i], -inf for none, NaN where there is one; in the LANES numbers of the scratch array `part`."""
     part[:] = float32(-np.inf)
     whole = x.size - x.size % LANES
     for start in range(0, whole, LANES):
@@ -176,25 +167,35 @@ def widened(half: Any) -> Any:
 
 @inlined
 def unpack(packed: Any, bits: Any, codes: Any) -> None:
-    """Write the codes of a row, one to each place of `codes`; eight of them fill `bits` bytes."""
-    n = codes.size
+    """Write the codes of a row, one to each place of `codes`; the widths in use have loops that LLVM can vectorise."""
+    n, done = codes.size, 0
     if bits == 8:
+        done = n
         for i in range(n):
             codes[i] = packed[i]
     elif bits == 4:
+        done = n // 2 * 2
         for i in range(n // 2):
             codes[2 * i] = packed[i] & np.uint8(15)
             codes[2 * i + 1] = packed[i] >> np.uint8(4)
-        if n % 2:
-            codes[n - 1] = packed[n // 2] & np.uint8(15)
-    else:
-        mask = np.uint64(2**bits - 1)
-        for first in range(0, n, 8):
-            word, start = np.uint64(0), first // 8 * bits
-            for k in range(min(bits, packed.size - start)):
-                word |= np.uint64(packed[start + k]) << np.uint64(8 * k)
-            for k in range(min(8, n - first)):
-                codes[first + k] = (word >> np.uint64(k * bits)) & mask
+    elif bits == 3:
+        done = n // 8 * 8
+        for i in range(n // 8):
+            word = np.uint32(packed[3 * i]) | np.uint32(packed[3 * i + 1]) << np.uint32(8)
+            word |= np.uint32(packed[3 * i + 2]) << np.uint32(16)
+            for k in range(8):
+                codes[8 * i + k] = (word >> np.uint32(3 * k)) & np.uint32(7)
+    elif bits == 2:
+        done = n // 4 * 4
+        for i in range(n // 4):
+            for k in range(4):
+                codes[4 * i + k] = (packed[i] >> np.uint8(2 * k)) & np.uint8(3)
+    for i in range(done, n):
+        first = i * bits // 8
+        word = np.uint32(packed[first])
+        if first + 1 < packed.size:
+            word |= np.uint32(packed[first + 1]) << np.uint32(8)
+        codes[i] = (word >> np.uint32(i * bits % 8)) & np.uint32((1 << bits) - 1)
 
 
 @inlined
@@ -203,5 +204,15 @@ def decode(codes: Any, halves: Any, floats: Any, zeros: Any, zero: Any, group: A
     for j in range(-(-codes.size // group)):
         scale = widened(halves[j]) if halves.size else floats[j]
         base = float32(zeros[j]) if zeros.size else float32(zero)
-        for i in range(j * group, min((j + 1) * group, codes.size)):
-            w[i] = scale * (float32(codes[i]) - base)
+        codes_Z, w_Z = codes[j * group : (j + 1) * group], w[j * group : (j + 1) * group]
+        for i in range(codes_Z.size):
+            w_Z[i] = scale * (float32(codes_Z[i]) - base)
+
+
+@numba.njit(nogil=True, fastmath={"reassoc", "contract"})  # free in their order; NaN and infinity keep their meaning
+def dot(x: Any, y: Any) -> Any:
+    """Sum of x[i] * y[i], in as many running sums as LLVM likes."""
+    total = float32(0.0)
+    for i in range(x.size):
+        total += x[i] * y[i]
+    return total

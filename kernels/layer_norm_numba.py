@@ -8,7 +8,7 @@ import numpy as np
 from numba import float32, void
 
 from minislm.kernels import border
-from minislm.kernels.jit import LANES, compiled, reads, shifted_dot, summed, writes
+from minislm.kernels.jit import compiled, reads, shifted_dot, summed, writes
 
 
 def layer_norm(
@@ -43,14 +43,13 @@ def layer_norm_backward(
 
 @compiled(void(reads(2), reads(1), reads(1), float32, writes(2), writes(1), writes(1)))
 def _forward(x_ND, w_D, b_D, eps, y_ND, mean_N, r_N):  # type: ignore[no-untyped-def]
-    part = np.empty(LANES, np.float32)
     n, d = x_ND.shape
     for i in range(n):
         x_D, y_D = x_ND[i], y_ND[i]
-        mean = summed(x_D, part) / float32(d)
+        mean = summed(x_D) / float32(d)
         for j in range(d):
             y_D[j] = x_D[j] - mean
-        r = float32(1.0) / np.sqrt(shifted_dot(y_D, y_D, float32(0.0), part) / float32(d) + eps)
+        r = float32(1.0) / np.sqrt(shifted_dot(y_D, y_D, float32(0.0)) / float32(d) + eps)
         for j in range(d):
             y_D[j] = y_D[j] * r * w_D[j] + b_D[j]
         mean_N[i] = mean
@@ -59,7 +58,6 @@ def _forward(x_ND, w_D, b_D, eps, y_ND, mean_N, r_N):  # type: ignore[no-untyped
 
 @compiled(void(reads(2), reads(2), reads(1), reads(1), reads(1), writes(2), writes(1), writes(1)))
 def _backward(dy_ND, x_ND, w_D, mean_N, r_N, dx_ND, dw_D, db_D):  # type: ignore[no-untyped-def]
-    part = np.empty(LANES, np.float32)
     n, d = x_ND.shape
     for i in range(n):
         dy_D, x_D, dx_D, mean, r = dy_ND[i], x_ND[i], dx_ND[i], mean_N[i], r_N[i]
@@ -67,9 +65,9 @@ def _backward(dy_ND, x_ND, w_D, mean_N, r_N, dx_ND, dw_D, db_D):  # type: ignore
             db_D[j] += dy_D[j]  # undo y += b
             dw_D[j] += dy_D[j] * ((x_D[j] - mean) * r)  # undo y = n * w
             dx_D[j] = dy_D[j] * w_D[j]
-        along = shifted_dot(dx_D, x_D, mean, part) * r / float32(d)
+        along = shifted_dot(dx_D, x_D, mean) * r / float32(d)
         for j in range(d):
             dx_D[j] = (dx_D[j] - (x_D[j] - mean) * r * along) * r  # undo n *= r
-        middle = summed(dx_D, part) / float32(d)
+        middle = summed(dx_D) / float32(d)
         for j in range(d):
             dx_D[j] -= middle  # undo n = x - mean

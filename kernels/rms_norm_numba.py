@@ -8,7 +8,7 @@ import numpy as np
 from numba import float32, void
 
 from minislm.kernels import border
-from minislm.kernels.jit import LANES, compiled, reads, shifted_dot, writes
+from minislm.kernels.jit import compiled, reads, shifted_dot, writes
 
 
 def rms_norm(
@@ -41,11 +41,10 @@ def rms_norm_backward(
 
 @compiled(void(reads(2), reads(1), float32, writes(2), writes(1)))
 def _forward(x_ND, w_D, eps, y_ND, r_N):  # type: ignore[no-untyped-def]
-    part = np.empty(LANES, np.float32)
     n, d = x_ND.shape
     for i in range(n):
         x_D, y_D = x_ND[i], y_ND[i]
-        r = float32(1.0) / np.sqrt(shifted_dot(x_D, x_D, float32(0.0), part) / float32(d) + eps)
+        r = float32(1.0) / np.sqrt(shifted_dot(x_D, x_D, float32(0.0)) / float32(d) + eps)
         for j in range(d):
             y_D[j] = x_D[j] * r * w_D[j]
         r_N[i] = r
@@ -53,13 +52,12 @@ def _forward(x_ND, w_D, eps, y_ND, r_N):  # type: ignore[no-untyped-def]
 
 @compiled(void(reads(2), reads(2), reads(1), reads(1), writes(2), writes(1)))
 def _backward(dy_ND, x_ND, w_D, r_N, dx_ND, dw_D):  # type: ignore[no-untyped-def]
-    part = np.empty(LANES, np.float32)
     n, d = x_ND.shape
     for i in range(n):
         dy_D, x_D, dx_D, r = dy_ND[i], x_ND[i], dx_ND[i], r_N[i]
         for j in range(d):
             dw_D[j] += dy_D[j] * (x_D[j] * r)  # undo y = n * w
             dx_D[j] = dy_D[j] * w_D[j]
-        along = shifted_dot(dx_D, x_D, float32(0.0), part) * r / float32(d)
+        along = shifted_dot(dx_D, x_D, float32(0.0)) * r / float32(d)
         for j in range(d):
             dx_D[j] = (dx_D[j] - x_D[j] * r * along) * r  # undo n = x * r

@@ -40,7 +40,7 @@ def _forward(x_NV, p_NV):  # type: ignore[no-untyped-def]
             top = float32(0.0)
         for j in range(v):
             p_V[j] = exponential(x_V[j] - top)
-        total = summed(p_V, part)
+        total = summed(p_V)
         share = float32(1.0) / total if total != float32(0.0) else float32(1.0)
         for j in range(v):
             p_V[j] *= share
@@ -48,10 +48,9 @@ def _forward(x_NV, p_NV):  # type: ignore[no-untyped-def]
 
 @compiled(void(reads(2), reads(2), writes(2)))
 def _backward(dp_NV, p_NV, dx_NV):  # type: ignore[no-untyped-def]
-    part = np.empty(LANES, np.float32)
     n, v = p_NV.shape
     for i in range(n):
         dp_V, p_V, dx_V = dp_NV[i], p_NV[i], dx_NV[i]
-        along = shifted_dot(dp_V, p_V, float32(0.0), part)
+        along = shifted_dot(dp_V, p_V, float32(0.0))
         for j in range(v):
             dx_V[j] = p_V[j] * (dp_V[j] - along)

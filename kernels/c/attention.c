@@ -5,7 +5,8 @@
    score so far, the sum of the exponentials relative to it, and the values weighted by them; when a larger score comes, the
    latter two are scaled down. Backward: the probabilities again, from the sums that the forward stored.
 
-   Keys and values are transposed once for each unit, so that one register holds the scores of neighbouring keys. */
+   Each unit first lays its keys and values out for itself: side by side, because rows that are some power of two apart would
+   fight for the same places of the cache; and transposed, so that one register holds the scores of neighbouring keys. */
 #include "attention.h"
 #include "functions.h"
 #include "product.h"
@@ -28,8 +29,13 @@ static struct range visible(const struct attention_task *a, int64_t b, int64_t t
     return keys;
 }
 
+/* Copy s rows of `width` numbers, the rows being from_row and to_row apart. */
+static void copy_rows(const float *from, int64_t from_row, int64_t s, int64_t width, float *to, int64_t to_row) {
+    for (int64_t j = 0; j < s; j++) memcpy(to + j * to_row, from + j * from_row, width * sizeof *to);
+}
+
 /* to (width, PADDED_KEYS(s)) = the transpose of from (s, width), whose rows are `row` apart; the padding is zero. */
-static void transpose(const float *from, int64_t row, int64_t s, int64_t width, float *to) {
+static __attribute__((noinline)) void transpose(const float *from, int64_t row, int64_t s, int64_t width, float *to) {
     int64_t padded = PADDED_KEYS(s);
     for (int64_t k = 0; k < width; k++) {
         for (int64_t j = 0; j < s; j++) to[k * padded + j] = from[j * row + k];
@@ -63,8 +69,11 @@ static void attention(const void *task, int64_t first, int64_t last) {
     for (int64_t unit = first; unit < last; unit++) {
         int64_t b = unit / a->h, h = unit % a->h, g = h / (a->h / a->g);
         const float *k = a->k + b * a->s * k_row + g * width, *v = a->v + b * a->s * k_row + g * width;
-        float *keys_across = a->scratch + unit * width * PADDED_KEYS(a->s), tile[ROWS * COLUMNS], top[ROWS], total[ROWS];
+        const int64_t size = width * PADDED_KEYS(a->s);
+        float *keys_across = a->scratch + unit * 2 * size, *values = keys_across + size;
+        float tile[ROWS * COLUMNS], top[ROWS], total[ROWS];
         transpose(k, k_row, a->s, width, keys_across);
+        copy_rows(v, k_row, a->s, width, values, width);
         for (int64_t t = 0; t < a->t; t += ROWS) {
             int64_t n = smaller(ROWS, a->t - t);
             const float *q = a->q + (b * a->t + t) * q_row + h * width;
@@ -88,7 +97,7 @@ static void attention(const void *task, int64_t first, int64_t last) {
                     top[i] = highest;
                     for (int64_t l = 0; l < width; l++) y[i * q_row + l] *= shrink;
                 }
-                add_product(n, width, columns, (struct strided){tile, COLUMNS, 1}, v + keys.first * k_row, k_row, y, q_row);
+                add_product(n, width, columns, (struct strided){tile, COLUMNS, 1}, values + keys.first * width, width, y, q_row);
             }
             for (int64_t i = 0; i < n; i++) {
                 float share = total[i] == 0 ? 1 : 1 / total[i];
@@ -99,12 +108,15 @@ static void attention(const void *task, int64_t first, int64_t last) {
     }
 }
 
-/* Queries [t, t + n) of head h of row b: add to dk and dv, and set dq. The arguments point to the unit's key head. */
+/* What a unit of the backward works on: its keys and values, and their gradients, (S, width) or transposed. */
+struct unit {
+    float *keys, *keys_across, *values_across, *dk, *dv;
+};
+
+/* Queries [t, t + n) of head h of row b: add to the unit's dk and dv, and set dq. */
 static void attention_backward_rows(const struct attention_task *a, int64_t b, int64_t h, int64_t t, int64_t n,
-                                    const float *k, const float *keys_across, const float *values_across, float *dk,
-                                    float *dv) {
-    const int64_t width = a->width, q_row = a->h * width, k_row = a->g * width;
-    const int64_t start = (b * a->t + t) * q_row + h * width;
+                                    struct unit u) {
+    const int64_t width = a->width, q_row = a->h * width, start = (b * a->t + t) * q_row + h * width;
     const float *q = a->q + start, *dy = a->dy + start, *logsumexp = a->logsumexp + (b * a->h + h) * a->t + t;
     float *dq = a->dq + start, p[ROWS * COLUMNS], ds[ROWS * COLUMNS], along[ROWS];
     for (int64_t i = 0; i < n; i++) {
@@ -114,65 +126,70 @@ static void attention_backward_rows(const struct attention_task *a, int64_t b, i
     struct range seen = visible(a, b, t, n);
     for (struct range keys = seen; keys.first < seen.last; keys.first += COLUMNS) {
         keys.last = smaller(keys.first + COLUMNS, seen.last);
-        int64_t columns = keys.last - keys.first;
-        score(q, q_row, n, keys_across, a->s, width, keys, p);
-        score(dy, q_row, n, values_across, a->s, width, keys, ds);
+        int64_t columns = keys.last - keys.first, skip = keys.first * width;
+        score(q, q_row, n, u.keys_across, a->s, width, keys, p);
+        score(dy, q_row, n, u.values_across, a->s, width, keys, ds);
         for (int64_t i = 0; i < n; i++) {
-            float *pi = p + i * COLUMNS, *restrict dsi = ds + i * COLUMNS;
+            float *pi = p + i * COLUMNS, *dsi = ds + i * COLUMNS;
             mask(a, b, t + i, keys, pi);
             float shift = logsumexp[i] == -INFINITY ? 0 : logsumexp[i];
+#pragma GCC ivdep
             for (int64_t j = 0; j < columns; j++) {
                 pi[j] = exponential(pi[j] - shift);
                 dsi[j] = (dsi[j] - along[i]) * pi[j] * a->scale; /* the gradient of the product q k */
             }
         }
-        int64_t skip = keys.first * k_row;
-        add_product(columns, width, n, (struct strided){p, 1, COLUMNS}, dy, q_row, dv + skip, k_row);
-        add_product(columns, width, n, (struct strided){ds, 1, COLUMNS}, q, q_row, dk + skip, k_row);
-        add_product(n, width, columns, (struct strided){ds, COLUMNS, 1}, k + skip, k_row, dq, q_row);
+        add_product(columns, width, n, (struct strided){p, 1, COLUMNS}, dy, q_row, u.dv + skip, width);
+        add_product(columns, width, n, (struct strided){ds, 1, COLUMNS}, q, q_row, u.dk + skip, width);
+        add_product(n, width, columns, (struct strided){ds, COLUMNS, 1}, u.keys + skip, width, dq, q_row);
     }
 }
 
 static void attention_backward(const void *task, int64_t first, int64_t last) {
     const struct attention_task *a = task;
-    const int64_t width = a->width, k_row = a->g * width, shared = a->h / a->g;
+    const int64_t width = a->width, k_row = a->g * width, shared = a->h / a->g, size = width * PADDED_KEYS(a->s);
     for (int64_t unit = first; unit < last; unit++) {
         int64_t b = unit / a->g, g = unit % a->g, start = b * a->s * k_row + g * width;
-        float *keys_across = a->scratch + unit * 2 * width * PADDED_KEYS(a->s);
-        float *values_across = keys_across + width * PADDED_KEYS(a->s);
-        transpose(a->k + start, k_row, a->s, width, keys_across);
-        transpose(a->v + start, k_row, a->s, width, values_across);
-        for (int64_t j = 0; j < a->s; j++) {
-            memset(a->dk + start + j * k_row, 0, width * sizeof *a->dk);
-            memset(a->dv + start + j * k_row, 0, width * sizeof *a->dv);
-        }
+        float *own = a->scratch + unit * 5 * size;
+        struct unit u = {own, own + size, own + 2 * size, own + 3 * size, own + 4 * size};
+        copy_rows(a->k + start, k_row, a->s, width, u.keys, width);
+        transpose(a->k + start, k_row, a->s, width, u.keys_across);
+        transpose(a->v + start, k_row, a->s, width, u.values_across);
+        memset(u.dk, 0, 2 * size * sizeof *u.dk); /* and dv */
         for (int64_t h = g * shared; h < (g + 1) * shared; h++)
             for (int64_t t = 0; t < a->t; t += ROWS)
-                attention_backward_rows(a, b, h, t, smaller(ROWS, a->t - t), a->k + start, keys_across, values_across,
-                                        a->dk + start, a->dv + start);
+                attention_backward_rows(a, b, h, t, smaller(ROWS, a->t - t), u);
+        copy_rows(u.dk, width, a->s, width, a->dk + start, k_row);
+        copy_rows(u.dv, width, a->s, width, a->dv + start, k_row);
     }
 }
 
-/* All query heads that share a key head go over its keys together, so that each key is read once. */
+/* Keys lie in memory position by position, each with all its heads: the heads of a unit are done side by side, so that they
+   are read in that order; and so are all query heads that share a key head, so that each key is read once. */
 static void attention_one(const void *task, int64_t first, int64_t last) {
     const struct attention_one_task *a = task;
-    const int64_t width = a->width, row = a->g * width, shared = a->h / a->g;
+    const int64_t width = a->width, row = a->g * width, shared = a->h / a->g, parts = (a->g - 1) / a->together + 1;
     for (int64_t unit = first; unit < last; unit++) {
-        int64_t b = unit / a->g, g = unit % a->g, length = a->lengths[b], from = 0;
-        if (a->window && length > a->window) from = length - a->window;
-        const float *q = a->q + (b * a->h + g * shared) * width;
-        const float *k = a->k + a->slots[b] * a->s * row + g * width, *v = a->v + a->slots[b] * a->s * row + g * width;
-        float *y = a->y + (b * a->h + g * shared) * width, *p = a->scratch + (b * a->h + g * shared) * a->s;
+        int64_t b = unit / parts, g0 = unit % parts * a->together, g1 = smaller(g0 + a->together, a->g);
+        int64_t length = a->lengths[b], from = a->window && length > a->window ? length - a->window : 0;
+        const float *q = a->q + b * a->h * width, *k = a->k + a->slots[b] * a->s * row, *v = a->v + a->slots[b] * a->s * row;
+        float *y = a->y + b * a->h * width, *scores = a->scratch + b * a->h * a->s;
         for (int64_t j = from; j < length; j++)
-            for (int64_t h = 0; h < shared; h++) p[h * a->s + j] = dot(q + h * width, k + j * row, width) * a->scale;
-        for (int64_t h = 0; h < shared; h++) {
-            float *ph = p + h * a->s + from;
-            float top = largest(ph, length - from), total = exponentials(ph, top == -INFINITY ? 0 : top, ph, length - from);
+            for (int64_t h = g0 * shared; h < g1 * shared; h++)
+                scores[h * a->s + j] = dot(q + h * width, k + j * row + h / shared * width, width) * a->scale;
+        for (int64_t h = g0 * shared; h < g1 * shared; h++) {
+            float *p = scores + h * a->s + from;
+            float top = largest(p, length - from), total = exponentials(p, top == -INFINITY ? 0 : top, p, length - from);
             float share = total == 0 ? 1 : 1 / total;
-            for (int64_t j = 0; j < length - from; j++) ph[j] *= share;
+            for (int64_t j = 0; j < length - from; j++) p[j] *= share;
         }
-        memset(y, 0, shared * width * sizeof *y);
-        add_product(shared, width, length - from, (struct strided){p + from, a->s, 1}, v + from * row, row, y, width);
+        memset(y + g0 * shared * width, 0, (g1 - g0) * shared * width * sizeof *y);
+        for (int64_t j = from; j < length; j += COLUMNS)
+            for (int64_t g = g0; g < g1; g++) {
+                struct strided p = {scores + g * shared * a->s + j, a->s, 1};
+                const float *values = v + j * row + g * width;
+                add_product(shared, width, smaller(COLUMNS, length - j), p, values, row, y + g * shared * width, width);
+            }
     }
 }
 

@@ -12,7 +12,7 @@ struct attention_task {
     const int64_t *starts;           /* (B,): position of each row's first query; or null: 0 */
     float *result, *dq, *dk, *dv;    /* like q; for the backward like q, k, v */
     float *logsumexp;                /* (B, H, T) */
-    float *scratch;                  /* scratch_size(task) numbers for each unit */
+    float *scratch;                  /* for each unit 2, in the backward 5 arrays of width * PADDED_KEYS(s) */
     int64_t t, s, h, g, width;
     int64_t window; /* at most this far apart plus one; 0: any distance */
     int causal;
@@ -24,13 +24,14 @@ struct attention_one_task {
     const int64_t *slots, *lengths; /* (B,), (B,) */
     float *y, *scratch;            /* (B, H, K), (B, H, S) */
     int64_t s, h, g, width, window;
+    int64_t together; /* key heads of a unit */
     float scale;
 };
 
 struct attention_kernels {
     kernel *attention;          /* units: (row, query head) */
     kernel *attention_backward; /* units: (row, key head), with all query heads that share it */
-    kernel *attention_one;      /* units: (row, key head) */
+    kernel *attention_one;      /* units: (row, `together` key heads) */
 };
 FAMILY(attention_kernels)
 #endif

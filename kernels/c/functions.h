@@ -56,21 +56,27 @@ static inline float error_function(float x) {
     return x * above / below;
 }
 
-/* Largest of n >= 0 numbers, -inf for none, NaN where there is one: a NaN is taken when it comes, and nothing exceeds it. */
+/* The larger one; a NaN is taken when it comes, and nothing exceeds it. */
+static inline float larger(float next, float top) { return next > top || next != next ? next : top; }
+
+/* Largest of n >= 0 numbers, -inf for none, NaN where there is one. */
 static inline float largest(const float *x, int64_t n) {
-    float top = -INFINITY, part[LANES];
+    float top = -INFINITY;
     int64_t i = 0;
     if (n >= LANES) {
-        lanes most = load(x);
+        union parts most = {load(x)};
         for (i = LANES; i + LANES <= n; i += LANES) {
             lanes next = load(x + i);
-            lanes_of_bits taken = (next > most) | (next != next);
-            most = (lanes)((taken & (lanes_of_bits)next) | (~taken & (lanes_of_bits)most));
+            lanes_of_bits taken = (next > most.whole) | (next != next);
+            most.whole = (lanes)((taken & (lanes_of_bits)next) | (~taken & (lanes_of_bits)most.whole));
         }
-        store(part, most);
-        for (int j = 0; j < LANES; j++) top = part[j] > top || part[j] != part[j] ? part[j] : top;
+        for (int j = 0; j < 4; j++) {
+            float column = most.part[0][j];
+            for (int p = 1; p < LANES / 4; p++) column = larger(most.part[p][j], column);
+            top = larger(column, top);
+        }
     }
-    for (; i < n; i++) top = x[i] > top || x[i] != x[i] ? x[i] : top;
+    for (; i < n; i++) top = larger(x[i], top);
     return top;
 }
 

@@ -54,13 +54,19 @@ static inline lanes load(const float *x) { return *(const lanes_in_memory *)x; }
 static inline void store(float *x, lanes value) { *(lanes_in_memory *)x = value; }
 static inline lanes all(float value) { return value - (lanes){0}; }
 
-/* Add up the lanes: halves onto each other, so the order is the same every time. */
+/* The same register as parts of four lanes, which every instruction set has. */
+typedef float four __attribute__((vector_size(16)));
+union parts {
+    lanes whole;
+    four part[LANES / 4];
+};
+
+/* Add up the lanes: the parts onto each other, then the four that are left; the order is the same every time. */
 static inline float sum_of_lanes(lanes value) {
-    float part[LANES];
-    store(part, value);
-    for (int n = LANES / 2; n; n /= 2)
-        for (int i = 0; i < n; i++) part[i] += part[i + n];
-    return part[0];
+    union parts in = {value};
+    four sum = in.part[0];
+    for (int i = 1; i < LANES / 4; i++) sum += in.part[i];
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 /* Sum of x[i] * (y[i] - shift), in 4 * LANES running sums. */

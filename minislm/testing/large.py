@@ -31,6 +31,10 @@ def _add_bias(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(3001, 301)), rng.normal(size=301)), {}
 
 
+def _embedding(rng: np.random.Generator) -> Case:
+    return (rng.integers(0, 301, 3001), rng.normal(size=(301, 259))), {}
+
+
 def _attention(rng: np.random.Generator) -> Case:
     q_BTHK = rng.normal(size=(3, 131, 8, 17))
     k_BSGK, v_BSGK = rng.normal(size=(2, 3, 150, 4, 17))
@@ -61,6 +65,7 @@ def _adamw(rng: np.random.Generator) -> Case:
 
 LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "add_bias": _add_bias,
+    "embedding": _embedding,
     "layer_norm": _layer_norm,
     "rms_norm": _norm,
     "gelu": _one_array,
