@@ -230,6 +230,13 @@ def test_the_gradual_schedule_prunes_more_and_more(model, data):
     assert np.mean(small.weights()[UP].dense() == 0) == 0.5
 
 
+@pytest.mark.parametrize(("ramp", "every"), [(1.0, 5), (0.9, 100)])
+def test_a_schedule_cut_short_still_ends_at_its_sparsity(ramp, every, model, data):
+    settings = TrainSettings(steps=6, batch_size=2)
+    method = Prune(sparsity=0.5, schedule="cubic", ramp=ramp, every=every, training=settings)
+    assert np.mean(method.run(model, data, where=UP).weights()[UP].dense() == 0) == 0.5
+
+
 def test_training_a_sparse_model_further_keeps_zeros_and_storage(model, data):
     sparse = Prune(pattern="2:4").run(model, where="blocks.*.mlp.*")
     for method in (Train(SHORT), Distil(SHORT, student="itself")):
