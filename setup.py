@@ -2,7 +2,7 @@
 
 The source folder `kernels/` is installed as `minislm.kernels`. Every `kernels/<family>_cython.pyx` is one extension
 module; the plain C below it, `kernels/c/<family>.c`, is compiled once per instruction set and linked into it. Without a
-working C compiler the installation goes on with the Numba and NumPy tiers; MINISLM_REQUIRE_EXTENSIONS=1 makes that fail.
+C compiler the installation goes on with the Numba and NumPy tiers; MINISLM_REQUIRE_EXTENSIONS=1 makes that a failure.
 """
 
 import os
@@ -22,7 +22,7 @@ INSTRUCTION_SETS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma"],
     "avx512": [
-        *("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
+        *("-mavx2", "-mfma", "-mbmi2", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
         "-mprefer-vector-width=512",
     ],
 }
@@ -44,11 +44,13 @@ def extensions() -> list[Extension]:
             depends=["setup.py", *shared, *map(str, KERNELS.glob(f"c/{family(source.stem)}.c"))],
             extra_compile_args=["-O2", "-fvisibility=hidden"],
             extra_link_args=["-pthread"],
-            optional=not REQUIRED,
         )
         for source in sources
     ]
-    return cythonize(modules, language_level=3, include_path=["kernels"], quiet=True)
+    compiled: list[Extension] = cythonize(modules, language_level=3, include_path=["kernels"], quiet=True)
+    for module in compiled:
+        module.optional = not REQUIRED  # cythonize forgets it when it is given earlier
+    return compiled
 
 
 def family(module: str) -> str:
