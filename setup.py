@@ -41,7 +41,7 @@ def extensions() -> list[Extension]:
             f"minislm.kernels.{source.stem}",
             [str(source)],
             include_dirs=["kernels/c"],
-            depends=["setup.py", *shared, *map(str, KERNELS.glob(f"c/{family(source.stem)}.c"))],
+            depends=["setup.py", str(source), *shared, *map(str, KERNELS.glob(f"c/{family(source.stem)}.c"))],
             extra_compile_args=["-O2", "-fvisibility=hidden"],
             extra_link_args=["-pthread"],
         )
