@@ -50,6 +50,8 @@ def test_large_cases_are_shared_among_threads(row):
     kernel = load(row)
     runtime = importlib.import_module("minislm.kernels.runtime_cython")
     before = runtime.tasks_shared()
-    for args, options in kernel_cases(row.op, large=True):
+    cases = kernel_cases(row.op, large=True)
+    assert cases, f"minislm/testing/large.py has no case of {row.op}: its threads are not tested"
+    for args, options in cases:
         kernel(*args, **options, threads=2)
         assert runtime.tasks_shared() > before, "the large case is too small to be shared: its threads are not tested"
