@@ -72,7 +72,7 @@ class Metrics:
         self.history = [record for record in read_metrics(path) if record.step <= step]
         with new_file(path) as temporary:
             temporary.write_text("".join(_line(record) for record in self.history), encoding="utf-8")
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
 
     def append(self, record: StepRecord) -> None:
         """Write one line, and keep it in `history`.
@@ -83,12 +83,12 @@ class Metrics:
             The step after the last one there.
         """
         self.history.append(record)
-        self._file.write(_line(record))
-        self._file.flush()
+        line = _line(record).encode()
+        while line:
+            line = line[self._file.write(line) :]
 
     def sync(self) -> None:
         """Bring what was written to the disk."""
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

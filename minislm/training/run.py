@@ -21,7 +21,7 @@ from minislm.training.data import TrainingData
 from minislm.training.environment import environment
 from minislm.training.metrics import StepRecord
 from minislm.training.objective import Objective, next_token_loss
-from minislm.training.parameters import FlatParameters, first_not_finite
+from minislm.training.parameters import FlatParameters, first_not_finite, norm
 from minislm.training.schedule import learning_rate
 from minislm.training.settings import BOOKKEEPING, TrainSettings
 from minislm.weights.base import Arrays, Weight, join, under
@@ -125,6 +125,8 @@ class Run:
         with np.errstate(all="ignore"):  # what overflows is found by the checks, and named
             loss, grad_norm = self._gradients(step)
             self.flat.update(step, rate, settings)
+        if not math.isfinite(norm(self.flat.values)):
+            raise _not_finite(step, "a parameter after it", f"parameter {first_not_finite(self.flat.views)}")
         self.model = self.flat.model()
         n_tokens = settings.tokens_per_step(self.data.train.context)
         tokens_per_s = n_tokens / (time.perf_counter() - began_s)
@@ -133,8 +135,6 @@ class Run:
             progress.stopped = "steps"
         due = self.finished or (settings.eval_every > 0 and step % settings.eval_every == 0)
         validation_loss = self._evaluate() if due else None
-        if self.checkpoint_due and (bad := first_not_finite(self.flat.views)):
-            raise _not_finite(step, "a parameter", bad)
         progress.elapsed_s = time.perf_counter() - self.began_s
         return StepRecord(
             step=step,

@@ -218,11 +218,9 @@ def test_what_is_not_finite_stops_the_run_with_step_and_tensor(model, objective,
 
 
 def test_a_step_that_throws_the_parameters_to_infinity_is_named():
-    with pytest.raises(TrainingError, match=r"step 2: .*parameter") as error:
-        fit(tiny_model(), tiny_data(), changed(learning_rate=1e38, warmup_steps=0, checkpoint_every=0))
+    with pytest.raises(TrainingError, match=r"step 1: .* first tensor that is not: parameter [a-z]") as error:
+        fit(tiny_model(), tiny_data(), changed(learning_rate=1e38, warmup_steps=0))
     assert error.value.code == "loss_not_finite"
-    with pytest.raises(TrainingError, match="step 1: a parameter"):  # never into a checkpoint, nor into the result
-        fit(tiny_model(), TrainingData(tiny_data().train), changed(learning_rate=1e39, eval_every=0, steps=1))
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -199,6 +201,18 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path):
     found, skipped = load(tmp_path)
     assert (found.step, skipped) == (4, [])
     assert [r.step for r in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_disk_too_full_for_the_record_is_named(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match=f"errno {errno.EFBIG}") as error:
+            fit(tiny_model(), tiny_data(), dataclasses.replace(SETTINGS, checkpoint_every=0), directory=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.code == "checkpoint_write_failed"
+    assert fit(tiny_model(), tiny_data(), SETTINGS, directory=tmp_path).stopped == "steps"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
