@@ -13,7 +13,7 @@ needs these three files and its rows below; `setup.py` finds it by name.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Kernel(NamedTuple):
@@ -38,6 +38,19 @@ class Kernel(NamedTuple):
     function: str
     dtypes: tuple[str, ...] = ("float32",)
     preferred: Callable[..., bool] | None = None
+
+
+INTEGERS = ("int32", "int64")  # ids
+
+
+def _low_rank_pays(x_NI: Any, right_RI: Any, left_OR: Any) -> bool:
+    """BLAS does many rows better, and NumPy's two calls cost less than ours for small factors."""
+    return len(x_NI) <= 16 and right_RI.size + left_OR.size >= 65536
+
+
+def _few_bytes_pay(x_NI: Any, *stored: Any, format: Any, activations: str) -> bool:
+    """Without instructions for bytes, float64 BLAS wins from some dozens of rows on; sooner if sums are short."""
+    return len(x_NI) <= (64 if activations == "int8-row" and not format.group else 16)
 
 
 KERNELS: tuple[Kernel, ...] = (
@@ -79,6 +92,29 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("cross_entropy_backward", "numba", "cross_entropy_numba:cross_entropy_backward"),
     Kernel("adamw", "cython", "optimizer_cython:adamw"),
     Kernel("adamw", "numba", "adamw_numba:adamw"),
+    # Products with packed and sparse matrices win for all sizes, measured from 128 x 128 to 2048 x 2048 with 1 to 512
+    # rows of x. Up to 16 rows multiply what is stored; more meet tiles that the kernel decodes and BLAS multiplies.
+    Kernel("quantize_activations", "cython", "quantized_int8_cython:quantize_activations"),
+    Kernel("quantize_activations", "numba", "quantize_activations_numba:quantize_activations"),
+    Kernel("quantized_product", "cython", "quantized_cython:quantized_product"),
+    Kernel("quantized_product", "numba", "quantized_product_numba:quantized_product"),
+    Kernel("quantized_product_int8", "cython", "quantized_int8_cython:quantized_product_int8"),
+    Kernel(
+        "quantized_product_int8",
+        "numba",
+        "quantized_product_int8_numba:quantized_product_int8",
+        preferred=_few_bytes_pay,
+    ),
+    Kernel("quantized_rows", "cython", "quantized_cython:quantized_rows", INTEGERS),
+    Kernel("quantized_rows", "numba", "quantized_rows_numba:quantized_rows", INTEGERS),
+    Kernel("bitmap_product", "cython", "sparse_cython:bitmap_product"),
+    Kernel("bitmap_product", "numba", "bitmap_product_numba:bitmap_product"),
+    Kernel("nm_product", "cython", "sparse_cython:nm_product"),
+    Kernel("nm_product", "numba", "nm_product_numba:nm_product"),
+    Kernel("csr_product", "cython", "sparse_cython:csr_product"),
+    Kernel("csr_product", "numba", "csr_product_numba:csr_product"),
+    Kernel("low_rank_product", "cython", "low_rank_cython:low_rank_product", preferred=_low_rank_pays),
+    Kernel("low_rank_product", "numba", "low_rank_product_numba:low_rank_product", preferred=_low_rank_pays),
 )
 
 

@@ -7,6 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from minislm.ops.bitmap import pack_bitmap
+from minislm.ops.csr import pack_csr
+from minislm.ops.formats import format_named
+from minislm.ops.nm import pack_nm
+from minislm.testing.cases.bitmap import random_mask
+from minislm.testing.cases.nm import random_nm_mask
+from minislm.weights.quantized import Quantized
+
 Case = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -63,6 +71,47 @@ def _adamw(rng: np.random.Generator) -> Case:
     return (w, dw, m, np.square(rng.normal(size=300_001))), options
 
 
+def _packed(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Draw the arrays of a 4-bit matrix of 1501 outputs and 301 inputs."""
+    return Quantized.nearest(rng.normal(size=(1501, 301)), "int4-32").stored
+
+
+def _quantized_product(rng: np.random.Generator) -> Case:
+    return (rng.normal(size=(3, 301)), *_packed(rng)), {"format": format_named("int4-32")}
+
+
+def _quantized_product_int8(rng: np.random.Generator) -> Case:
+    args, options = _quantized_product(rng)
+    return args, {**options, "activations": "int8-32"}
+
+
+def _quantized_rows(rng: np.random.Generator) -> Case:
+    return (rng.integers(0, 1501, 2003), *_packed(rng)), {"format": format_named("int4-32"), "n_inputs": 301}
+
+
+def _quantize_activations(rng: np.random.Generator) -> Case:
+    return (rng.normal(size=(2003, 301)),), {"group": 32}
+
+
+def _low_rank_product(rng: np.random.Generator) -> Case:
+    return (rng.normal(size=(3, 1501)), rng.normal(size=(131, 1501)), rng.normal(size=(2003, 131))), {}
+
+
+def _bitmap_product(rng: np.random.Generator) -> Case:
+    mask_OP, values, starts = pack_bitmap(rng.normal(size=(1501, 301)), random_mask(rng, 1501, 301))
+    return (rng.normal(size=(3, 301)), mask_OP, values, starts), {}
+
+
+def _nm_product(rng: np.random.Generator) -> Case:
+    values_OU, places_OP = pack_nm(rng.normal(size=(1501, 301)), random_nm_mask(rng, 1501, 301, 2, 4), n=2, m=4)
+    return (rng.normal(size=(3, 301)), values_OU, places_OP), {"n": 2, "m": 4}
+
+
+def _csr_product(rng: np.random.Generator) -> Case:
+    values, columns, starts = pack_csr(rng.normal(size=(1501, 301)), random_mask(rng, 1501, 301))
+    return (rng.normal(size=(3, 301)), values, columns, starts), {}
+
+
 LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "add_bias": _add_bias,
     "embedding": _embedding,
@@ -77,4 +126,12 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "rotary": _rotary,
     "cross_entropy": _cross_entropy,
     "adamw": _adamw,
+    "quantize_activations": _quantize_activations,
+    "quantized_product": _quantized_product,
+    "quantized_product_int8": _quantized_product_int8,
+    "quantized_rows": _quantized_rows,
+    "low_rank_product": _low_rank_product,
+    "bitmap_product": _bitmap_product,
+    "nm_product": _nm_product,
+    "csr_product": _csr_product,
 }

@@ -1,0 +1,308 @@
+#include "sparse.h"
+
+/* ---- stored values, float or packed ---- */
+
+struct values {
+    struct run run;
+    float room[RUN + BLOCK];
+};
+
+static void prepare_values(struct values *v, const struct sparse_task *t) {
+    if (!t->floats) prepare(&v->run, &t->packed);
+}
+
+/* `count` values of row o, at most RUN, from value `first` on. */
+static inline const float *values_of(
+    const struct sparse_task *t, struct values *v, int64_t o, int64_t first, int64_t count) {
+    if (t->floats) return t->floats + o * t->n_values + first;
+    const int64_t begin = first / BLOCK * BLOCK; /* where a byte begins, and perhaps a group */
+    for (int64_t i = begin; i < first + count; i += RUN) {
+        open_run(&v->run, &t->packed, o, i, smaller(i + RUN, first + count), DIRECT);
+        decode_run(&v->run, v->room + (i - begin));
+    }
+    return v->room + (first - begin);
+}
+
+/* Remember that the index of row o lies. */
+static inline void note_bad(const struct sparse_task *t, int64_t o) {
+    __atomic_store_n(t->bad, o + 1, __ATOMIC_RELAXED);
+}
+
+/* The range of a row in the stream; false, and noted, if it does not lie there. */
+static inline int stream_range(const struct sparse_task *t, int64_t o, int64_t *first, int64_t *last) {
+    *first = t->starts[o], *last = t->starts[o + 1];
+    if (0 <= *first && *first <= *last && *last <= t->n_values) return 1;
+    note_bad(t, o);
+    return 0;
+}
+
+/* ---- bitmaps ---- */
+
+/* Put the first values into the lanes whose bits are set, zeros into the others; only so many values are read. */
+static inline lanes expanded(const float *values, unsigned bits) {
+#if LANES == 16
+    return (lanes)_mm512_maskz_expandloadu_ps((__mmask16)bits, values);
+#elif LANES == 8
+    const uint64_t set = spread(bits, 1), before = set * UINT64_C(0x0101010101010101) - set; /* how many are below */
+    const __m256i from = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)before));
+    const __m256i used = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128((int64_t)(set * 255)));
+    const __m256i order = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0), count = _mm256_set1_epi32(__builtin_popcount(bits));
+    const __m256 stored = _mm256_maskload_ps(values, _mm256_cmpgt_epi32(count, order));
+    return (lanes)_mm256_and_ps(_mm256_permutevar8x32_ps(stored, from), _mm256_castsi256_ps(used));
+#else
+    lanes out = all(0);
+    for (int l = 0; l < LANES; l++)
+        if (bits >> l & 1) out[l] = *values++;
+    return out;
+#endif
+}
+
+/* The bits of inputs [i, i + LANES) of a row's mask; those beyond the last byte are 0. */
+static inline unsigned lane_bits(const struct sparse_task *t, const uint8_t *mask, int64_t i) {
+    unsigned bits = mask[i / 8] >> i % 8;
+    if (LANES == 16 && i / 8 + 1 < t->row_bytes) bits |= mask[i / 8 + 1] << 8;
+    return bits & ((1 << LANES) - 1);
+}
+
+/* Count the set bits of the mask of inputs [i, i + RUN). */
+static inline int64_t set_bits(const struct sparse_task *t, const uint8_t *mask, int64_t i) {
+    int64_t count = 0, byte = i / 8;
+    const int64_t end = smaller(byte + RUN / 8, t->row_bytes);
+    for (; byte + 8 <= end; byte += 8) {
+        uint64_t word;
+        memcpy(&word, mask + byte, 8);
+        count += __builtin_popcountll(word);
+    }
+    for (; byte < end; byte++) count += __builtin_popcount(mask[byte]);
+    return count;
+}
+
+/* Multiply a run from input i by `rows` rows of x from `first` on, and add to their sums. */
+INLINE void bitmap_multiply(
+    const struct sparse_task *t, const uint8_t *mask, const float *values, int64_t i, int64_t first, lanes *sums,
+    const int rows) {
+    const float *x = t->x + first * t->x_stride;
+    lanes sum[FEWEST];
+    for (int n = 0; n < rows; n++) sum[n] = sums[first + n];
+    for (const int64_t end = smaller(i + RUN, t->inputs); i < end; i += LANES) {
+        const unsigned bits = lane_bits(t, mask, i);
+        const lanes w = expanded(values, bits);
+        values += __builtin_popcount(bits);
+        for (int n = 0; n < rows; n++) sum[n] += w * load(x + n * t->x_stride + i);
+    }
+    for (int n = 0; n < rows; n++) sums[first + n] = sum[n];
+}
+
+/* Write the entries of a run from input i, zeros included. */
+static inline void bitmap_write(
+    const struct sparse_task *t, const uint8_t *mask, const float *values, int64_t i, float *out) {
+    for (const int64_t end = smaller(i + RUN, t->inputs); i < end; i += LANES) {
+        const unsigned bits = lane_bits(t, mask, i);
+        float entries[LANES];
+        store(entries, expanded(values, bits));
+        memcpy(out + i, entries, smaller(LANES, end - i) * sizeof(float));
+        values += __builtin_popcount(bits);
+    }
+}
+
+/* Do row o in runs: multiply it into `sums`, or write it to `out`. */
+static void bitmap_row(const struct sparse_task *t, struct values *room, int64_t o, lanes *sums, float *out) {
+    const uint8_t *mask = t->bits + o * t->row_bytes;
+    int64_t at, end;
+    if (!stream_range(t, o, &at, &end)) return;
+    for (int64_t i = 0; i < t->inputs; i += RUN) {
+        const int64_t count = set_bits(t, mask, i);
+        if (count > end - at) return note_bad(t, o);
+        const float *values = values_of(t, room, 0, at, count);
+        if (out) bitmap_write(t, mask, values, i, out);
+        int64_t n = 0;
+        for (; sums && n + FEWEST <= t->rows; n += FEWEST) bitmap_multiply(t, mask, values, i, n, sums, FEWEST);
+        for (; sums && n < t->rows; n++) bitmap_multiply(t, mask, values, i, n, sums, 1);
+        at += count;
+    }
+    if (at != end) note_bad(t, o);
+}
+
+static void bitmap(const void *task, int64_t first, int64_t last) {
+    const struct sparse_task *t = task;
+    struct values room;
+    prepare_values(&room, t);
+    for (int64_t o = first; o < last; o++) {
+        lanes sums[SPARSE_FEW];
+        for (int64_t n = 0; n < t->rows; n++) sums[n] = all(0);
+        bitmap_row(t, &room, o, sums, NULL);
+        for (int64_t n = 0; n < t->rows; n++) t->y[n * t->outputs + o] = sum_of_lanes(sums[n]);
+    }
+}
+
+static void bitmap_decode(const void *task, int64_t first, int64_t last) {
+    const struct sparse_task *t = task;
+    struct values room;
+    prepare_values(&room, t);
+    for (int64_t unit = first; unit < last; unit++)
+        bitmap_row(t, &room, t->start + unit, NULL, t->y + unit * t->inputs);
+}
+
+/* ---- n of every m ---- */
+
+struct nm_room {
+    struct values values;
+    uint8_t places[RUN + 8];
+    float x[RUN];
+};
+
+/* Unpack the places of `count` values of row o, from value `first`. */
+static inline const uint8_t *places_of(
+    const struct sparse_task *t, struct nm_room *room, int64_t o, int64_t first, int64_t count) {
+    const int64_t before = first % 8; /* values since the last one that begins a byte */
+    unpack(t->bits + o * t->row_bytes + first / 8 * t->place_bits, before + count, room->places, t->place_bits);
+    return room->places + before;
+}
+
+#if LANES > 4
+/* The numbers of x at places in a window of 2 * LANES inputs. */
+static inline lanes picked(const float *window, lanes_of_ints place) {
+#if LANES == 16
+    return (lanes)_mm512_permutex2var_ps(_mm512_loadu_ps(window), (__m512i)place, _mm512_loadu_ps(window + 16));
+#else
+    const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(window), (__m256i)place);
+    const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(window + 8), (__m256i)place);
+    return (lanes)_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32((__m256i)place, 28)));
+#endif
+}
+#endif
+
+/* Where half of the inputs are stored, as in 2:4 and 4:8: multiply LANES values at a time, which lie in a window of
+   2 * LANES inputs, and return how many were done. The others are too few, or too near to the end of the places. */
+INLINE int64_t nm_half(
+    const struct sparse_task *t, const float *values, const uint8_t *bits, int64_t count, const float *x, float *sums,
+    const int rows) {
+    int64_t u = 0;
+#if LANES > 4
+    if (t->m != 2 * t->n || LANES % t->n || t->place_bits > DIRECT) return 0;
+    const int64_t readable = t->bits + t->outputs * t->row_bytes - bits - BEYOND;
+    const lanes_of_ints mask = (lanes_of_ints){0} + ((1 << t->place_bits) - 1);
+    lanes_of_ints group;
+    for (int l = 0; l < LANES; l++) group[l] = l / t->n * t->m;
+    lanes sum[FEWEST];
+    for (int n = 0; n < rows; n++) sum[n] = all(0);
+    for (; u + LANES <= count && u / 8 * t->place_bits <= readable; u += LANES) {
+        const lanes_of_ints place = (ints_of_bits(bits + u / 8 * t->place_bits, t->place_bits) & mask) + group;
+        for (int n = 0; n < rows; n++) sum[n] += load(values + u) * picked(x + n * t->x_stride + 2 * u, place);
+    }
+    for (int n = 0; n < rows; n++) sums[n] += sum_of_lanes(sum[n]);
+#endif
+    return u;
+}
+
+static void nm(const void *task, int64_t first, int64_t last) {
+    const struct sparse_task *t = task;
+    const int64_t step = RUN / t->n * t->n;
+    struct nm_room room;
+    prepare_values(&room.values, t);
+    for (int64_t o = first; o < last; o++) {
+        float sums[SPARSE_FEW] = {0};
+        for (int64_t u = 0; u < t->n_values; u += step) {
+            const int64_t count = smaller(step, t->n_values - u);
+            const float *values = values_of(t, &room.values, o, u, count), *x = t->x + u / t->n * t->m;
+            const uint8_t *bits = t->bits + o * t->row_bytes + u / 8 * t->place_bits;
+            int64_t n = 0, done = 0;
+            for (; n + FEWEST <= t->rows; n += FEWEST)
+                done = nm_half(t, values, bits, count, x + n * t->x_stride, sums + n, FEWEST);
+            for (; n < t->rows; n++) done = nm_half(t, values, bits, count, x + n * t->x_stride, sums + n, 1);
+            if (done == count) continue;
+            const uint8_t *places = places_of(t, &room, o, u + done, count - done);
+            for (n = 0; n < t->rows; n++) {
+                const float *group = x + n * t->x_stride + done / t->n * t->m;
+                for (int64_t k = 0; k < count - done; group += t->m)
+                    for (int j = 0; j < t->n; j++, k++) room.x[k] = group[places[k]];
+                sums[n] += dot(values + done, room.x, count - done);
+            }
+        }
+        for (int64_t n = 0; n < t->rows; n++) t->y[n * t->outputs + o] = sums[n];
+    }
+}
+
+static void nm_decode(const void *task, int64_t first, int64_t last) {
+    const struct sparse_task *t = task;
+    const int64_t step = RUN / t->n * t->n;
+    struct nm_room room;
+    prepare_values(&room.values, t);
+    for (int64_t unit = first; unit < last; unit++) {
+        const int64_t o = t->start + unit;
+        float *out = t->y + unit * t->inputs;
+        memset(out, 0, t->inputs * sizeof(float));
+        for (int64_t u = 0; u < t->n_values; u += step) {
+            const int64_t count = smaller(step, t->n_values - u);
+            const float *values = values_of(t, &room.values, o, u, count);
+            const uint8_t *places = places_of(t, &room, o, u, count);
+            for (int64_t k = 0, group = u / t->n * t->m; k < count; group += t->m)
+                for (int j = 0; j < t->n; j++, k++)
+                    if (group + places[k] < t->inputs) out[group + places[k]] = values[k];
+        }
+    }
+}
+
+/* ---- compressed rows ---- */
+
+/* `count` values of row o from `at` on; null, and noted, if one of their columns does not lie in the matrix. */
+static inline const float *csr_values(
+    const struct sparse_task *t, struct values *room, int64_t o, int64_t at, int64_t count) {
+    uint32_t most = 0; /* a negative column is a very large one */
+    for (int64_t k = at; k < at + count; k++) most = (uint32_t)t->columns[k] > most ? (uint32_t)t->columns[k] : most;
+    if (most < t->inputs) return values_of(t, room, 0, at, count);
+    note_bad(t, o);
+    return NULL;
+}
+
+static void csr(const void *task, int64_t first, int64_t last) {
+    const struct sparse_task *t = task;
+    struct values room;
+    prepare_values(&room, t);
+    float gathered[RUN];
+    for (int64_t o = first; o < last; o++) {
+        float sums[SPARSE_FEW] = {0};
+        int64_t at, end;
+        for (int ok = stream_range(t, o, &at, &end); ok && at < end; at = smaller(at + RUN, end)) {
+            const int64_t count = smaller(RUN, end - at);
+            const float *values = csr_values(t, &room, o, at, count);
+            if (!values) break;
+            for (int64_t n = 0; n < t->rows; n++) {
+                for (int64_t k = 0; k < count; k++) gathered[k] = t->x[n * t->x_stride + t->columns[at + k]];
+                sums[n] += dot(values, gathered, count);
+            }
+        }
+        for (int64_t n = 0; n < t->rows; n++) t->y[n * t->outputs + o] = sums[n];
+    }
+}
+
+static void csr_many(const void *task, int64_t first, int64_t last) {
+    const struct sparse_task *t = task;
+    struct values room;
+    prepare_values(&room, t);
+    for (int64_t o = first; o < last; o++) {
+        lanes sums[MANY / LANES];
+        for (int l = 0; l < MANY / LANES; l++) sums[l] = all(0);
+        int64_t at, end;
+        for (int ok = stream_range(t, o, &at, &end); ok && at < end; at = smaller(at + RUN, end)) {
+            const int64_t count = smaller(RUN, end - at);
+            const float *values = csr_values(t, &room, o, at, count);
+            if (!values) break;
+            for (int64_t k = 0; k < count; k++)
+                for (int l = 0; l < MANY / LANES; l++)
+                    sums[l] += values[k] * load(t->x + (int64_t)t->columns[at + k] * MANY + l * LANES);
+        }
+        float out[MANY];
+        for (int l = 0; l < MANY / LANES; l++) store(out + l * LANES, sums[l]);
+        for (int64_t n = 0; n < t->rows; n++) t->y[n * t->outputs + o] = out[n];
+    }
+}
+
+const struct sparse_kernels PER_SET(sparse_kernels) = {
+    .bitmap = bitmap,
+    .nm = nm,
+    .csr = csr,
+    .csr_many = csr_many,
+    .bitmap_decode = bitmap_decode,
+    .nm_decode = nm_decode,
+};

@@ -1,0 +1,32 @@
+/* Products with matrices of which only some entries are stored. No index is trusted: a task's `bad` becomes the number,
+   counted from 1, of a row that points outside of its arrays, and nothing is read there. */
+#ifndef MINISLM_SPARSE_H
+#define MINISLM_SPARSE_H
+#include "codes.h"
+
+struct sparse_task {
+    const float *floats; /* stored values, (rows, row_values); null: they are the codes of `packed` */
+    struct packed packed;
+    int64_t n_values;     /* in the one row of a stream, or in a row of n:m */
+    const int64_t *starts; /* (outputs + 1,) for streams: where each row's values begin and end */
+    const uint8_t *bits;  /* (outputs, row_bytes) bytes: mask of a bitmap, places of n:m */
+    int64_t row_bytes;
+    const int32_t *columns; /* (n_values,) of csr */
+    int n, m, place_bits;   /* of n:m */
+    int64_t inputs, outputs;
+    const float *x; /* (rows, x_stride), rows that end in zeros; for csr_many (inputs, MANY) columns of it */
+    int64_t rows, x_stride;
+    float *y;      /* (rows, outputs); for decoding (units, inputs) */
+    int64_t start; /* for decoding: the row that is unit 0 */
+    int64_t *bad;
+};
+
+enum { SPARSE_FEW = 16, FEWEST = 4, MANY = 16 };
+
+struct sparse_kernels {         /* a unit is an output */
+    kernel *bitmap, *nm, *csr;  /* for at most SPARSE_FEW rows of x */
+    kernel *csr_many;           /* for at most MANY rows of x, given as columns */
+    kernel *bitmap_decode, *nm_decode;
+};
+FAMILY(sparse_kernels)
+#endif

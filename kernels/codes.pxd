@@ -1,0 +1,33 @@
+# A packed matrix, as C sees it.
+from native cimport int64_t, reading
+
+
+cdef extern from "codes.h" nogil:
+    enum:
+        RUN
+        BLOCK
+        PADDING
+    ctypedef struct packed "struct packed":
+        const unsigned char *codes
+        const unsigned char *end
+        const void *scales
+        const unsigned char *zeros
+        int64_t inputs
+        int group_shift
+        int64_t row_bytes, row_groups
+        int bits, zero, half_scales
+
+
+cdef inline int describe(packed *w, codes, scales, zeros, format, int64_t inputs) except -1:
+    """Fill the record for arrays that `compressed.packed` has checked, and that the caller keeps alive."""
+    cdef int group = format.group
+    w.codes = <const unsigned char *>reading(codes)
+    w.end = w.codes + <int64_t>codes.size
+    w.scales = reading(scales)
+    w.zeros = NULL
+    if zeros is not None:
+        w.zeros = <const unsigned char *>reading(zeros)
+    w.inputs, w.row_bytes, w.row_groups = inputs, codes.shape[1], scales.shape[1]
+    w.group_shift = 62 if group == 0 else group.bit_length() - 1
+    w.bits, w.zero, w.half_scales = format.bits, format.zero, scales.itemsize == 2
+    return 0

@@ -1,0 +1,173 @@
+"""Compiled products with sparse matrices: checks, then the C of `c/sparse.c`.
+
+Starts, masks and columns are checked by the C itself, row by row, before it follows them: the ValueError comes after.
+"""
+
+import numpy as np
+
+from minislm.kernels import border, compressed
+from minislm.ops.nm import place_bits
+
+from codes cimport PADDING, describe, packed
+from libc.stdint cimport int32_t, uint8_t
+from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+
+
+cdef extern from "sparse.h" nogil:
+    enum:
+        MANY
+    ctypedef struct sparse_task "struct sparse_task":
+        const float *floats
+        packed packed
+        int64_t n_values
+        const int64_t *starts
+        const uint8_t *bits
+        int64_t row_bytes
+        const int32_t *columns
+        int n, m, place_bits
+        int64_t inputs, outputs
+        const float *x
+        int64_t rows, x_stride
+        float *y
+        int64_t start
+        int64_t *bad
+    ctypedef struct sparse_kernels "const struct sparse_kernels":
+        kernel *bitmap
+        kernel *nm
+        kernel *csr
+        kernel *csr_many
+        kernel *bitmap_decode
+        kernel *nm_decode
+    sparse_kernels *sparse_kernels_for(int)
+
+cdef const runtime *shared = the_runtime()
+cdef int64_t WORTH = 65536  # stored values that are worth a thread's while
+INT32 = np.dtype(np.int32)
+
+
+def bitmap_product(x_NI, mask_OP, values, starts, scales=None, zeros=None, *, format=None, out=None, int threads=1):
+    """Same as `ops.bitmap.bitmap_product`."""
+    x = border.checked(x_NI, "x", 2)
+    mask = border.checked(mask_OP, "mask", 2, compressed.UINT8)
+    border.same_shape(mask, "mask", (len(mask), -(-x.shape[1] // 8)))
+    matrix = Matrix(x.shape[1], len(mask), threads)
+    matrix.take_bits(mask)
+    matrix.take_stream(values, starts, scales, zeros, format)
+    y = border.output(out, (len(x), len(mask)), x)
+    if len(x) > compressed.FEW:
+        compressed.by_tiles(x, y, matrix.decode_bitmap)
+    else:
+        matrix.multiply(sparse_kernels_for(shared.chosen).bitmap, compressed.padded(x, PADDING), y)
+    return border.delivered(matrix.checked(y), out)
+
+
+def nm_product(
+    x_NI, values, places_OP, scales=None, zeros=None, *, int n, int m, format=None, out=None, int threads=1
+):
+    """Same as `ops.nm.nm_product`."""
+    x = border.checked(x_NI, "x", 2)
+    cdef int bits = place_bits(m)
+    cdef int64_t n_values = compressed.nm_values(x.shape[1], n, m)
+    places = border.checked(places_OP, "places", 2, compressed.UINT8)
+    border.same_shape(places, "places", (len(places), -(-n_values * bits // 8)))
+    matrix = Matrix(x.shape[1], len(places), threads)
+    matrix.take_bits(places)
+    matrix.take_rows(values, scales, zeros, format, n_values)
+    matrix.task.n, matrix.task.m, matrix.task.place_bits = n, m, bits
+    y = border.output(out, (len(x), len(places)), x)
+    if len(x) > compressed.FEW:
+        compressed.by_tiles(x, y, matrix.decode_nm)
+    else:
+        x = compressed.nm_padded(x, n_values // n, m)
+        matrix.multiply(sparse_kernels_for(shared.chosen).nm, x, y)
+    return border.delivered(matrix.checked(y), out)
+
+
+def csr_product(x_NI, values, columns, starts, scales=None, zeros=None, *, format=None, out=None, int threads=1):
+    """Same as `ops.csr.csr_product`."""
+    x = border.checked(x_NI, "x", 2)
+    columns = border.checked(columns, "columns", 1, INT32)
+    matrix = Matrix(x.shape[1], len(starts) - 1, threads)
+    matrix.take_stream(values, starts, scales, zeros, format)
+    border.same_shape(columns, "columns", (matrix.task.n_values,))
+    matrix.take_columns(columns)
+    y = border.output(out, (len(x), matrix.task.outputs), x)
+    if len(x) <= 2:
+        matrix.multiply(sparse_kernels_for(shared.chosen).csr, x, y)
+    else:
+        for first in range(0, len(x), MANY):
+            block = np.zeros((x.shape[1], MANY), np.float32)
+            block[:, : len(x) - first] = x[first : first + MANY].T
+            matrix.multiply(sparse_kernels_for(shared.chosen).csr_many, block, y[first : first + MANY])
+    return border.delivered(matrix.checked(y), out)
+
+
+cdef class Matrix:
+    """A checked sparse matrix: keeps its arrays alive, and runs kernels on it."""
+
+    cdef sparse_task task
+    cdef int64_t bad
+    cdef list alive
+    cdef int threads
+
+    def __init__(self, int64_t inputs, int64_t outputs, int threads):
+        self.task.inputs, self.task.outputs, self.threads = inputs, outputs, threads
+        self.task.bad = &self.bad
+        self.alive = []
+
+    cdef take_bits(self, bits):
+        self.task.bits, self.task.row_bytes = <const uint8_t *>reading(bits), bits.shape[1]
+        self.alive.append(bits)
+
+    cdef take_columns(self, columns):
+        self.task.columns = <const int32_t *>reading(columns)
+        self.alive.append(columns)
+
+    cdef take_stream(self, values, starts, scales, zeros, format):
+        """Take values that stand row after row, between starts."""
+        starts = compressed.stream_starts(starts, self.task.outputs)
+        self.task.starts = <const int64_t *>reading(starts)
+        self.alive.append(starts)
+        self.take_values(values, scales, zeros, format, None, starts[-1])
+
+    cdef take_rows(self, values, scales, zeros, format, n_values):
+        """Take values of which every row has as many."""
+        self.take_values(values, scales, zeros, format, self.task.outputs, n_values)
+
+    cdef take_values(self, values, scales, zeros, format, n_rows, n_values):
+        values, scales, zeros = compressed.stored_values(values, scales, zeros, format, n_rows, n_values)
+        if format is None:
+            self.task.floats = <const float *>reading(values)
+        else:
+            describe(&self.task.packed, values, scales, zeros, format, n_values)
+        self.task.n_values = n_values
+        self.alive.append((values, scales, zeros))
+
+    cdef multiply(self, kernel *work, x, y):
+        """Write x times the matrix's transpose to y."""
+        self.task.x, self.task.y = <const float *>reading(x), <float *>writing(y)
+        self.task.rows, self.task.x_stride = y.shape[0], x.shape[1]
+        cdef int64_t cost = 1 + self.task.inputs * self.task.rows
+        with nogil:
+            shared.parallel(work, &self.task, self.task.outputs, 1 + WORTH // cost, self.threads)
+
+    cdef decode(self, kernel *work, first, tile):
+        self.task.start, self.task.y = first, <float *>writing(tile)
+        cdef int64_t n = tile.shape[0]
+        with nogil:
+            shared.parallel(work, &self.task, n, 1 + WORTH // (1 + self.task.inputs), self.threads)
+
+    def decode_bitmap(self, first, tile):
+        self.decode(sparse_kernels_for(shared.chosen).bitmap_decode, first, tile)
+
+    def decode_nm(self, first, tile):
+        self.decode(sparse_kernels_for(shared.chosen).nm_decode, first, tile)
+
+    cdef checked(self, y):
+        """Return y, or raise ValueError if a row pointed outside of its arrays."""
+        if self.bad:
+            raise ValueError(
+                f"the starts, mask or columns of row {self.bad - 1} do not fit {self.task.n_values} values "
+                f"and {self.task.inputs} inputs"
+            )
+        return y
