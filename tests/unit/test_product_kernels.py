@@ -1,0 +1,330 @@
+"""What is particular to the product kernels: exact sums of bytes, tails, layouts, and indices that lie."""
+
+from __future__ import annotations
+
+import importlib
+import mmap
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from minislm.ops import load_op
+from minislm.ops.bitmap import pack_bitmap
+from minislm.ops.csr import pack_csr
+from minislm.ops.formats import format_named
+from minislm.ops.nm import pack_nm
+from minislm.testing.tolerances import assert_close
+from minislm.weights.quantized import Quantized
+from minislm.weights.sparse import Sparse
+
+kernels = pytest.importorskip("minislm.kernels")
+
+PRODUCTS = (
+    *("quantize_activations", "quantized_product", "quantized_product_int8", "quantized_rows", "low_rank_product"),
+    *("bitmap_product", "nm_product", "csr_product"),
+)
+# Around the widths of registers, blocks, paddings and runs of the compiled code.
+LENGTHS = (*range(20), 31, 32, 33, 47, 63, 64, 65, 127, 128, 129, 255, 256, 257, 300, 511, 512, 513, 700, 1024, 1100)
+
+
+@pytest.fixture(params=[*(f"cython-{name}" for name in kernels.instruction_set().available), "numba"])
+def kernel(request):
+    """Return what loads a kernel by its op's name, for each technology and instruction set in turn."""
+    technology, _, name = request.param.partition("-")
+    if technology == "numba":
+        pytest.importorskip("numba")
+    before = kernels.instruction_set().chosen
+    if name:
+        kernels.instruction_set(name)
+
+    def load(op):
+        row = next(row for row in kernels.KERNELS if (row.op, row.technology) == (op, technology))
+        module, _, function = row.function.partition(":")
+        return getattr(importlib.import_module(f"minislm.kernels.{module}"), function)
+
+    load.technology = technology
+    yield load
+    if before:
+        kernels.instruction_set(before)
+
+
+def rows(n_rows, n_inputs, seed=0):
+    return np.random.default_rng(seed).normal(size=(n_rows, n_inputs)).astype(np.float32)
+
+
+def extreme(n_inputs, format, sign):
+    """Rows of x and codes that are as large as they get and never cancel: (x, codes, scales, zeros, exact sum)."""
+    low, high = format.code_range
+    codes_OI = np.full((3, n_inputs), high, np.uint8)
+    codes_OI[1] = low
+    codes_OI[2, ::2] = low
+    zeros = None if format.symmetric else np.array([[0], [high], [low]], np.uint8)
+    steps_OI = codes_OI.astype(np.int64) - (format.zero if zeros is None else zeros.astype(np.int64))
+    x_NI = sign * np.sign(steps_OI).astype(np.float32)
+    x_NI[x_NI == 0] = 1.0
+    exact_NO = (127 * x_NI.astype(np.int64)) @ steps_OI.T
+    return x_NI, format.pack(codes_OI), np.ones((3, 1), np.float32), zeros, exact_NO
+
+
+# Sums of products of 255 and 128 surely fit 32 bits up to a length of 65,793, of 128 and 128 up to 131,071.
+@pytest.mark.parametrize("n_inputs", [1, 31, 512, 65_793, 65_794, 131_071, 131_072, 262_145])
+@pytest.mark.parametrize("name", ["int8", "uint8", "int4", "uint3"])
+def test_sums_of_bytes_are_exact_at_their_extremes(kernel, name, n_inputs):
+    format = format_named(name)
+    for sign in (1, -1):
+        x_NI, codes, scales, zeros, exact_NO = extreme(n_inputs, format, sign)
+        product = kernel("quantized_product_int8")
+        y_NO = product(x_NI, codes, scales, zeros, format=format, activations="int8-row")
+        expected = exact_NO.astype(np.float32) * (np.float32(1.0) / np.float32(127))
+        assert np.array_equal(y_NO, expected)  # one float32 rounding of an exact sum
+
+
+@pytest.mark.parametrize("name", ["int8", "uint4-32", "int8-128", "int2-64"])
+def test_bytes_give_what_the_op_gives_from_the_same_exact_sums(kernel, name):
+    for n_inputs in LENGTHS:
+        x_NI, stored = rows(5, n_inputs), Quantized.nearest(rows(6, n_inputs, seed=1), name)
+        for activations in ("int8-row", "int8-32"):
+            options = {"format": stored.format, "activations": activations}
+            expected = load_op("quantized_product_int8")(x_NI, *stored.stored, **options)
+            y_NO = kernel("quantized_product_int8")(x_NI, *stored.stored, **options)
+            if name == "int8" and activations == "int8-row":
+                assert np.array_equal(y_NO, expected)
+            assert_close(y_NO, expected, length=max(1, n_inputs // 32), name=f"{n_inputs} inputs")
+
+
+@pytest.mark.parametrize("group", [0, 32, 64])
+def test_rounded_activations_are_those_of_the_op(kernel, group):
+    for n_inputs in LENGTHS:
+        x_NI = rows(4, n_inputs) * np.float32([[1e-30], [1.0], [1e30], [0.0]])
+        x_NI[1, ::3] = (np.arange(len(x_NI[1, ::3])) % 254 - 126.5) / 127  # halves, which go to the even code
+        x_NI[1, :1] = 1.0
+        codes, scales = kernel("quantize_activations")(x_NI, group=group)
+        expected_codes, expected_scales = load_op("quantize_activations")(x_NI, group=group)
+        assert np.array_equal(codes, expected_codes)
+        assert np.array_equal(scales, expected_scales)
+
+
+@pytest.mark.parametrize(
+    "name", ["int8", "int4-32", "uint4-128", "int3", "uint3-64", "int2-32", "int5", "int6-32", "int7"]
+)
+def test_every_length_of_a_row(kernel, name):
+    format = format_named(name)
+    for n_inputs in LENGTHS:
+        stored = Quantized.nearest(rows(5, n_inputs, seed=2), name).stored
+        x_NI = rows(3, n_inputs)
+        decoded = load_op("quantized_rows")(np.arange(5), *stored, format=format, n_inputs=n_inputs)
+        again = kernel("quantized_rows")(np.arange(5)[::-1], *stored, format=format, n_inputs=n_inputs)
+        assert np.array_equal(again, decoded[::-1])
+        y_NO = kernel("quantized_product")(x_NI, *stored, format=format)
+        sizes_NO = np.abs(x_NI) @ np.abs(decoded).T
+        assert_close(y_NO, x_NI.astype(np.float64) @ decoded.T, length=n_inputs, scale=sizes_NO + 1e-30)
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 4, 16, 33])
+@pytest.mark.parametrize("values", [None, "int8", "int4-32", "uint3-64"])
+@pytest.mark.parametrize("pattern", ["bitmap", "2:4", "4:8", "1:3", "csr"])
+def test_sparse_products_equal_the_dense_one(kernel, pattern, values, n_rows):
+    rng = np.random.default_rng(n_rows)
+    n, m = map(int, pattern.split(":")) if ":" in pattern else (1, 1)
+    values = "int8-32" if values == "int8" and pattern in ("bitmap", "csr") else values
+    for n_inputs in (1, 7, 64, 300, 1030):
+        w_OI = rows(9, n_inputs, seed=3)
+        order = rng.random((9, -(-n_inputs // m), m)).argsort(axis=2)
+        mask_OI = (order < n).reshape(9, -1)[:, :n_inputs] if m > 1 else rng.random(w_OI.shape) < 0.5
+        mask_OI[4] = False
+        sparse = Sparse.from_dense(w_OI, mask_OI, pattern, values)
+        family, constants, options = sparse._product
+        x_NI, dense = rows(n_rows, n_inputs, seed=4), sparse.dense()
+        y_NO = kernel(f"{family}_product")(x_NI, *constants, **options)
+        sizes_NO = np.abs(x_NI) @ np.abs(dense).T
+        assert_close(y_NO, x_NI.astype(np.float64) @ dense.T, length=n_inputs, scale=sizes_NO + 1e-30)
+        assert not y_NO[:, 4].any()
+
+
+def test_stored_zeros_and_empty_matrices(kernel):
+    for name in ("int8", "int4-32", "uint4-32"):
+        stored = Quantized.nearest(np.zeros((3, 70), np.float32), name)
+        x_NI = rows(2, 70)
+        assert not kernel("quantized_product")(x_NI, *stored.stored, format=stored.format).any()
+        for activations in ("int8-row", "int8-32"):
+            options = {"format": stored.format, "activations": activations}
+            assert not kernel("quantized_product_int8")(x_NI, *stored.stored, **options).any()
+    for n_rows, n_outputs in ((0, 3), (2, 0), (0, 0)):
+        x_NI, w_OI = rows(n_rows, 5), rows(n_outputs, 5)
+        stored = Quantized.nearest(w_OI, "int4-32")
+        assert kernel("quantized_product")(x_NI, *stored.stored, format=stored.format).shape == (n_rows, n_outputs)
+        assert kernel("low_rank_product")(x_NI, rows(0, 5), rows(n_outputs, 0)).shape == (n_rows, n_outputs)
+        everything = np.ones(w_OI.shape, np.bool_)
+        assert kernel("bitmap_product")(x_NI, *pack_bitmap(w_OI, everything)).shape == (n_rows, n_outputs)
+        assert kernel("csr_product")(x_NI, *pack_csr(w_OI, everything)).shape == (n_rows, n_outputs)
+
+
+def calls(kernel, n_rows=3):
+    """Return for each op a kernel, its arguments and its options, big enough to be shared among threads."""
+    w_OI, x_NI = rows(1501, 290, seed=5), rows(n_rows, 290)
+    mask_OI = rows(1501, 290, seed=6) > 0
+    order = np.random.default_rng(7).random((1501, 73, 4)).argsort(axis=2)
+    mask24_OI = (order < 2).reshape(1501, -1)[:, :290]
+    stored, bytes_ = Quantized.nearest(w_OI, "uint4-64"), Quantized.nearest(w_OI, "int8")
+    sparse = Sparse.from_dense(w_OI, mask_OI, "bitmap", "int4-32")
+    made = {
+        "quantized_product": ((x_NI, *stored.stored), {"format": stored.format}),
+        "quantized_product_int8": ((x_NI, *bytes_.stored), {"format": bytes_.format, "activations": "int8-row"}),
+        "quantized_rows": ((np.arange(1501), *stored.stored), {"format": stored.format, "n_inputs": 290}),
+        "quantize_activations": ((w_OI,), {"group": 32}),
+        "low_rank_product": ((x_NI, rows(700, 290, seed=8), rows(900, 700, seed=9)), {}),
+        "bitmap_product": ((x_NI, *sparse._product[1]), sparse._product[2]),
+        "nm_product": ((x_NI, *pack_nm(w_OI * mask24_OI, mask24_OI, n=2, m=4)), {"n": 2, "m": 4}),
+        "csr_product": ((x_NI, *pack_csr(w_OI, mask_OI)), {}),
+    }
+    assert made.keys() == set(PRODUCTS)
+    return [(kernel(op), args, options) for op, (args, options) in made.items()]
+
+
+def test_threads_do_not_change_a_bit(kernel):
+    for function, args, options in [*calls(kernel), *calls(kernel, n_rows=20)]:
+        results = [function(*args, **options, threads=threads) for threads in (1, 2, 3, 7)]
+        firsts = [result[0] if isinstance(result, tuple) else result for result in results]
+        assert all(first.tobytes() == firsts[0].tobytes() for first in firsts)
+
+
+def test_calls_at_once_do_not_disturb_each_other(kernel):
+    work = [call for call in calls(kernel) if call[0].__name__ != "quantize_activations"]
+    expected = [function(*args, **options).tobytes() for function, args, options in work]
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(f, *args, **options, threads=2) for _ in range(3) for f, args, options in work]
+    assert [future.result().tobytes() for future in futures] == 3 * expected
+
+
+@pytest.fixture
+def before_a_hole():
+    """Return what copies an array to where readable memory ends: one byte more, and the process is no more."""
+    size, maps = 1 << 16, []
+    with tempfile.TemporaryFile() as file:
+
+        def place(array):
+            os.ftruncate(file.fileno(), 2 * size)
+            pages = mmap.mmap(file.fileno(), 2 * size, flags=mmap.MAP_PRIVATE)
+            end = (
+                np.frombuffer(pages, np.uint8, array.nbytes, size - array.nbytes).view(array.dtype).reshape(array.shape)
+            )
+            end[...] = array
+            end.flags.writeable = False
+            os.ftruncate(file.fileno(), size)  # the second half of the mapping now has nothing behind it
+            maps.append(pages)
+            return end
+
+        yield place
+
+
+def test_nothing_is_read_behind_an_array(kernel, before_a_hole):
+    for n_inputs in (1, 32, 100, 256, 300):
+        w_OI, x_NI = rows(3, n_inputs), rows(2, n_inputs)
+        mask_OI = rows(3, n_inputs, seed=1) > 0
+        mask24_OI = np.arange(n_inputs) % 4 < np.array([[2], [2], [1]])
+        cases = [("low_rank_product", (rows(5, n_inputs), rows(7, 5)), {})]
+        for name in ("int8", "int4-32", "uint3", "int2-128", "int5"):
+            stored = Quantized.nearest(w_OI, name)
+            cases += [
+                ("quantized_product", stored.stored, {"format": stored.format}),
+                ("quantized_product_int8", stored.stored, {"format": stored.format, "activations": "int8-32"}),
+            ]
+        for pattern, mask, values in (
+            *(("bitmap", mask_OI, None), ("bitmap", mask_OI, "int4-32"), ("csr", mask_OI, None)),
+            *(("2:4", mask24_OI, None), ("2:4", mask24_OI, "int3"), ("csr", mask_OI, "int8-32")),
+        ):
+            family, constants, options = Sparse.from_dense(w_OI, mask, pattern, values)._product
+            cases.append((f"{family}_product", constants, options))
+        for op, constants, options in cases:
+            constants = tuple(array for array in constants if array is not None)
+            expected = load_op(op)(x_NI, *constants, **options)
+            for position, array in enumerate(constants):
+                placed = (*constants[:position], before_a_hole(array), *constants[position + 1 :])
+                assert_close(kernel(op)(x_NI, *placed, **options), expected, length=max(n_inputs, 8), name=op)
+            assert_close(kernel(op)(before_a_hole(x_NI), *constants, **options), expected, length=max(n_inputs, 8))
+
+
+@pytest.mark.parametrize(
+    "starts", [[0, 2, 1, 3], [0, 1, 2, 9], [0, 1, 2, 2], [-1, 1, 2, 3], [1, 1, 2, 3], [0, 2**62, 2, 3]]
+)
+def test_starts_that_lie_are_refused(kernel, starts):
+    w_OI = np.eye(3, 5, dtype=np.float32)
+    mask, values, _ = pack_bitmap(w_OI, w_OI != 0)
+    _, columns, _ = pack_csr(w_OI, w_OI != 0)
+    for n_rows in (1, 3, 20):
+        with pytest.raises(ValueError, match=r"starts|values|columns|row"):
+            kernel("bitmap_product")(rows(n_rows, 5), mask, values, np.array(starts))
+        with pytest.raises(ValueError, match=r"starts|values|columns|row"):
+            kernel("csr_product")(rows(n_rows, 5), values, columns, np.array(starts))
+    with pytest.raises(ValueError, match="starts"):
+        kernel("bitmap_product")(rows(2, 5), mask, values, np.array([0, 1, 3]))
+
+
+@pytest.mark.parametrize("column", [5, -1, 2**31 - 1, -(2**31)])
+def test_columns_outside_are_refused(kernel, column):
+    w_OI = np.eye(3, 5, dtype=np.float32)
+    values, columns, starts = pack_csr(w_OI, w_OI != 0)
+    columns[1] = column
+    for n_rows in (1, 3, 20):
+        with pytest.raises(ValueError, match="row 1"):
+            kernel("csr_product")(rows(n_rows, 5), values, columns, starts)
+
+
+@pytest.mark.parametrize("bits", [0, 3, 31])
+def test_masks_that_do_not_count_the_values_are_refused(kernel, bits):
+    w_OI = np.eye(3, 5, dtype=np.float32)
+    mask, values, starts = pack_bitmap(w_OI, w_OI != 0)
+    mask[1] = bits
+    for n_rows in (1, 3, 20):
+        with pytest.raises(ValueError, match="row 1"):
+            kernel("bitmap_product")(rows(n_rows, 5), mask, values, starts)
+
+
+def test_arrays_of_other_sizes_are_refused_by_name(kernel):
+    stored = Quantized.nearest(rows(4, 70), "uint4-32")
+    codes, scales, zeros = stored.stored
+    x_NI, product, options = rows(2, 70), kernel("quantized_product"), {"format": stored.format}
+    for arrays, name in (
+        ((codes[:, :-1], scales, zeros), "codes"),
+        ((codes, scales[:, :-1], zeros), "scales"),
+        ((codes, scales[:-1], zeros), "scales"),
+        ((codes, scales, zeros[:, 1:]), "zeros"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            product(x_NI, *arrays, **options)
+    with pytest.raises(ValueError, match="codes"):
+        product(rows(2, 170), codes, scales, zeros, **options)
+    with pytest.raises(IndexError, match="ids"):
+        kernel("quantized_rows")(np.array([4]), codes, scales, zeros, n_inputs=70, **options)
+    with pytest.raises(ValueError, match="right"):
+        kernel("low_rank_product")(x_NI, rows(3, 71), rows(5, 3))
+    with pytest.raises(ValueError, match="left"):
+        kernel("low_rank_product")(x_NI, rows(3, 70), rows(5, 2))
+    values, places = pack_nm(np.eye(3, 8, dtype=np.float32), np.eye(3, 8) > 0, n=2, m=4)
+    with pytest.raises(ValueError, match="places"):
+        kernel("nm_product")(rows(1, 8), values, places[:, :-1], n=2, m=4)
+    with pytest.raises(ValueError, match="values"):
+        kernel("nm_product")(rows(1, 8), values[:, :-1], places, n=2, m=4)
+    with pytest.raises(ValueError, match="n:m"):
+        kernel("nm_product")(rows(1, 8), values, places, n=4, m=4)
+
+
+def test_places_that_point_beyond_a_group_read_nothing_foreign(kernel):
+    values, places = pack_nm(np.eye(2, 6, dtype=np.float32), np.eye(2, 6) > 0, n=1, m=3)
+    wild = np.full_like(places, 255)  # place 3 in groups of 3
+    for n_rows in (1, 4, 20):
+        y_NO = kernel("nm_product")(np.ones((n_rows, 6), np.float32), values, wild, n=1, m=3)
+        assert np.isfinite(y_NO).all()
+
+
+def test_scales_of_every_float16_are_read_right(kernel):
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    scales_OJ = halves[np.isfinite(halves)].reshape(-1, 32)
+    codes_OP = np.full((len(scales_OJ), 32 * 32), 129, np.uint8)  # one step
+    w_NI = kernel("quantized_rows")(
+        np.arange(len(scales_OJ)), codes_OP, scales_OJ, format=format_named("int8-32"), n_inputs=1024
+    )
+    assert np.array_equal(w_NI[:, ::32].view(np.int32), scales_OJ.astype(np.float32).view(np.int32))
