@@ -38,4 +38,5 @@ def low_rank_product(x_NI: np.ndarray, right_RI: np.ndarray, left_OR: np.ndarray
     >>> low_rank_product(np.array([[1.0, 2.0]]), right_RI=np.array([[1.0, 1.0]]), left_OR=np.array([[1.0], [10.0]]))
     array([[ 3., 30.]])
     """
-    return (x_NI @ right_RI.T) @ left_OR.T
+    y_NO: np.ndarray = (x_NI @ right_RI.T) @ left_OR.T
+    return y_NO
