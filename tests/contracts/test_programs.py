@@ -13,6 +13,8 @@ from minislm.weights import WEIGHTS
 
 # Where activations are rounded, one product in another order may move a code by one step of 1/127.
 ROUNDED = 0.05
+# Random matrices three deep are badly conditioned: another order of the same float32 sums moves logits by up to 2e-5.
+LINEAR = 1e-4
 
 
 @MODELS
@@ -27,7 +29,7 @@ def check_stored(drawn):
     stored = {path: weight for path, weight in found.items() if weight.shape == model.weights()[path].shape}
     assert stored
     linear = all(map(is_linear, stored.values()))
-    check_program_equals_forward(model.replaced(stored), n_positions=5, bound=1e-5 if linear else ROUNDED)
+    check_program_equals_forward(model.replaced(stored), n_positions=5, bound=LINEAR if linear else ROUNDED)
 
 
 @pytest.mark.parametrize("storage", WEIGHTS)
