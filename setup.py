@@ -74,7 +74,7 @@ class BuildKernels(build_ext):
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.write_text("int main(void) { return 0; }\n")
         try:
-            self.compiler.compile([str(probe)], extra_postargs=flags)
+            self.compiler.compile([str(probe)], output_dir=str(probe.parent), extra_postargs=flags)
         except CompileError:
             return False
         return True

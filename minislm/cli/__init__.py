@@ -69,6 +69,8 @@ class _Verbs(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command line and exit with its code."""
+        # OpenBLAS's idle threads would spin for 30 ms, on the processor that a kernel's helper thread needs.
+        os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
         try:
             sys.exit(super().main(*args, **{"prog_name": "minislm", **options, "standalone_mode": False}))
         except click.ClickException as error:
