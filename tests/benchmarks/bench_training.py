@@ -204,9 +204,9 @@ def compare(model: Decoder, data: TrainingData, tier: str, rounds: int, steps: i
         print(f"step time: {ratio:.2f} of torch eager; target at most {STEP_TARGET}: {verdict(ratio, STEP_TARGET)}")
 
 
-def learn(model: Decoder, data: TrainingData, steps: int) -> None:
+def learn(model: Decoder, data: TrainingData, steps: int, seed: int) -> None:
     """Train to the end and print the validation loss."""
-    settings = TrainSettings(**{**RECIPE.to_json(), "steps": steps})
+    settings = TrainSettings(**{**RECIPE.to_json(), "steps": steps, "seed": seed})
 
     def show(record: Any) -> None:
         if record.validation_loss is not None:
@@ -231,6 +231,7 @@ def main() -> None:
     parser.add_argument("--tier", choices=dispatch.TIERS, default="cython", help="the fastest tier allowed")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of timing; 0: only train")
     parser.add_argument("--round-steps", type=int, default=10, help="steps in a round")
+    parser.add_argument("--seed", type=int, default=RECIPE.seed, help="of weights and data order; default: %(default)s")
     parser.add_argument("--threads", type=int, default=dispatch.available_processors(), help="default: %(default)s")
     options = parser.parse_args()
     dispatch.threads(options.threads)
@@ -241,7 +242,7 @@ def main() -> None:
     config = DecoderConfig.uniform(
         vocab_size=vocab_size, d_model=128, context=CONTEXT, n_layers=4, n_heads=4, activation="gelu", bias=False
     )
-    model = Decoder.create(config, seed=RECIPE.seed)
+    model = Decoder.create(config, seed=options.seed)
     found = environment()
     print(f"minislm: {sum(a.size for a in model.parameters().values()):,} parameters, tier {options.tier}, "
           f"{found['threads']} threads, kernels {found['kernels'] or 'not built'}, {found['blas']}, "
@@ -250,7 +251,7 @@ def main() -> None:
         compare(model, data, options.tier, options.rounds, options.round_steps)
     if options.steps:
         with dispatch.backend(options.tier):
-            learn(model, data, options.steps)
+            learn(model, data, options.steps, options.seed)
 
 
 if __name__ == "__main__":
