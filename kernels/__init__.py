@@ -5,9 +5,9 @@ preferred. A kernel takes its op's arguments plus keyword-only `out` and `thread
 tolerance that `minislm.testing` derives. `minislm.dispatch` reads this table; nothing here is imported until it runs.
 
 ``<op>_numba.py`` holds the Numba version of one op and its backward. ``<family>_cython.pyx`` is the border of a family
-of compiled kernels: it checks its arguments with `border` and hands addresses to ``c/<family>.c``, which is compiled
-once for each instruction set (``c/kernel.h`` says how) and runs on the one thread pool (``c/threads.h``). A new family
-needs these three files and its rows below; `setup.py` finds it by name.
+of compiled kernels: it checks its arguments with `border` (and `compressed`) and hands addresses to ``c/<family>.c``,
+which is compiled once for each instruction set (``c/kernel.h`` says how) and runs on the one thread pool
+(``c/threads.h``). A new family needs these three files and its rows below; `setup.py` finds it by name.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ PADDING = 256
 """Of rows of x that compiled code reads in blocks."""
 UINT8, FLOAT16 = np.dtype(np.uint8), np.dtype(np.float16)
 FEW = 16
-"""Up to so many rows of x the stored form is multiplied directly."""
+"""Up to so many rows of x the stored form is multiplied directly; the C has room for no more."""
 TILE = 2**18
 """Decoded numbers that are alive at once: 1 MiB, which the second cache holds."""
 
@@ -83,7 +83,7 @@ def stored_values(
 def stream_starts(starts: Any, n_outputs: int) -> np.ndarray:
     """Check where the rows of a stream start: the first of them at 0. Whether they rise is for the kernel to see."""
     starts = border.checked(starts, "starts", 1, border.INT64)
-    border.same_shape(starts, "starts", (n_outputs + 1,))
+    border.same_shape(starts, "starts", (max(n_outputs, 0) + 1,))
     if starts[0] != 0:
         raise ValueError(f"starts must begin with 0, not {starts[0]}")
     return starts

@@ -9,6 +9,8 @@ from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
 
 
 cdef extern from "quantized.h" nogil:
+    enum:
+        FEW
     ctypedef struct decode_task "struct decode_task":
         packed w
         const int64_t *rows
@@ -26,6 +28,7 @@ cdef extern from "quantized.h" nogil:
 
 cdef const runtime *shared = the_runtime()
 cdef int64_t WORTH = 131072  # codes that are worth a thread's while
+assert compressed.FEW <= FEW
 
 
 def quantized_product(x_NI, codes_OP, scales_OJ, zeros_OJ=None, *, format, out=None, int threads=1):

@@ -16,6 +16,7 @@ from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
 cdef extern from "sparse.h" nogil:
     enum:
         MANY
+        SPARSE_FEW
     ctypedef struct sparse_task "struct sparse_task":
         const float *floats
         packed packed
@@ -43,6 +44,7 @@ cdef extern from "sparse.h" nogil:
 cdef const runtime *shared = the_runtime()
 cdef int64_t WORTH = 65536  # stored values that are worth a thread's while
 INT32 = np.dtype(np.int32)
+assert compressed.FEW <= SPARSE_FEW
 
 
 def bitmap_product(x_NI, mask_OP, values, starts, scales=None, zeros=None, *, format=None, out=None, int threads=1):
@@ -58,7 +60,7 @@ def bitmap_product(x_NI, mask_OP, values, starts, scales=None, zeros=None, *, fo
         compressed.by_tiles(x, y, matrix.decode_bitmap)
     else:
         matrix.multiply(sparse_kernels_for(shared.chosen).bitmap, compressed.padded(x, PADDING), y)
-    return border.delivered(matrix.checked(y), out)
+    return border.delivered(y, out)
 
 
 def nm_product(
@@ -80,7 +82,7 @@ def nm_product(
     else:
         x = compressed.nm_padded(x, n_values // n, m)
         matrix.multiply(sparse_kernels_for(shared.chosen).nm, x, y)
-    return border.delivered(matrix.checked(y), out)
+    return border.delivered(y, out)
 
 
 def csr_product(x_NI, values, columns, starts, scales=None, zeros=None, *, format=None, out=None, int threads=1):
@@ -99,7 +101,7 @@ def csr_product(x_NI, values, columns, starts, scales=None, zeros=None, *, forma
             block = np.zeros((x.shape[1], MANY), np.float32)
             block[:, : len(x) - first] = x[first : first + MANY].T
             matrix.multiply(sparse_kernels_for(shared.chosen).csr_many, block, y[first : first + MANY])
-    return border.delivered(matrix.checked(y), out)
+    return border.delivered(y, out)
 
 
 cdef class Matrix:
@@ -150,12 +152,14 @@ cdef class Matrix:
         cdef int64_t cost = 1 + self.task.inputs * self.task.rows
         with nogil:
             shared.parallel(work, &self.task, self.task.outputs, 1 + WORTH // cost, self.threads)
+        self.check()
 
     cdef decode(self, kernel *work, first, tile):
         self.task.start, self.task.y = first, <float *>writing(tile)
         cdef int64_t n = tile.shape[0]
         with nogil:
             shared.parallel(work, &self.task, n, 1 + WORTH // (1 + self.task.inputs), self.threads)
+        self.check()
 
     def decode_bitmap(self, first, tile):
         self.decode(sparse_kernels_for(shared.chosen).bitmap_decode, first, tile)
@@ -163,11 +167,10 @@ cdef class Matrix:
     def decode_nm(self, first, tile):
         self.decode(sparse_kernels_for(shared.chosen).nm_decode, first, tile)
 
-    cdef checked(self, y):
-        """Return y, or raise ValueError if a row pointed outside of its arrays."""
+    cdef check(self):
+        """Raise ValueError if a row pointed outside of its arrays."""
         if self.bad:
             raise ValueError(
                 f"the starts, mask or columns of row {self.bad - 1} do not fit {self.task.n_values} values "
                 f"and {self.task.inputs} inputs"
             )
-        return y

@@ -144,6 +144,24 @@ def test_sparse_products_equal_the_dense_one(kernel, pattern, values, n_rows):
         assert not y_NO[:, 4].any()
 
 
+@pytest.mark.parametrize("n_rows", [2, 20])
+@pytest.mark.parametrize("values", [None, "int8-32", "int4-32", "uint3-64"])
+@pytest.mark.parametrize("pattern", ["quantized", "bitmap", "2:4", "csr"])
+def test_tiles_may_be_cut_anywhere(kernel, monkeypatch, pattern, values, n_rows):
+    monkeypatch.setattr(importlib.import_module("minislm.kernels.compressed"), "TILE", 250)
+    w_OI, x_NI = rows(23, 70, seed=11), rows(n_rows, 70)
+    if pattern == "quantized":
+        stored = Quantized.nearest(w_OI, values or "int8")
+        op, constants, options = "quantized_product", stored.stored, {"format": stored.format}
+    else:
+        mask_OI = np.arange(70) % 4 < 2 if pattern == "2:4" else rows(23, 70, seed=12) > 0
+        family, constants, options = Sparse.from_dense(
+            w_OI, np.broadcast_to(mask_OI, (23, 70)), pattern, values
+        )._product
+        op = f"{family}_product"
+    assert_close(kernel(op)(x_NI, *constants, **options), load_op(op)(x_NI, *constants, **options), length=70)
+
+
 def test_stored_zeros_and_empty_matrices(kernel):
     for name in ("int8", "int4-32", "uint4-32"):
         stored = Quantized.nearest(np.zeros((3, 70), np.float32), name)
@@ -281,6 +299,15 @@ def test_masks_that_do_not_count_the_values_are_refused(kernel, bits):
     for n_rows in (1, 3, 20):
         with pytest.raises(ValueError, match="row 1"):
             kernel("bitmap_product")(rows(n_rows, 5), mask, values, starts)
+
+
+def test_a_mask_of_more_than_all_values_reads_none_of_them(kernel, before_a_hole):
+    w_OI = np.eye(3, 600, dtype=np.float32)
+    mask, values, starts = pack_bitmap(w_OI, w_OI != 0)
+    mask[2] = 255
+    for n_rows in (1, 20):
+        with pytest.raises(ValueError, match="row 2"):
+            kernel("bitmap_product")(rows(n_rows, 600), mask, before_a_hole(values), starts)
 
 
 def test_arrays_of_other_sizes_are_refused_by_name(kernel):
