@@ -113,8 +113,13 @@ static inline void block_dots(const uint8_t *codes, const int8_t *x, eight_ints 
 /* Open the same run of the rows of a unit; beyond the last row, of that one again. Returns its length, padded. */
 static int64_t open_runs(struct run *runs, const struct int8_task *t, int64_t unit, int64_t start) {
     const int64_t end = smaller(start + RUN, t->w.inputs);
-    for (int k = 0; k < UNIT; k++)
-        open_run(&runs[k], &t->w, smaller(unit * UNIT + k, t->outputs - 1), start, end, NO_BITS);
+    const int64_t bytes = (end - start) * t->w.bits / 8;
+    for (int k = 0; k < UNIT; k++) {
+        const int64_t o = smaller(unit * UNIT + k, t->outputs - 1);
+        const uint8_t *next = t->w.codes + (o + UNIT) * t->w.row_bytes + start / 8 * t->w.bits;
+        for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + i); /* the same run of the next unit */
+        open_run(&runs[k], &t->w, o, start, end, NO_BITS);
+    }
     return (runs->last - runs->first + PADDING - 1) / PADDING * PADDING;
 }
 
