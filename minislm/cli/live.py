@@ -55,6 +55,8 @@ class Live:
     ) -> None:
         if self.bar is not None:
             self.bar.stop()
+        if kind is KeyboardInterrupt:
+            click.echo("run the same command again to go on from here", err=True)
 
     def __call__(self, event: Any) -> None:
         """Show one event; kinds that mean nothing here are passed over.
