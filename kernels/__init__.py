@@ -48,9 +48,9 @@ def _low_rank_pays(x_NI: Any, right_RI: Any, left_OR: Any) -> bool:
     return len(x_NI) <= 16 and right_RI.size + left_OR.size >= 65536
 
 
-def _few_bytes_pay(x_NI: Any, *stored: Any, format: Any, activations: str) -> bool:
-    """Without instructions for bytes, float64 BLAS wins from some dozens of rows on; sooner if sums are short."""
-    return len(x_NI) <= (64 if activations == "int8-row" and not format.group else 16)
+def _few_bytes_pay(x_NI: Any, *stored: Any, **options: Any) -> bool:
+    """Without instructions for bytes, float64 BLAS wins from some dozens of rows on."""
+    return len(x_NI) <= 16
 
 
 KERNELS: tuple[Kernel, ...] = (
