@@ -24,8 +24,9 @@ from minislm.cli.common import Common, print_table, verb
 def command(common: Common, output: Path, size: str | None) -> None:
     """Train a small language model, compress it by every family, measure and show the results.
 
-    Takes about four minutes on two cores (--quick: one, --full: up to sixty), twice that without a C compiler. The text
-    is the language reference and the docstrings of this Python. Interrupted and run again, it goes on where it was.
+    Meant to take at most four minutes on two idle cores (--quick: one, --full: sixty), and twice that without a C
+    compiler. The text is the language reference and the docstrings of this Python. Interrupted and run again, it goes
+    on where it was.
 
     The output directory holds the models, report.json, report.md and the pictures.
     """
