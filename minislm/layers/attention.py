@@ -102,6 +102,8 @@ class Attention(Layer):
         b, t, _ = dy.shape
         dy_BTHK = self.output.backward(dy, tape, grads).reshape(b, t, self.n_heads, self.d_head)
         dq_BTHK, dk_BTGK, dv_BTGK = ops.attention_backward(dy_BTHK, tape.take(self.path))
+        dq_BTHK = grads.joined(f"{self.path}.query", dq_BTHK)  # of a loss that judges the attention map
+        dk_BTGK = grads.joined(f"{self.path}.key", dk_BTGK)
         if self.rotary is not None:
             dk_BTGK = self._unrotate("key", dk_BTGK, tape)
             dq_BTHK = self._unrotate("query", dq_BTHK, tape)

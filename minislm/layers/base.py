@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -27,12 +27,24 @@ class Context:
         The cache slot of each row; with `cache` only.
     dropout : tuple of int, optional
         (seed, step, microbatch), the key of this pass's dropout; None: no dropout.
+    types_BT : ndarray of int64, (B, T), optional
+        Which of its texts each token belongs to, for an encoder that reads pairs; None: all to the first.
+    source_BS : ndarray of int64, (B, S), optional
+        What the encoder of an encoder-decoder reads.
+    source_lengths_B : ndarray of int64, (B,), optional
+        Valid positions of each row of the source, the rest being padding at the end; None: all are valid.
+    memory_BSD : ndarray, (B, S, D), optional
+        What the encoder made of the source, as cross-attention reads it.
     """
 
     lengths_B: np.ndarray | None = None
     cache: Any = None
     slots_B: np.ndarray | None = None
     dropout: tuple[int, int, int] | None = None
+    types_BT: np.ndarray | None = None
+    source_BS: np.ndarray | None = None
+    source_lengths_B: np.ndarray | None = None
+    memory_BSD: np.ndarray | None = None
 
     def starts(self, n_rows: int) -> np.ndarray:
         """Tell where each row's new tokens begin.
@@ -65,17 +77,61 @@ class Context:
         ndarray of bool, (B, S), or None
             None: all.
         """
-        return None if self.lengths_B is None else np.arange(n_keys) < self.lengths_B[:, None]
+        return _valid(self.lengths_B, n_keys)
+
+    def source_mask(self, n_keys: int) -> np.ndarray | None:
+        """Tell which positions of the source are valid.
+
+        Parameters
+        ----------
+        n_keys : int
+            S.
+
+        Returns
+        -------
+        ndarray of bool, (B, S), or None
+            None: all.
+        """
+        return _valid(self.source_lengths_B, n_keys)
 
 
 PLAIN = Context()  # whole rows, no cache, no dropout
 
 
-class Tape(list[tuple[str, Any]]):
-    """What forward saved, in order; backward takes it in reverse, and calibration reads it by path."""
+def _valid(lengths_B: np.ndarray | None, n_keys: int) -> np.ndarray | None:
+    return None if lengths_B is None else np.arange(n_keys) < lengths_B[:, None]
 
-    def __init__(self) -> None:
+
+class Tape(list[tuple[str, Any]]):
+    """What forward saved, in order; backward takes it in reverse, and calibration reads it by path.
+
+    Parameters
+    ----------
+    watched : collection of str
+        Paths of layers whose results or saved arrays are kept in `seen` too, such as ``blocks.1`` (the stream that a
+        block returns) and ``blocks.1.attention`` (what attention saved).
+    saving : bool
+        Whether what is pushed is kept for a backward; False for a pass that is only watched, such as a teacher's.
+    """
+
+    def __init__(self, watched: Collection[str] = (), *, saving: bool = True) -> None:
         super().__init__()
+        self.watched = frozenset(watched)
+        self.saving = saving
+        self.seen: dict[str, Any] = {}
+
+    def see(self, path: str, y: np.ndarray) -> None:
+        """Keep a layer's result, if its path is watched.
+
+        Parameters
+        ----------
+        path : str
+            Of the layer.
+        y : ndarray
+            What it returns.
+        """
+        if path in self.watched:
+            self.seen[path] = y
 
     def push(self, path: str, saved: Any) -> None:
         """Put something on top.
@@ -87,7 +143,9 @@ class Tape(list[tuple[str, Any]]):
         saved : object
             What its backward needs.
         """
-        self.append((path, saved))
+        if self.saving:
+            self.append((path, saved))
+        self.see(path, saved)
 
     def take(self, path: str) -> Any:
         """Take the top away.
@@ -129,7 +187,7 @@ class Grads(dict[str, np.ndarray]):
     ) -> None:
         super().__init__(into or {})
         self.wanted = wanted or (lambda name: True)
-        self.side: Arrays = {}  # gradients of inputs that several layers share, by name
+        self.side: Arrays = {}  # what `aside` was given
 
     def add(self, name: str, gradient: np.ndarray) -> None:
         """Add the gradient of one array.
@@ -147,6 +205,37 @@ class Grads(dict[str, np.ndarray]):
             self[name] += gradient
         else:
             self[name] = gradient
+
+    def aside(self, name: str, gradient: np.ndarray) -> None:
+        """Add a gradient that reaches a layer by another way than from the layer after it.
+
+        Parameters
+        ----------
+        name : str
+            What it belongs to, such as ``memory``, which every cross-attention reads, or the path of a block whose
+            result a loss judges.
+        gradient : ndarray
+            Of that array's shape; it belongs to the store from now on.
+        """
+        self.side[name] = self.side[name] + gradient if name in self.side else gradient
+
+    def joined(self, name: str, dy: np.ndarray) -> np.ndarray:
+        """Add to a gradient what was put aside under its name, and forget that.
+
+        Parameters
+        ----------
+        name : str
+            As in `aside`.
+        dy : ndarray
+            The gradient that came from the layer after; not changed.
+
+        Returns
+        -------
+        ndarray
+            The sum; `dy` itself where nothing was put aside.
+        """
+        extra = self.side.pop(name, None)
+        return dy if extra is None else dy + extra
 
     def add_weight(self, path: str, weight: Weight, gradients: Callable[[], Arrays]) -> None:
         """Add a Weight's gradients, computing them only when one of its arrays is wanted.

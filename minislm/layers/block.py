@@ -43,10 +43,13 @@ class PreNormBlock(Layer):
         m = self.norm_2.forward(x, context, tape)
         m = self.mlp.forward(m, context, tape)
         y: np.ndarray = x + self.dropout_2.forward(m, context, tape)
+        if tape is not None:
+            tape.see(self.path, y)
         return y
 
     def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
         """Read `forward` upwards: each sum passes its gradient to both terms."""
+        dy = grads.joined(self.path, dy)
         dm = self.dropout_2.backward(dy, tape, grads)
         dm = self.mlp.backward(dm, tape, grads)
         dx = dy + self.norm_2.backward(dm, tape, grads)
