@@ -87,18 +87,12 @@ def bitmap_product_t(
     ----------
     dy_NO : ndarray, (N, O), float32 or float64
         Gradient of the output.
-    mask_OP : ndarray, (O, P), uint8
-        Bit i of a row's little-endian bit stream says whether input i is stored.
-    values : ndarray, (stored,), float32 or float64, or (1, packed), uint8
-        The stored values, row by row.
-    starts : ndarray, (O + 1,), int64
-        Where each row's values begin, and where the last one's end.
-    scales, zeros : ndarray, (1, J), optional
-        Those of quantized values, whose groups run along the stream of values.
+    mask_OP, values, starts, scales, zeros : ndarray
+        As of `bitmap_product`.
     n_inputs : int
         Columns of the matrix, I.
     format : Format, optional
-        The format of quantized values.
+        As of `bitmap_product`.
 
     Returns
     -------
@@ -108,11 +102,6 @@ def bitmap_product_t(
     Notes
     -----
     ``dx[n, i] = sum of dy[n, o] * w[o, i] over the stored (o, i)``, at the cost of `bitmap_product`.
-
-    References
-    ----------
-    S. Han et al., "EIE: Efficient Inference Engine on Compressed Deep Neural Network", 2016, arXiv 1602.01528 (pruned
-    matrices multiplied in compressed form).
 
     Examples
     --------
@@ -143,18 +132,12 @@ def bitmap_rows(
     ----------
     ids_N : ndarray, (N,), int64
         Wanted rows.
-    mask_OP : ndarray, (O, P), uint8
-        Bit i of a row's little-endian bit stream says whether input i is stored.
-    values : ndarray, (stored,), float32 or float64, or (1, packed), uint8
-        The stored values, row by row.
-    starts : ndarray, (O + 1,), int64
-        Where each row's values begin, and where the last one's end.
-    scales, zeros : ndarray, (1, J), optional
-        Those of quantized values, whose groups run along the stream of values.
+    mask_OP, values, starts, scales, zeros : ndarray
+        As of `bitmap_product`.
     n_inputs : int
         Columns of the matrix, I.
     format : Format, optional
-        The format of quantized values.
+        As of `bitmap_product`.
 
     Returns
     -------
@@ -165,11 +148,6 @@ def bitmap_rows(
     -----
     Nothing is computed but the values themselves. Rows are put in place by ranges, and ranges without a wanted row
     are skipped.
-
-    References
-    ----------
-    S. Han et al., "EIE: Efficient Inference Engine on Compressed Deep Neural Network", 2016, arXiv 1602.01528 (pruned
-    matrices multiplied in compressed form).
 
     Examples
     --------

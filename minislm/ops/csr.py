@@ -83,18 +83,12 @@ def csr_product_t(
     ----------
     dy_NO : ndarray, (N, O), float32 or float64
         Gradient of the output.
-    values : ndarray, (stored,), float32 or float64, or (1, packed), uint8
-        The stored values, row by row.
-    columns : ndarray, (stored,), int32
-        The input that each value belongs to, increasing within a row.
-    starts : ndarray, (O + 1,), int64
-        Where each row's values begin, and where the last one's end.
-    scales, zeros : ndarray, (1, J), optional
-        Those of quantized values, whose groups run along the stream of values.
+    values, columns, starts, scales, zeros : ndarray
+        As of `csr_product`.
     n_inputs : int
         Columns of the matrix, I.
     format : Format, optional
-        The format of quantized values.
+        As of `csr_product`.
 
     Returns
     -------
@@ -104,10 +98,6 @@ def csr_product_t(
     Notes
     -----
     ``dx[n, i] = sum of dy[n, o] * w[o, i] over the stored (o, i)``, at the cost of `csr_product`.
-
-    References
-    ----------
-    Y. Saad, "Iterative Methods for Sparse Linear Systems", 2nd edition, 2003, section 3.4 (the format).
 
     Examples
     --------
@@ -138,18 +128,12 @@ def csr_rows(
     ----------
     ids_N : ndarray, (N,), int64
         Wanted rows.
-    values : ndarray, (stored,), float32 or float64, or (1, packed), uint8
-        The stored values, row by row.
-    columns : ndarray, (stored,), int32
-        The input that each value belongs to, increasing within a row.
-    starts : ndarray, (O + 1,), int64
-        Where each row's values begin, and where the last one's end.
-    scales, zeros : ndarray, (1, J), optional
-        Those of quantized values, whose groups run along the stream of values.
+    values, columns, starts, scales, zeros : ndarray
+        As of `csr_product`.
     n_inputs : int
         Columns of the matrix, I.
     format : Format, optional
-        The format of quantized values.
+        As of `csr_product`.
 
     Returns
     -------
@@ -160,10 +144,6 @@ def csr_rows(
     -----
     Nothing is computed but the values themselves. Rows are put in place by ranges, and ranges without a wanted row
     are skipped.
-
-    References
-    ----------
-    Y. Saad, "Iterative Methods for Sparse Linear Systems", 2nd edition, 2003, section 3.4 (the format).
 
     Examples
     --------

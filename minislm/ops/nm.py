@@ -90,20 +90,12 @@ def nm_product_t(
     ----------
     dy_NO : ndarray, (N, O), float32 or float64
         Gradient of the output.
-    values : ndarray, (O, U), float32 or float64, or (O, packed), uint8
-        `n` values for each group of `m` inputs, the last group being filled up: ``U = ceil(I / m) * n``. Where fewer
-        are kept, zeros.
-    places_OP : ndarray, (O, P), uint8
-        The place of each value inside its group, increasing, as ``place_bits(m)`` bits of a little-endian bit stream.
-        A place beyond the last input belongs to a zero value and is not read.
-    scales, zeros : ndarray, (O, J), optional
-        Those of quantized values, whose groups run along the stored values of a row.
-    n, m : int
-        At most `n` of every `m` inputs are stored.
+    values, places_OP, scales, zeros, n, m : ndarray or int
+        As of `nm_product`.
     n_inputs : int
         Columns of the matrix, I.
     format : Format, optional
-        The format of quantized values.
+        As of `nm_product`.
 
     Returns
     -------
@@ -113,10 +105,6 @@ def nm_product_t(
     Notes
     -----
     ``dx[n, i] = sum of dy[n, o] * w[o, i] over the stored (o, i)``, at the cost of `nm_product`.
-
-    References
-    ----------
-    A. Mishra et al., "Accelerating Sparse Deep Neural Networks", 2021, arXiv 2104.08378, section 3.
 
     Examples
     --------
@@ -149,20 +137,12 @@ def nm_rows(
     ----------
     ids_N : ndarray, (N,), int64
         Wanted rows.
-    values : ndarray, (O, U), float32 or float64, or (O, packed), uint8
-        `n` values for each group of `m` inputs, the last group being filled up: ``U = ceil(I / m) * n``. Where fewer
-        are kept, zeros.
-    places_OP : ndarray, (O, P), uint8
-        The place of each value inside its group, increasing, as ``place_bits(m)`` bits of a little-endian bit stream.
-        A place beyond the last input belongs to a zero value and is not read.
-    scales, zeros : ndarray, (O, J), optional
-        Those of quantized values, whose groups run along the stored values of a row.
-    n, m : int
-        At most `n` of every `m` inputs are stored.
+    values, places_OP, scales, zeros, n, m : ndarray or int
+        As of `nm_product`.
     n_inputs : int
         Columns of the matrix, I.
     format : Format, optional
-        The format of quantized values.
+        As of `nm_product`.
 
     Returns
     -------
@@ -173,10 +153,6 @@ def nm_rows(
     -----
     Nothing is computed but the values themselves. Rows are put in place by ranges, and ranges without a wanted row
     are skipped.
-
-    References
-    ----------
-    A. Mishra et al., "Accelerating Sparse Deep Neural Networks", 2021, arXiv 2104.08378, section 3.
 
     Examples
     --------
