@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from minislm.errors import ConfigError
+
+HEAD_KINDS = ("masked", "sequence", "token", "span")
+LABELLED = ("sequence", "token")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,81 @@ class LayerSizes:
     d_head: int
     d_ff: int
 
+    @classmethod
+    def of_width(cls, d_model: int, n_heads: int, n_kv_heads: int | None = None, d_ff: int | None = None) -> LayerSizes:
+        """Choose the usual sizes for a width of the stream.
+
+        Parameters
+        ----------
+        d_model : int
+            The width; the heads share it out among them.
+        n_heads : int
+            Query heads.
+        n_kv_heads : int, optional
+            Key and value heads; default: `n_heads`.
+        d_ff : int, optional
+            Feed-forward width; default: four times `d_model`.
+
+        Returns
+        -------
+        LayerSizes
+            The sizes.
+
+        Raises
+        ------
+        ConfigError
+            Code ``config_invalid``: `d_model` is no multiple of `n_heads`.
+        """
+        if n_heads < 1 or d_model % n_heads:
+            raise ConfigError("config_invalid", f"d_model ({d_model}) must be a multiple of n_heads ({n_heads})")
+        return cls(n_heads, n_kv_heads or n_heads, d_model // n_heads, d_ff or 4 * d_model)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What an encoder says about a text, and under which name.
+
+    Parameters
+    ----------
+    name : str
+        Of its results and in its arrays' names; no dot, and not ``"hidden"``, as the last hidden state is called.
+    kind : {"masked", "sequence", "token", "span"}
+        The token that stood at each position; one class for a text; one class for each token, such as BIO tags; or
+        where an answer starts and ends.
+    labels : tuple of str
+        The classes of a sequence or token head, in the order of its logits; empty for the other kinds.
+
+    Raises
+    ------
+    ConfigError
+        Code ``config_invalid``: an impossible name, an unknown kind, or labels that the kind cannot have.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if type(self.name) is not str or not self.name or "." in self.name or self.name == "hidden":
+            raise ConfigError(
+                "config_invalid", f"a head's name must be text without a dot, and not 'hidden'; it is {self.name!r}"
+            )
+        if self.kind not in HEAD_KINDS:
+            raise ConfigError(
+                "config_invalid", f"the kind of head {self.name!r} must be one of {HEAD_KINDS}, not {self.kind!r}"
+            )
+        if type(self.labels) is not tuple or not all(type(label) is str for label in self.labels):
+            raise ConfigError(
+                "config_invalid", f"the labels of head {self.name!r} must be a tuple of texts, not {self.labels!r}"
+            )
+        if len(set(self.labels)) < len(self.labels):
+            raise ConfigError("config_invalid", f"the labels of head {self.name!r} repeat: {self.labels!r}")
+        if bool(self.labels) != (self.kind in LABELLED):
+            expected = "at least one label" if self.kind in LABELLED else "no labels"
+            raise ConfigError(
+                "config_invalid", f"a {self.kind} head has {expected}; {self.name!r} has {len(self.labels)}"
+            )
+
 
 @dataclass(frozen=True)
 class Config:
@@ -48,6 +127,7 @@ class Config:
     """
 
     type: ClassVar[str]
+    records: ClassVar[dict[str, type]] = {"layers": LayerSizes}  # the fields that are tuples of records
 
     vocab_size: int
     d_model: int
@@ -57,16 +137,44 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "context"):
             _positive(name, getattr(self, name))
-        if not self.layers:
-            raise ConfigError("config_invalid", "layers must hold at least one LayerSizes; it is empty")
-        for i, sizes in enumerate(self.layers):
-            for field in dataclasses.fields(sizes):
-                _positive(f"layers[{i}].{field.name}", getattr(sizes, field.name))
-            if sizes.n_heads % sizes.n_kv_heads:
-                raise ConfigError(
-                    "config_invalid",
-                    f"layers[{i}]: n_heads ({sizes.n_heads}) must be a multiple of n_kv_heads ({sizes.n_kv_heads})",
-                )
+        self._check_layers("layers")
+
+    @classmethod
+    def uniform(
+        cls,
+        *,
+        vocab_size: int,
+        d_model: int,
+        context: int,
+        n_layers: int,
+        n_heads: int,
+        n_kv_heads: int | None = None,
+        d_ff: int | None = None,
+        **choices: Any,
+    ) -> Self:
+        """Make a Config whose blocks all have the same sizes.
+
+        Parameters
+        ----------
+        vocab_size, d_model, context, n_layers : int
+            As the fields.
+        n_heads, n_kv_heads, d_ff : int
+            As of `LayerSizes.of_width`.
+        **choices
+            The other fields.
+
+        Returns
+        -------
+        Config
+            The record, of the class that it is called on.
+
+        Raises
+        ------
+        ConfigError
+            Code ``config_invalid``: `d_model` is no multiple of `n_heads`, or a field is out of range.
+        """
+        sizes = LayerSizes.of_width(d_model, n_heads, n_kv_heads, d_ff)
+        return cls(vocab_size=vocab_size, d_model=d_model, context=context, layers=(sizes,) * n_layers, **choices)
 
     @property
     def n_layers(self) -> int:
@@ -106,10 +214,51 @@ class Config:
         if strange := sorted(set(values) - known):
             raise ConfigError("config_invalid", f"{cls.__name__} has no field {strange[0]!r}; it has {sorted(known)}")
         try:
-            layers = tuple(LayerSizes(**sizes) for sizes in values["layers"])
-            return cls(**{**values, "layers": layers})
-        except (KeyError, TypeError, OverflowError) as error:
+            records = {
+                name: tuple(_record(kind, item) for item in values[name])
+                for name, kind in cls.records.items()
+                if name in values
+            }
+            return cls(**{**values, **records})
+        except (TypeError, AttributeError, OverflowError) as error:
             raise ConfigError("config_invalid", f"{cls.__name__} cannot be made from these fields: {error}") from error
+
+    def _check_layers(self, name: str) -> None:
+        """Refuse impossible sizes of blocks."""
+        layers = getattr(self, name)
+        if not layers:
+            raise ConfigError("config_invalid", f"{name} must hold at least one LayerSizes; it is empty")
+        for i, sizes in enumerate(layers):
+            for field in dataclasses.fields(sizes):
+                _positive(f"{name}[{i}].{field.name}", getattr(sizes, field.name))
+            if sizes.n_heads % sizes.n_kv_heads:
+                raise ConfigError(
+                    "config_invalid",
+                    f"{name}[{i}]: n_heads ({sizes.n_heads}) must be a multiple of n_kv_heads ({sizes.n_kv_heads})",
+                )
+
+    def _check_choice(self, name: str, allowed: tuple[str, ...]) -> None:
+        """Refuse what is not one of the allowed names."""
+        value = getattr(self, name)
+        if value not in allowed:
+            raise ConfigError("config_invalid", f"{name} must be one of {allowed}, not {value!r}")
+
+    def _check_rate(self, name: str) -> None:
+        """Refuse what is no probability below 1."""
+        value = getattr(self, name)
+        if not 0.0 <= value < 1.0:
+            raise ConfigError("config_invalid", f"{name} must lie in [0, 1), not {value}")
+
+    def _check_positive(self, name: str) -> None:
+        """Refuse what is no positive, finite number."""
+        value = getattr(self, name)
+        if not (math.isfinite(value) and value > 0):
+            raise ConfigError("config_invalid", f"{name} must be a positive number, not {value}")
+
+
+def _record(kind: type, values: dict[str, Any]) -> Any:
+    """Make a record of a Config's field out of JSON values."""
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _positive(name: str, value: object) -> None:

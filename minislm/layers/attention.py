@@ -1,4 +1,4 @@
-"""Self-attention: four Linears around `ops.attention`, with rotary positions and the KV cache where asked for."""
+"""Attention: four Linears around `ops.attention`; self-attention adds rotary positions and the KV cache."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Rotary:
 
 
 @dataclass(frozen=True)
-class Attention(Layer):
-    """Multi-head self-attention.
+class MultiHead(Layer):
+    """What self- and cross-attention have in common: the projections, whose rows hold the heads side by side.
 
     Parameters
     ----------
@@ -45,14 +45,6 @@ class Attention(Layer):
         Number of the block: its place in the KV cache.
     n_heads, n_kv_heads, d_head : int
         H, G and K.
-    causal : bool
-        Whether a position sees only itself and earlier ones.
-    window : int, optional
-        How many positions back, itself counted, a position sees; None: all.
-    scale : float, optional
-        Factor of the scores; None: 1 / sqrt(K).
-    rotary : Rotary, optional
-        Rotation of queries and keys; None: none.
     """
 
     query: Linear
@@ -63,6 +55,121 @@ class Attention(Layer):
     n_heads: int
     n_kv_heads: int
     d_head: int
+
+    def project(self, linear: Linear, x: np.ndarray, context: Context, tape: Tape | None) -> np.ndarray:
+        """Apply one of the first three projections.
+
+        Parameters
+        ----------
+        linear : Linear
+            Which.
+        x : ndarray, (B, T, D)
+            Input.
+        context : Context
+            The pass.
+        tape : Tape, optional
+            As in `forward`.
+
+        Returns
+        -------
+        ndarray, (B, T, heads, K)
+            Queries, keys or values.
+        """
+        y = linear.forward(x, context, tape)
+        return y.reshape(*y.shape[:2], y.shape[2] // self.d_head, self.d_head)
+
+    def mix(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, tape: Tape | None, **options: Any) -> np.ndarray:
+        """Attend; `mix_backward` undoes it.
+
+        Parameters
+        ----------
+        q : ndarray, (B, T, H, K)
+            Queries.
+        k, v : ndarray, (B, S, G, K)
+            Keys and values.
+        tape : Tape, optional
+            As in `forward`.
+        **options : Any
+            Keyword arguments of `ops.attention`.
+
+        Returns
+        -------
+        ndarray, (B, T, H*K)
+            Mixed values, as `output` takes them.
+        """
+        y_BTHK, saved = ops.attention(q, k, v, **options)
+        if tape is not None:
+            tape.push(self.path, saved)
+        mixed: np.ndarray = y_BTHK.reshape(*q.shape[:2], self.n_heads * self.d_head)
+        return mixed
+
+    def mix_backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Undo `mix`, and add what a loss that judges the attention map put aside.
+
+        Parameters
+        ----------
+        dy : ndarray, (B, T, H*K)
+            Gradient of the mixed values.
+        tape : Tape
+            As in `backward`.
+        grads : Grads
+            As in `backward`.
+
+        Returns
+        -------
+        dq_BTHK : ndarray, (B, T, H, K)
+            Gradient of the queries.
+        dk_BSGK, dv_BSGK : ndarray, (B, S, G, K)
+            Gradients of keys and values.
+        """
+        dy_BTHK = dy.reshape(*dy.shape[:2], self.n_heads, self.d_head)
+        dq_BTHK, dk_BSGK, dv_BSGK = ops.attention_backward(dy_BTHK, tape.take(self.path))
+        dq_BTHK = grads.joined(f"{self.path}.query", dq_BTHK)
+        dk_BSGK = grads.joined(f"{self.path}.key", dk_BSGK)
+        return dq_BTHK, dk_BSGK, dv_BSGK
+
+    def project_backward(self, linear: Linear, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
+        """Undo `project`.
+
+        Parameters
+        ----------
+        linear : Linear
+            The same.
+        dy : ndarray, (B, T, heads, K)
+            Gradient of its result.
+        tape : Tape
+            As in `backward`.
+        grads : Grads
+            As in `backward`.
+
+        Returns
+        -------
+        ndarray, (B, T, D)
+            Gradient of its input.
+        """
+        return linear.backward(dy.reshape(*dy.shape[:2], linear.weight.shape[0]), tape, grads)
+
+
+@dataclass(frozen=True)
+class Attention(MultiHead):
+    """Multi-head self-attention.
+
+    Parameters
+    ----------
+    path : str
+        Its name in the model.
+    query, key, value, output, layer, n_heads, n_kv_heads, d_head
+        As of `MultiHead`.
+    causal : bool
+        Whether a position sees only itself and earlier ones.
+    window : int, optional
+        How many positions back, itself counted, a position sees; None: all.
+    scale : float, optional
+        Factor of the scores; None: 1 / sqrt(K).
+    rotary : Rotary, optional
+        Rotation of queries and keys; None: none.
+    """
+
     causal: bool = True
     window: int | None = None
     scale: float | None = None
@@ -70,11 +177,10 @@ class Attention(Layer):
 
     def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
         """Mix positions: (B, T, D) to (B, T, D)."""
-        b, t, _ = x.shape
-        q_BTHK = self.query.forward(x, context, tape).reshape(b, t, self.n_heads, self.d_head)
-        k_BSGK = self.key.forward(x, context, tape).reshape(b, t, self.n_kv_heads, self.d_head)
-        v_BSGK = self.value.forward(x, context, tape).reshape(b, t, self.n_kv_heads, self.d_head)
-        starts_B = context.starts(b)
+        q_BTHK = self.project(self.query, x, context, tape)
+        k_BSGK = self.project(self.key, x, context, tape)
+        v_BSGK = self.project(self.value, x, context, tape)
+        starts_B = context.starts(len(x))
         if self.rotary is not None:
             q_BTHK = self._rotate("query", q_BTHK, starts_B, tape)
             k_BSGK = self._rotate("key", k_BSGK, starts_B, tape)
@@ -82,34 +188,29 @@ class Attention(Layer):
             k_BSGK, v_BSGK, starts_B = context.cache.append(
                 self.layer, context.slots_B, k_BSGK, v_BSGK, context.lengths_B
             )
-        mask_BS = None if self.causal else context.key_mask(k_BSGK.shape[1])
-        y_BTHK, saved = ops.attention(
+        y = self.mix(
             q_BTHK,
             k_BSGK,
             v_BSGK,
+            tape,
             causal=self.causal,
-            key_mask_BS=mask_BS,
+            key_mask_BS=None if self.causal else context.key_mask(k_BSGK.shape[1]),
             window=self.window,
             starts_B=starts_B,
             scale=self.scale,
         )
-        if tape is not None:
-            tape.push(self.path, saved)
-        return self.output.forward(y_BTHK.reshape(b, t, -1), context, tape)
+        return self.output.forward(y, context, tape)
 
     def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
         """Return the gradient of the input, (B, T, D)."""
-        b, t, _ = dy.shape
-        dy_BTHK = self.output.backward(dy, tape, grads).reshape(b, t, self.n_heads, self.d_head)
-        dq_BTHK, dk_BTGK, dv_BTGK = ops.attention_backward(dy_BTHK, tape.take(self.path))
-        dq_BTHK = grads.joined(f"{self.path}.query", dq_BTHK)  # of a loss that judges the attention map
-        dk_BTGK = grads.joined(f"{self.path}.key", dk_BTGK)
+        dmixed = self.output.backward(dy, tape, grads)
+        dq_BTHK, dk_BTGK, dv_BTGK = self.mix_backward(dmixed, tape, grads)
         if self.rotary is not None:
             dk_BTGK = self._unrotate("key", dk_BTGK, tape)
             dq_BTHK = self._unrotate("query", dq_BTHK, tape)
-        dx = self.value.backward(dv_BTGK.reshape(b, t, -1), tape, grads)
-        dx += self.key.backward(dk_BTGK.reshape(b, t, -1), tape, grads)
-        dx += self.query.backward(dq_BTHK.reshape(b, t, -1), tape, grads)
+        dx = self.project_backward(self.value, dv_BTGK, tape, grads)
+        dx += self.project_backward(self.key, dk_BTGK, tape, grads)
+        dx += self.project_backward(self.query, dq_BTHK, tape, grads)
         return dx
 
     def lower(self, x: int, program: Any) -> int:

@@ -11,6 +11,8 @@ from minislm.dispatch import ops
 from minislm.layers.base import Context, Grads, Layer, Tape
 from minislm.layers.linear import Linear
 
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
+
 
 @dataclass(frozen=True)
 class MLP(Layer):

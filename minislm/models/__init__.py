@@ -15,6 +15,8 @@ from minislm.models.parts import StoredParts
 
 MODELS = {
     "decoder": "decoder:Decoder",
+    "encoder": "encoder:Encoder",
+    "transformer": "transformer:Transformer",
 }
 
 

@@ -1,15 +1,16 @@
-"""What every model shares: a Layer from token ids to logits, with a Config."""
+"""What every model shares: a Layer from token ids to what its heads say, with a Config."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
 from minislm.config import Config
-from minislm.errors import DataError
+from minislm.errors import DataError, GenerationError
 from minislm.layers.base import PLAIN, Context, Grads, Layer, Tape
 from minislm.models.parts import Parts, RandomParts
 
@@ -86,12 +87,16 @@ class Model(Layer):
         """
 
     @abstractmethod
-    def forward(self, x: np.ndarray, context: Context = PLAIN, tape: Tape | None = None) -> np.ndarray:
-        """Return the logits (B, T, V) of token ids (B, T)."""
+    def forward(self, x: np.ndarray, context: Context = PLAIN, tape: Tape | None = None) -> Any:
+        """Return the logits (B, T, V) of token ids (B, T); an encoder, a dictionary of each head's logits."""
 
     @abstractmethod
-    def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
-        """Add every parameter's gradient to `grads`, given the logits' gradient (B, T, V)."""
+    def backward(self, dy: Any, tape: Tape, grads: Grads) -> np.ndarray:
+        """Add every parameter's gradient to `grads`, given the gradient of what `forward` returned."""
+
+    def parts(self) -> Iterator[tuple[str, Any]]:
+        """Walk over everything that the model stores, a part that two layers share once, under its first path."""
+        yield from dict(super().parts()).items()
 
     def specs(self) -> dict[str, dict[str, Any]]:
         """Collect the specs of the Weights.
@@ -140,6 +145,35 @@ class Model(Layer):
                 f"token ids must lie in 0..{self.config.vocab_size - 1}; these run from {ids.min()} to {ids.max()}",
             )
         return ids.astype(np.int64, copy=False)
+
+    def places(self, ids_BT: np.ndarray, context: Context) -> np.ndarray:
+        """Tell the position of each token.
+
+        Parameters
+        ----------
+        ids_BT : ndarray of int, (B, T)
+            New tokens.
+        context : Context
+            The pass, whose cache tells how many came before.
+
+        Returns
+        -------
+        ndarray of int64, (B, T)
+            Positions.
+
+        Raises
+        ------
+        GenerationError
+            Code ``context_length_exceeded``: one lies outside of the model's context.
+        """
+        positions_BT = context.starts(len(ids_BT))[:, None] + np.arange(ids_BT.shape[1])
+        if positions_BT.size and positions_BT.max() >= self.config.context:
+            raise GenerationError(
+                "context_length_exceeded",
+                f"position {positions_BT.max()} lies outside the model's context of {self.config.context} positions; "
+                "pass fewer tokens",
+            )
+        return positions_BT
 
 
 def count_parameters(part: Any) -> int:

@@ -40,6 +40,7 @@ class Options(NamedTuple):
 
 
 Saved = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, Options]
+MapSaved = tuple[np.ndarray, np.ndarray, np.ndarray, Options]
 
 
 def attention(
@@ -173,19 +174,121 @@ def attention_backward(dy_BTHK: np.ndarray, saved: Saved) -> tuple[np.ndarray, n
     """
     q_BTHK, k_BSGK, v_BSGK, y_BTHK, _, options = saved
     n_groups = k_BSGK.shape[2]
-    q_BGH1TK, k_BGSK, v_BGSK = _by_group(q_BTHK, n_groups), k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2)
+    v_BGSK = v_BSGK.swapaxes(1, 2)
     y_BGH1TK, dy_BGH1TK = _by_group(y_BTHK, n_groups), _by_group(dy_BTHK, n_groups)
-    p_BGH1TS = attention_probabilities(saved).reshape(dy_BGH1TK.shape[:-1] + k_BGSK.shape[-2:-1])  # recomputed
+    p_BGH1TS = attention_probabilities(saved).reshape(dy_BGH1TK.shape[:-1] + v_BGSK.shape[-2:-1])  # recomputed
     dv_BGSK = np.matmul(p_BGH1TS.swapaxes(-1, -2), dy_BGH1TK).sum(axis=2)  # undo y = p v
     ds_BGH1TS = np.matmul(dy_BGH1TK, v_BGSK.swapaxes(-1, -2)[:, :, None])  # undo y = p v, this is dp
     ds_BGH1TS -= np.vecdot(dy_BGH1TK, y_BGH1TK)[..., None]  # undo p /= total
     ds_BGH1TS *= p_BGH1TS  # undo p = exp(s - top)
-    dq_BTHK = np.empty(q_BTHK.shape, q_BTHK.dtype)
-    np.matmul(ds_BGH1TS, k_BGSK[:, :, None], out=_by_group(dq_BTHK, n_groups))  # undo s = q kᵀ
-    dk_BGSK = np.matmul(ds_BGH1TS.swapaxes(-1, -2), q_BGH1TK).sum(axis=2)  # undo s = q kᵀ
-    dq_BTHK *= options.scale  # undo s *= scale
-    dk_BGSK *= options.scale  # undo s *= scale
-    return dq_BTHK, np.ascontiguousarray(dk_BGSK.swapaxes(1, 2)), np.ascontiguousarray(dv_BGSK.swapaxes(1, 2))
+    dq_BTHK, dk_BSGK = _scores_backward(ds_BGH1TS, q_BTHK, k_BSGK, options.scale)
+    return dq_BTHK, dk_BSGK, np.ascontiguousarray(dv_BGSK.swapaxes(1, 2))
+
+
+def attention_map(
+    q_BTHK: np.ndarray,
+    k_BSGK: np.ndarray,
+    *,
+    causal: bool = False,
+    key_mask_BS: np.ndarray | None = None,
+    window: int | None = None,
+    starts_B: np.ndarray | None = None,
+    scale: float | None = None,
+) -> tuple[np.ndarray, MapSaved]:
+    """Return the probabilities with which `attention` mixes the values, for a loss that judges them.
+
+    Parameters
+    ----------
+    q_BTHK : ndarray, (B, T, H, K), float32 or float64
+        Queries.
+    k_BSGK : ndarray, (B, S, G, K)
+        Keys; H is a multiple of G.
+    causal, key_mask_BS, window, starts_B, scale : optional
+        As of `attention`.
+
+    Returns
+    -------
+    p_BHTS : ndarray, (B, H, T, S)
+        How much of each value each query takes: rows sum to 1, or to 0 where every key is hidden.
+    saved : tuple
+        ``(q, k, p, Options)`` for `attention_map_backward`.
+
+    Notes
+    -----
+    ::
+
+        s = scale q kᵀ + mask      mask: 0 where a key is visible, -inf where it is not
+        p = softmax(s)
+
+    2 B H T S K operations and B H T S numbers, which are saved: whoever asks for the map keeps it anyway.
+
+    References
+    ----------
+    Jiao et al. 2019, arXiv:1909.10351, equation 7 (a student's attention map compared with its teacher's); Wang et al.
+    2020, arXiv:2002.10957, equation 6.
+
+    Examples
+    --------
+    >>> q_BTHK = np.array([0.0, 100.0]).reshape(1, 2, 1, 1)
+    >>> attention_map(q_BTHK, q_BTHK)[0][0, 0]  # the first query likes both keys alike
+    array([[0.5, 0.5],
+           [0. , 1. ]])
+    """
+    scale = 1.0 / math.sqrt(q_BTHK.shape[3]) if scale is None else float(scale)
+    options = Options(causal, key_mask_BS, window, starts_B, scale)
+    p_BGH1TS = _scores(_by_group(q_BTHK, k_BSGK.shape[2]), k_BSGK.swapaxes(1, 2), options)
+    p_BGH1TS -= row_max(p_BGH1TS)
+    np.exp(p_BGH1TS, out=p_BGH1TS)
+    p_BGH1TS /= nonzero(p_BGH1TS.sum(axis=-1, keepdims=True))
+    n_batch, n_queries, n_heads, _ = q_BTHK.shape
+    p_BHTS = p_BGH1TS.reshape(n_batch, n_heads, n_queries, k_BSGK.shape[1])
+    return p_BHTS, (q_BTHK, k_BSGK, p_BHTS, options)
+
+
+def attention_map_backward(dp_BHTS: np.ndarray, saved: MapSaved) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gradients of `attention_map`'s queries and keys.
+
+    Parameters
+    ----------
+    dp_BHTS : ndarray, (B, H, T, S)
+        Gradient of the probabilities.
+    saved : tuple
+        What `attention_map` saved.
+
+    Returns
+    -------
+    dq_BTHK : ndarray, (B, T, H, K)
+        Gradient of the queries.
+    dk_BSGK : ndarray, (B, S, G, K)
+        Gradient of the keys, summed over the query heads that share them.
+
+    Notes
+    -----
+    ::
+
+        ds = p (dp - Σₛ p dp)
+        dq = scale ds k      dk = scale dsᵀ q
+
+    4 B H T S K operations in two batched products.
+
+    References
+    ----------
+    As `attention_map`.
+
+    Examples
+    --------
+    >>> one = np.ones((1, 1, 1, 1))
+    >>> p_BHTS, saved = attention_map(one, one)  # a single key: always chosen, whatever the query
+    >>> [float(gradient.item()) for gradient in attention_map_backward(one, saved)]
+    [0.0, 0.0]
+    """
+    q_BTHK, k_BSGK, p_BHTS, options = saved
+    ds_BHTS = dp_BHTS - np.vecdot(p_BHTS, dp_BHTS)[..., None]  # undo p /= total
+    ds_BHTS *= p_BHTS  # undo p = exp(s - top)
+    n_batch, n_heads, n_queries, n_keys = p_BHTS.shape
+    n_groups = k_BSGK.shape[2]
+    ds_BGH1TS = ds_BHTS.reshape(n_batch, n_groups, n_heads // n_groups, n_queries, n_keys)
+    return _scores_backward(ds_BGH1TS, q_BTHK, k_BSGK, options.scale)
 
 
 def attention_probabilities(saved: Saved) -> np.ndarray:
@@ -237,6 +340,20 @@ def _scores(q_BGH1TK: np.ndarray, k_BGSK: np.ndarray, options: Options) -> np.nd
     if options.key_mask_BS is not None:
         s_BGH1TS += _minus_infinity(~options.key_mask_BS, s_BGH1TS.dtype)[:, None, None, None]
     return s_BGH1TS
+
+
+def _scores_backward(
+    ds_BGH1TS: np.ndarray, q_BTHK: np.ndarray, k_BSGK: np.ndarray, scale: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Undo `_scores`: return the gradients of queries and keys."""
+    n_groups = k_BSGK.shape[2]
+    q_BGH1TK, k_BGSK = _by_group(q_BTHK, n_groups), k_BSGK.swapaxes(1, 2)
+    dq_BTHK = np.empty(q_BTHK.shape, q_BTHK.dtype)
+    np.matmul(ds_BGH1TS, k_BGSK[:, :, None], out=_by_group(dq_BTHK, n_groups))  # undo s = q kᵀ
+    dk_BGSK = np.matmul(ds_BGH1TS.swapaxes(-1, -2), q_BGH1TK).sum(axis=2)  # undo s = q kᵀ
+    dq_BTHK *= scale  # undo s *= scale
+    dk_BGSK *= scale  # undo s *= scale
+    return dq_BTHK, np.ascontiguousarray(dk_BGSK.swapaxes(1, 2))
 
 
 def _minus_infinity(hidden: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -89,7 +89,7 @@ def test_kernels_import_nothing_but_ops_and_errors():
 @pytest.mark.parametrize(
     ("table", "folder", "others"),
     [
-        (MODELS, "models", {"base", "parts"}),
+        (MODELS, "models", {"base", "maker", "parts"}),
         (VERBS, "cli", {"common", "live"}),
     ],
     ids=["models", "cli"],

@@ -16,4 +16,4 @@ def gelu(rng: np.random.Generator) -> Cases:
     return [((2.5 * rng.normal(size=shape),), {}) for shape in SHAPES]
 
 
-gelu_tanh = relu = silu = gelu
+gelu_tanh = relu = silu = tanh = gelu

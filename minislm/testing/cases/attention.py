@@ -30,6 +30,11 @@ def attention(rng: np.random.Generator) -> Cases:
     return [*plain, *starts, *padding]
 
 
+def attention_map(rng: np.random.Generator) -> Cases:
+    """Draw queries and keys as for `attention`."""
+    return [((q_BTHK, k_BSGK), options) for (q_BTHK, k_BSGK, _), options in attention(rng)]
+
+
 def attention_one(rng: np.random.Generator) -> Cases:
     """Draw one query a row and a cache of more slots than rows, filled to different lengths."""
     cases: Cases = []

@@ -1,0 +1,239 @@
+"""What the wiring of every family asks for: layers by path, out of the Weights and vectors that Parts give."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from minislm.config import LayerSizes
+from minislm.layers.attention import Attention, Rotary
+from minislm.layers.block import PostNormBlock
+from minislm.layers.cross_attention import CrossAttention
+from minislm.layers.dropout import Dropout
+from minislm.layers.embedding import Embedding
+from minislm.layers.linear import Linear
+from minislm.layers.mlp import MLP, GatedMLP
+from minislm.layers.norm import LayerNorm, Norm, RMSNorm
+from minislm.models.parts import Parts
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the layers that families have in common.
+
+    Parameters
+    ----------
+    parts : Parts
+        Gives Weights and vectors by path.
+    d_model : int
+        Width of the stream.
+    activation : str
+        Of feed-forward parts.
+    norm_eps : float
+        Added to the variance or mean square.
+    dropout_rate : float
+        Of every Dropout.
+    norm_kind : {"layer", "rms"}
+        Kind of normalization.
+    gated : bool
+        Whether feed-forward parts are gated.
+    bias : bool
+        Whether Linears and layer norms have biases.
+    scale : float, optional
+        Standard deviation of fresh matrices; None: sqrt(2 / (O + I)) for each (Glorot and Bengio, 2010, equation 12).
+    last_divisor : float
+        What it is divided by where a part of a block ends.
+    """
+
+    parts: Parts
+    d_model: int
+    activation: str
+    norm_eps: float
+    dropout_rate: float
+    norm_kind: str = "layer"
+    gated: bool = False
+    bias: bool = True
+    scale: float | None = 0.02
+    last_divisor: float = 1.0
+
+    def linear(self, path: str, n_outputs: int, n_inputs: int, *, last: bool = False) -> Linear:
+        """Make a Linear.
+
+        Parameters
+        ----------
+        path : str
+            Its path.
+        n_outputs, n_inputs : int
+            Shape of its Weight.
+        last : bool
+            Whether it ends a part of a block.
+
+        Returns
+        -------
+        Linear
+            With a bias, where the model has biases.
+        """
+        scale = math.sqrt(2.0 / (n_outputs + n_inputs)) if self.scale is None else self.scale
+        scale = scale / self.last_divisor if last else scale
+        weight = self.parts.matrix(f"{path}.weight", n_outputs, n_inputs, scale=scale)
+        return Linear(path, weight, self.parts.vector(f"{path}.bias", n_outputs, value=0.0) if self.bias else None)
+
+    def table(self, path: str, n_rows: int, *, scale: float = 0.02) -> Embedding:
+        """Make a table of vectors of the stream's width.
+
+        Parameters
+        ----------
+        path : str
+            Its path.
+        n_rows : int
+            Number of vectors.
+        scale : float
+            Standard deviation of fresh ones.
+
+        Returns
+        -------
+        Embedding
+            The table.
+        """
+        return Embedding(path, self.parts.matrix(f"{path}.weight", n_rows, self.d_model, scale=scale))
+
+    def norm(self, path: str) -> Norm:
+        """Make a normalization of the stream.
+
+        Parameters
+        ----------
+        path : str
+            Its path.
+
+        Returns
+        -------
+        Norm
+            Of the model's kind.
+        """
+        gain = self.parts.vector(f"{path}.weight", self.d_model, value=1.0)
+        if self.norm_kind == "rms":
+            return RMSNorm(path, gain, self.norm_eps)
+        bias = self.parts.vector(f"{path}.bias", self.d_model, value=0.0) if self.bias else None
+        return LayerNorm(path, gain, bias, self.norm_eps)
+
+    def attention(
+        self, path: str, layer: int, sizes: LayerSizes, *, causal: bool = True, rotary: Rotary | None = None
+    ) -> Attention:
+        """Make the self-attention of a block.
+
+        Parameters
+        ----------
+        path : str
+            Its path.
+        layer : int
+            Number of the block.
+        sizes : LayerSizes
+            Of the block.
+        causal : bool
+            Whether a position sees only itself and earlier ones.
+        rotary : Rotary, optional
+            Rotation of queries and keys.
+
+        Returns
+        -------
+        Attention
+            With fresh or stored projections.
+        """
+        return Attention(path, **self._projections(path, layer, sizes), causal=causal, rotary=rotary)
+
+    def cross_attention(self, path: str, layer: int, sizes: LayerSizes) -> CrossAttention:
+        """Make the attention of a block to the encoder's memory.
+
+        Parameters
+        ----------
+        path : str
+            Its path.
+        layer : int
+            Number of the block.
+        sizes : LayerSizes
+            Of the block.
+
+        Returns
+        -------
+        CrossAttention
+            With fresh or stored projections.
+        """
+        return CrossAttention(path, **self._projections(path, layer, sizes))
+
+    def mlp(self, path: str, d_ff: int) -> MLP | GatedMLP:
+        """Make the feed-forward part of a block.
+
+        Parameters
+        ----------
+        path : str
+            Its path.
+        d_ff : int
+            Its width.
+
+        Returns
+        -------
+        MLP or GatedMLP
+            As the model has it.
+        """
+        up = self.linear(f"{path}.up", d_ff, self.d_model)
+        down = self.linear(f"{path}.down", self.d_model, d_ff, last=True)
+        if not self.gated:
+            return MLP(path, up, down, self.activation)
+        return GatedMLP(path, self.linear(f"{path}.gate", d_ff, self.d_model), up, down, f"{self.activation}_gate")
+
+    def both_ways(self, path: str, layer: int, sizes: LayerSizes) -> PostNormBlock:
+        """Make a post-norm block whose positions see each other in both directions.
+
+        Parameters
+        ----------
+        path : str
+            Its path.
+        layer : int
+            Number of the block.
+        sizes : LayerSizes
+            Of the block.
+
+        Returns
+        -------
+        PostNormBlock
+            A block of an encoder.
+        """
+        return PostNormBlock(
+            path,
+            attention=self.attention(f"{path}.attention", layer, sizes, causal=False),
+            dropout_1=self.dropout(f"{path}.dropout_1"),
+            norm_1=self.norm(f"{path}.norm_1"),
+            mlp=self.mlp(f"{path}.mlp", sizes.d_ff),
+            dropout_2=self.dropout(f"{path}.dropout_2"),
+            norm_2=self.norm(f"{path}.norm_2"),
+        )
+
+    def dropout(self, path: str) -> Dropout:
+        """Make a Dropout.
+
+        Parameters
+        ----------
+        path : str
+            Its path, from which its randomness derives.
+
+        Returns
+        -------
+        Dropout
+            At the model's rate.
+        """
+        return Dropout(path, self.dropout_rate)
+
+    def _projections(self, path: str, layer: int, sizes: LayerSizes) -> dict[str, Any]:
+        """Make what both kinds of attention consist of."""
+        d, width, kv_width = self.d_model, sizes.n_heads * sizes.d_head, sizes.n_kv_heads * sizes.d_head
+        return {
+            "query": self.linear(f"{path}.query", width, d),
+            "key": self.linear(f"{path}.key", kv_width, d),
+            "value": self.linear(f"{path}.value", kv_width, d),
+            "output": self.linear(f"{path}.output", d, width, last=True),
+            "layer": layer,
+            "n_heads": sizes.n_heads,
+            "n_kv_heads": sizes.n_kv_heads,
+            "d_head": sizes.d_head,
+        }
