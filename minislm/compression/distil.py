@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,11 +16,12 @@ from minislm.compression.fitting import trained
 from minislm.config import Config, LayerSizes
 from minislm.dispatch import ops
 from minislm.errors import UnsupportedError, UsageError
-from minislm.layers.base import Context, Tape
+from minislm.layers.base import Context, Grads, Tape
+from minislm.training.objective import NOT_JUDGED, NextToken, Objective
 from minislm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from minislm.training.data import TrainingData
+    from minislm.training.data import Batch, TrainingData
 
 STUDENTS = ("every_other", "scratch", "itself")
 SIZES = ("n_layers", "d_model", "n_heads", "n_kv_heads", "d_ff")
@@ -115,7 +116,7 @@ class Distil(Method):
 
 
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(Objective):
     """The objective: soft targets of a teacher, and hard ones of the text.
 
     Parameters
@@ -139,39 +140,25 @@ class Distillation:
             digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
         object.__setattr__(self, "teacher_sha256", digest.hexdigest())
 
-    def loss(self, model: Any, batch: Any, context: Context, tape: Tape) -> tuple[float, np.ndarray]:
-        """Run the student forward, and its teacher beside it.
-
-        Parameters
-        ----------
-        model : Model
-            The student.
-        batch : Batch
-            Inputs and targets.
-        context : Context
-            Handed to the student alone.
-        tape : Tape
-            Handed to the student alone.
-
-        Returns
-        -------
-        loss : float
-            Mean over the batch.
-        dlogits_BTV : ndarray of float32, (B, T, V)
-            Its gradient.
-        """
+    def loss(self, model: Any, batch: Batch, context: Context, tape: Tape, grads: Grads) -> tuple[float, Any]:
+        """Run the student forward, and its teacher beside it."""
         logits = model.forward(batch.ids_BT, context, tape)
         logits_NV = logits.reshape(-1, logits.shape[-1])
-        targets_N = batch.targets_BT.reshape(-1)
-        loss, saved = ops.cross_entropy(logits_NV, targets_N)
+        targets_N = np.reshape(batch.targets_BT, -1)
+        loss, saved = ops.cross_entropy(logits_NV, targets_N, ignore=NOT_JUDGED)
         dlogits_NV = ops.cross_entropy_backward(self.hard_weight, saved)
         loss *= self.hard_weight
         if self.hard_weight < 1:
-            teacher_NV = self.teacher.forward(batch.ids_BT).reshape(logits_NV.shape)
-            soft, saved = ops.kl_divergence(logits_NV, teacher_NV, temperature=self.temperature, keep_N=targets_N >= 0)
+            teacher_NV = self.teacher.forward(batch.ids_BT, batch.context()).reshape(logits_NV.shape)
+            keep_N = targets_N != NOT_JUDGED
+            soft, saved = ops.kl_divergence(logits_NV, teacher_NV, temperature=self.temperature, keep_N=keep_N)
             loss += (1.0 - self.hard_weight) * soft
             dlogits_NV += ops.kl_divergence_backward(1.0 - self.hard_weight, saved)
         return loss, dlogits_NV.reshape(logits.shape)
+
+    def judge(self, model: Any, batches: Iterable[Batch]) -> float:
+        """Return the student's own mean loss of a token."""
+        return NextToken().judge(model, batches)
 
 
 def same_vocabulary(model: Any, teacher: Any) -> None:

@@ -1,34 +1,190 @@
-"""Token windows in an order that is a pure function of (seed, epoch, index), so that a run can resume anywhere."""
+"""What a run learns from: batches of examples in an order that is a pure function of (seed, epoch, index).
+
+So a run can resume anywhere. `TokenWindows` cuts a stream of tokens into windows; `training.tasks` has all else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from minislm.errors import DataError, UsageError
+from minislm.errors import ConfigError, DataError, UsageError
+from minislm.layers.base import Context
+from minislm.training.objective import NextToken, Objective
+from minislm.weights.base import Arrays
 
 ORDERS = ("permuted", "random")
 
 
-class Batch(NamedTuple):
-    """Windows and what follows them.
+@dataclass(frozen=True)
+class Batch:
+    """Examples to be run forward together, and what is asked of the model there. In each row padding comes last.
 
     Parameters
     ----------
     ids_BT : ndarray of int64, (B, T)
         Input tokens.
-    targets_BT : ndarray of int64, (B, T)
-        The token after each of them.
+    targets_BT : ndarray of int64, (B, T), optional
+        The token that follows each of them, -1 where that is not judged; None: none is asked for.
+    lengths_B : ndarray of int64, (B,), optional
+        Tokens of each row without its padding; None: no row is padded.
+    types_BT : ndarray of int64, (B, T), optional
+        Which of its texts each token belongs to; None: all to the first.
+    source_BS : ndarray of int64, (B, S), optional
+        What the encoder of an encoder-decoder reads.
+    source_lengths_B : ndarray of int64, (B,), optional
+        Tokens of each row of the source without its padding; None: no row is padded.
+    labels : mapping of str to ndarray of int64
+        What the heads of an encoder are asked, by their names: a class (B,), a class or token at each position (B, T),
+        or the first and last token of a span (B, 2); -1 where nothing is judged.
     """
 
     ids_BT: np.ndarray
-    targets_BT: np.ndarray
+    targets_BT: np.ndarray | None = None
+    lengths_B: np.ndarray | None = None
+    types_BT: np.ndarray | None = None
+    source_BS: np.ndarray | None = None
+    source_lengths_B: np.ndarray | None = None
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that a model reads, on both sides, padding left out."""
+        return _n_valid(self.ids_BT, self.lengths_B) + _n_valid(self.source_BS, self.source_lengths_B)
+
+    def context(self, dropout: tuple[int, int, int] | None = None) -> Context:
+        """Describe the forward pass over this batch.
+
+        Parameters
+        ----------
+        dropout : tuple of int, optional
+            As of `Context`; None: no dropout.
+
+        Returns
+        -------
+        Context
+            With the batch's lengths, types and source.
+        """
+        return Context(
+            lengths_B=self.lengths_B,
+            dropout=dropout,
+            types_BT=self.types_BT,
+            source_BS=self.source_BS,
+            source_lengths_B=self.source_lengths_B,
+        )
 
 
-class TokenWindows:
+def _n_valid(ids: np.ndarray | None, lengths_B: np.ndarray | None) -> int:
+    if ids is None:
+        return 0
+    return ids.size if lengths_B is None else int(lengths_B.sum())
+
+
+class Examples(ABC):
+    """Something that batches are made of, each a pure function of what is asked for.
+
+    Attributes
+    ----------
+    objective : Objective
+        What is asked of a model on such examples, unless a run asks for something else.
+    """
+
+    objective: Objective = NextToken()
+
+    @property
+    @abstractmethod
+    def n_examples(self) -> int:
+        """Examples of an epoch."""
+
+    @property
+    @abstractmethod
+    def n_tokens(self) -> int:
+        """Tokens of all examples."""
+
+    @abstractmethod
+    def batch(self, index: int, size: int, *, seed: int) -> Batch:
+        """Return one batch of the endless sequence that `seed` stands for.
+
+        Parameters
+        ----------
+        index : int
+            Which batch, from 0.
+        size : int
+            Examples in a batch.
+        seed : int
+            Chooses the sequence.
+
+        Returns
+        -------
+        Batch
+            The same one for the same arguments, whatever was asked for before.
+        """
+
+    @abstractmethod
+    def evaluation(self, size: int, batches: int = 0) -> Iterator[Batch]:
+        """Yield fixed examples to evaluate on.
+
+        Parameters
+        ----------
+        size : int
+            Examples in a batch; the last batch may have fewer.
+        batches : int
+            Keep about so many batches of examples, spread evenly; 0: all examples.
+
+        Yields
+        ------
+        Batch
+            The same ones on every call.
+        """
+
+    @abstractmethod
+    def check(self, model: Any) -> None:
+        """Refuse a model that these examples were not made for.
+
+        Parameters
+        ----------
+        model : Model
+            To be trained or judged.
+
+        Raises
+        ------
+        ConfigError
+            Code ``config_invalid``: too few positions, or a head is missing or of another size.
+        DataError
+            Code ``bad_token_ids``: tokens that the model does not know.
+        """
+
+    @abstractmethod
+    def arrays(self) -> Arrays:
+        """Return all numbers that the batches are made of, so that a resumed run can tell whether they are the same.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Not copied; options stand in the names.
+        """
+
+    def tokens_per_batch(self, size: int) -> float:
+        """Tell how many tokens a batch has on average.
+
+        Parameters
+        ----------
+        size : int
+            Examples in a batch.
+
+        Returns
+        -------
+        float
+            Padding left out.
+        """
+        return size * self.n_tokens / self.n_examples
+
+
+class TokenWindows(Examples):
     """A stream of tokens, cut into windows.
 
     Parameters
@@ -72,29 +228,19 @@ class TokenWindows:
         self._epoch: tuple[tuple[int, int], np.ndarray] | None = None
 
     @property
+    def n_examples(self) -> int:
+        """Windows of an epoch."""
+        return self.n_windows
+
+    @property
     def n_tokens(self) -> int:
         """Number of tokens in the stream."""
         return len(self.ids)
 
     def batch(self, index: int, size: int, *, seed: int) -> Batch:
-        """Return one batch of the endless sequence that `seed` stands for.
-
-        Parameters
-        ----------
-        index : int
-            Which batch, from 0.
-        size : int
-            Windows in a batch.
-        seed : int
-            Chooses the sequence.
-
-        Returns
-        -------
-        Batch
-            Inputs and targets, (size, context) each.
-        """
+        """Return inputs and targets, (size, context) each."""
         if self.order == "random":
-            starts = _random(seed, index, size) % np.uint64(self.n_tokens - self.context)
+            starts = random_numbers(seed, index, size) % np.uint64(self.n_tokens - self.context)
             return self._cut(starts.astype(np.int64))
         numbers = np.arange(index * size, (index + 1) * size)
         epochs, places = np.divmod(numbers, self.n_windows)
@@ -102,30 +248,34 @@ class TokenWindows:
         return self._cut(np.concatenate(parts))
 
     def evaluation(self, size: int, batches: int = 0) -> Iterator[Batch]:
-        """Yield fixed windows to evaluate on, side by side from the beginning of the stream.
-
-        Parameters
-        ----------
-        size : int
-            Windows in a batch; the last batch may have fewer.
-        batches : int
-            Keep about so many batches of windows, spread evenly over the stream; 0: all windows.
-
-        Yields
-        ------
-        Batch
-            The same ones on every call.
-        """
+        """Yield windows that lie side by side from the beginning of the stream."""
         n = (self.n_tokens - 1) // self.context
         kept = min(n, batches * size) if batches else n
         starts = np.arange(kept) * n // kept * self.context
         for i in range(0, kept, size):
             yield self._cut(starts[i : i + size])
 
+    def check(self, model: Any) -> None:
+        """Refuse a model with a shorter context or a smaller vocabulary."""
+        if self.context > model.config.context:
+            raise ConfigError(
+                "config_invalid",
+                f"windows of {self.context} tokens do not fit the model's context of {model.config.context}",
+            )
+        check_ids(self.ids, model)
+
+    def arrays(self) -> Arrays:
+        """Return the stream, under the options."""
+        return {f"{self.context} {self.order}": self.ids}
+
+    def tokens_per_batch(self, size: int) -> float:
+        """Tell how many tokens every batch has."""
+        return size * self.context
+
     def _starts(self, seed: int, epoch: int) -> np.ndarray:
         """Return where the windows of an epoch start, in its order; the latest epoch is remembered."""
         if self._epoch is None or self._epoch[0] != (seed, epoch):
-            raw = _random(seed, epoch, self.n_windows + 1)
+            raw = random_numbers(seed, epoch, self.n_windows + 1)
             slack = min(self.context - 1, self.n_tokens - 1 - self.n_windows * self.context)
             offset = int(raw[-1] % np.uint64(slack + 1))
             self._epoch = (seed, epoch), np.argsort(raw[:-1], kind="stable") * self.context + offset
@@ -138,21 +288,65 @@ class TokenWindows:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run learns from and what it is judged on.
+    """What a run learns from, what it is judged on, and what is asked of the model there.
 
     Parameters
     ----------
-    train : TokenWindows
+    train : Examples
         To learn from.
-    validation : TokenWindows, optional
+    validation : Examples, optional
         Held out; None: no evaluation.
+    objective : Objective, optional
+        What training makes small, unless a method has a loss of its own; default: that of the examples.
     """
 
-    train: TokenWindows
-    validation: TokenWindows | None = None
+    train: Examples
+    validation: Examples | None = None
+    objective: Objective = None  # type: ignore[assignment] # until it is filled in
+
+    def __post_init__(self) -> None:
+        if self.objective is None:
+            object.__setattr__(self, "objective", self.train.objective)
 
 
-def _random(seed: int, stream: int, size: int) -> np.ndarray:
-    """Return `size` random 64-bit numbers, a function of seed and stream that no NumPy version changes."""
+def check_ids(ids: np.ndarray, model: Any) -> None:
+    """Refuse tokens that a model does not know.
+
+    Parameters
+    ----------
+    ids : ndarray of int
+        At least one token.
+    model : Model
+        Has the vocabulary.
+
+    Raises
+    ------
+    DataError
+        Code ``bad_token_ids``.
+    """
+    lowest, highest = int(ids.min()), int(ids.max())
+    if lowest < 0 or highest >= model.config.vocab_size:
+        raise DataError(
+            "bad_token_ids",
+            f"tokens run from {lowest} to {highest}; the model knows 0..{model.config.vocab_size - 1}. "
+            "Encode the text with the model's own tokenizer",
+        )
+
+
+def random_numbers(seed: int, stream: int, size: int) -> np.ndarray:
+    """Return random 64-bit numbers that no NumPy version changes.
+
+    Parameters
+    ----------
+    seed, stream : int
+        From 0 to 2**64 - 1; the numbers are a function of both.
+    size : int
+        How many.
+
+    Returns
+    -------
+    ndarray of uint64, (size,)
+        Evenly distributed.
+    """
     raw: np.ndarray = np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(size)
     return raw

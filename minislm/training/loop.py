@@ -15,12 +15,11 @@ from minislm.training.checkpoint import load, locked, save, writing
 from minislm.training.data import TrainingData
 from minislm.training.environment import changes, environment
 from minislm.training.metrics import Metrics, StepRecord
-from minislm.training.objective import NextToken, Objective
+from minislm.training.objective import Objective
 from minislm.training.run import Rewrite, Run
 from minislm.training.settings import TrainSettings
 
 Report = Callable[[StepRecord], None]
-NEXT_TOKEN = NextToken()
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,11 @@ class FitResult:
     Parameters
     ----------
     model : Model
-        The trained one: the best on the validation windows if the settings have `patience`, else the last.
+        The trained one: the best on the validation examples if the settings have `patience`, else the last.
     history : tuple of StepRecord
         One for each step, those before a resumption included.
     best_loss : float, optional
-        Lowest validation loss, nats per token; None without an evaluation.
+        Lowest validation loss, nats; None without an evaluation.
     best_step : int
         The step it was found at; 0 without an evaluation.
     stopped : str
@@ -57,7 +56,7 @@ def fit(
     data: TrainingData,
     settings: TrainSettings,
     *,
-    objective: Objective = NEXT_TOKEN,
+    objective: Objective | None = None,
     rewrite: Rewrite | None = None,
     directory: str | Path | None = None,
     resume: bool = True,
@@ -74,8 +73,8 @@ def fit(
         What to learn from and be judged on.
     settings : TrainSettings
         How.
-    objective : Objective
-        What is made small; default: the next token's cross-entropy.
+    objective : Objective, optional
+        What is made small; default: that of `data`.
     rewrite : callable, optional
         ``rewrite(step, model)``, called before each step, returns Weights by path to go on with (such as the same ones
         under a smaller mask) or None. It must be a function of its arguments, and names and shapes of the trainable
@@ -108,7 +107,7 @@ def fit(
         SIGINT or SIGTERM came while training in a directory; the step was finished and a checkpoint saved. A second
         signal acts at once.
     """
-    run = Run(model, data, settings, objective, rewrite)
+    run = Run(model, data, settings, objective or data.objective, rewrite)
     if directory is None:
         history = []
         while not run.finished:

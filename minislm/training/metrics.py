@@ -37,7 +37,7 @@ class StepRecord:
     elapsed_s : float
         Seconds since the run began, evaluation included; the time between an interruption and its resumption is not.
     validation_loss : float, optional
-        Nats per token on the validation windows, where this step ended in an evaluation.
+        What `Objective.judge` says of the validation examples, in nats, where this step ended in an evaluation.
     """
 
     step: int

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from minislm.errors import ConfigError, DataError, TrainingError, UsageError
-from minislm.layers.base import Context, Grads, Tape
-from minislm.models import build
+from minislm.errors import TrainingError, UsageError
+from minislm.layers.base import Grads, Tape
+from minislm.models.parts import StoredParts
 from minislm.training.checkpoint import Checkpoint
 from minislm.training.data import TrainingData
 from minislm.training.environment import environment
 from minislm.training.metrics import StepRecord
-from minislm.training.objective import Objective, next_token_loss
+from minislm.training.objective import Objective
 from minislm.training.parameters import FlatParameters, first_not_finite, norm
 from minislm.training.schedule import learning_rate
 from minislm.training.settings import BOOKKEEPING, TrainSettings
@@ -68,7 +68,7 @@ class Run:
     model : Model
         Where it starts; never written to.
     data : TrainingData
-        Windows.
+        What to learn from and be judged on.
     settings : TrainSettings
         How.
     objective : Objective
@@ -120,7 +120,7 @@ class Run:
         """
         progress, settings = self.progress, self.settings
         began_s = time.perf_counter()
-        step = progress.step + 1
+        step, tokens_before = progress.step + 1, progress.tokens
         rate = learning_rate(step, settings)
         with np.errstate(all="ignore"):  # what overflows is found by the checks, and named
             loss, grad_norm = self._gradients(step)
@@ -128,9 +128,8 @@ class Run:
         if not math.isfinite(norm(self.flat.values)):
             raise _not_finite(step, "a parameter after it", f"parameter {first_not_finite(self.flat.views)}")
         self.model = self.flat.model()
-        n_tokens = settings.tokens_per_step(self.data.train.context)
-        tokens_per_s = n_tokens / (time.perf_counter() - began_s)
-        progress.step, progress.tokens = step, progress.tokens + n_tokens
+        tokens_per_s = (progress.tokens - tokens_before) / (time.perf_counter() - began_s)
+        progress.step = step
         if step == settings.steps:
             progress.stopped = "steps"
         due = self.finished or (settings.eval_every > 0 and step % settings.eval_every == 0)
@@ -195,12 +194,12 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What would make this another run if it changed, as JSON values."""
         settings = {name: value for name, value in self.settings.to_json().items() if name not in BOOKKEEPING}
-        windows = [w for w in (self.data.train, self.data.validation) if w is not None]
+        examples = [e for e in (self.data.train, self.data.validation) if e is not None]
         return {
             **settings,
             "objective": _described(self.objective),
             "starting model": _digest(self.source.arrays()),
-            "data": _digest({f"{i} {w.context} {w.order}": w.ids for i, w in enumerate(windows)}),
+            "data": _digest({f"{i} {name}": a for i, e in enumerate(examples) for name, a in e.arrays().items()}),
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -211,7 +210,9 @@ class Run:
         checkpoint : Checkpoint
             Of a run with the same `identity`.
         """
-        model = build(self.source.config, checkpoint.state["weights"], checkpoint.files["model"])
+        parts = StoredParts(checkpoint.state["weights"], checkpoint.files["model"])
+        model = type(self.source).wired(self.source.config, parts)
+        parts.finish()
         self.flat = FlatParameters(model, self.settings.freeze)
         saved = [("m", self.flat.m, "optimizer"), ("v", self.flat.v, "optimizer")]
         if self.best is not None:
@@ -235,11 +236,15 @@ class Run:
             index = (step - 1) * settings.accumulate + i
             batch = self.data.train.batch(index, settings.batch_size, seed=settings.seed)
             tape, grads = Tape(), Grads(flat.grad_views.__contains__, into=flat.grad_views)
-            loss, dlogits = self.objective.loss(self.model, batch, Context(dropout=(settings.seed, step, i)), tape)
+            context = batch.context(dropout=(settings.seed, step, i))
+            loss, dy = self.objective.loss(self.model, batch, context, tape, grads)
             if not math.isfinite(loss):
                 raise _not_finite(step, f"the loss ({loss})", self._first_bad(tape))
-            self.model.backward(dlogits, tape, grads)
+            self.model.backward(dy, tape, grads)
+            if grads.side:
+                raise RuntimeError(f"no layer took the gradients that were put aside for {sorted(grads.side)}")
             total += loss
+            self.progress.tokens += batch.n_tokens
         grad_norm = flat.scale_gradients(settings.accumulate, settings.clip)
         if not math.isfinite(grad_norm):
             backwards = [name for name in reversed(self.model.parameters()) if name in flat.grad_views]
@@ -248,13 +253,13 @@ class Run:
         return total / settings.accumulate, grad_norm
 
     def _evaluate(self) -> float | None:
-        """Judge the model on the validation windows, and notice a new best or the end of patience."""
+        """Judge the model on the validation examples, and notice a new best or the end of patience."""
         progress, settings = self.progress, self.settings
         if self.data.validation is None:
             return None
         with np.errstate(all="ignore"):
             batches = self.data.validation.evaluation(settings.batch_size, settings.eval_batches)
-            loss = next_token_loss(self.model, batches)
+            loss = self.objective.judge(self.model, batches)
         if not math.isfinite(loss):
             raise _not_finite(progress.step, f"the validation loss ({loss})", self._first_bad(Tape()))
         if progress.best_loss is None or loss < progress.best_loss:
@@ -279,23 +284,11 @@ class Run:
 
 def _check(model: Any, data: TrainingData, settings: TrainSettings, rewrite: Rewrite | None) -> None:
     """Refuse what cannot be trained, before the first step."""
-    for windows in (data.train, data.validation):
-        if windows is None:
-            continue
-        if windows.context > model.config.context:
-            raise ConfigError(
-                "config_invalid",
-                f"windows of {windows.context} tokens do not fit the model's context of {model.config.context}",
-            )
-        lowest, highest = int(windows.ids.min()), int(windows.ids.max())
-        if lowest < 0 or highest >= model.config.vocab_size:
-            raise DataError(
-                "bad_token_ids",
-                f"tokens run from {lowest} to {highest}; the model knows 0..{model.config.vocab_size - 1}. "
-                "Encode the text with the model's own tokenizer",
-            )
+    for examples in (data.train, data.validation):
+        if examples is not None:
+            examples.check(model)
     if settings.eval_every and data.validation is None:
-        raise UsageError("data_missing", "eval_every asks for evaluations, and there are no validation windows")
+        raise UsageError("data_missing", "eval_every asks for evaluations, and there are no validation examples")
     if settings.patience and not settings.eval_every:
         raise UsageError("contradicting_options", "patience counts evaluations: set eval_every too")
     if settings.patience and rewrite is not None:
@@ -328,7 +321,7 @@ def _described(objective: Any) -> str:
     if dataclasses.is_dataclass(objective):
         for field in dataclasses.fields(objective):
             value = getattr(objective, field.name)
-            if isinstance(value, bool | int | float | str):
+            if isinstance(value, bool | int | float | str | Mapping):
                 described += f" {field.name}={value!r}"
     return described
 

@@ -26,7 +26,7 @@ class TrainSettings:
     steps : int
         Optimizer steps; `for_tokens` counts them from a number of tokens.
     batch_size : int
-        Windows in one forward pass.
+        Examples in one forward pass.
     accumulate : int
         Forward passes whose gradients are averaged for one optimizer step.
     learning_rate : float
@@ -44,9 +44,9 @@ class TrainSettings:
     clip : float
         Largest norm of the whole gradient; 0: no clipping.
     eval_every : int
-        Steps between evaluations on the validation windows; 0: only after the last step.
+        Steps between evaluations on the validation examples; 0: only after the last step.
     eval_batches : int
-        Batches of an evaluation, spread over the validation windows; 0: all of them.
+        Batches of an evaluation, spread over the validation examples; 0: all of them.
     patience : int
         Stop after so many evaluations in a row without a new best, and return the best model; 0: never, and return
         the last model.

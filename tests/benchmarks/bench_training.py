@@ -25,7 +25,7 @@ from minislm import dispatch
 from minislm.models.decoder import Decoder, DecoderConfig
 from minislm.training.data import Batch, TokenWindows, TrainingData
 from minislm.training.environment import environment
-from minislm.training.loop import NEXT_TOKEN, fit
+from minislm.training.loop import fit
 from minislm.training.run import Run
 from minislm.training.schedule import learning_rate
 from minislm.training.settings import TrainSettings
@@ -171,7 +171,7 @@ def compare(model: Decoder, data: TrainingData, tier: str, rounds: int, steps: i
     engines: dict[str, Callable[[], Any]] = {}
 
     def ours(allowed: str) -> Callable[[], float]:
-        run = Run(model, data, endless, NEXT_TOKEN, None)
+        run = Run(model, data, endless, data.objective, None)
 
         def advance() -> float:
             with dispatch.backend(allowed):

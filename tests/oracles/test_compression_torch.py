@@ -7,7 +7,7 @@ import pytest
 
 from minislm.compression.distil import Distillation
 from minislm.compression.low_rank import factorised
-from minislm.layers.base import Context, Tape
+from minislm.layers.base import PLAIN, Grads, Tape
 from minislm.models.decoder import Decoder, DecoderConfig
 from minislm.ops.formats import format_named
 from minislm.testing.models import sample_ids
@@ -27,7 +27,7 @@ def test_distillation_loss_and_gradient(temperature, hard_weight):
     teacher = teacher.with_arrays(noisy)
     ids = sample_ids(student, 3, 6)
     batch = Batch(ids, np.roll(ids, -1, axis=1))
-    loss, dlogits = Distillation(teacher, temperature, hard_weight).loss(student, batch, Context(), Tape())
+    loss, dlogits = Distillation(teacher, temperature, hard_weight).loss(student, batch, PLAIN, Tape(), Grads())
 
     logits = torch.tensor(student.forward(ids), requires_grad=True)
     soft_student = torch.log_softmax(logits / temperature, -1)

@@ -14,7 +14,7 @@ from minislm.errors import ConfigError, DataError, TrainingError, UsageError
 from minislm.layers.base import Context, Grads, Tape
 from minislm.training.data import TokenWindows, TrainingData
 from minislm.training.loop import fit
-from minislm.training.objective import NextToken, next_token_loss
+from minislm.training.objective import NextToken
 from minislm.training.parameters import decays
 from minislm.training.schedule import learning_rate
 
@@ -38,7 +38,7 @@ def test_a_run_equals_the_formulas_written_plainly():
         for i in range(2):
             tape, grads = Tape(), Grads()
             batch = data.train.batch((step - 1) * 2 + i, settings.batch_size, seed=settings.seed)
-            _, dlogits = NextToken().loss(model, batch, Context(), tape)
+            _, dlogits = NextToken().loss(model, batch, Context(), tape, grads)
             model.backward(dlogits, tape, grads)
             for name in w:
                 g[name] += grads[name] / 2
@@ -82,9 +82,9 @@ def test_every_forward_pass_drops_by_a_key_of_its_own():
     keys = []
 
     class Spy(NextToken):
-        def loss(self, model, batch, context, tape):
+        def loss(self, model, batch, context, tape, grads):
             keys.append(context.dropout)
-            return super().loss(model, batch, context, tape)
+            return super().loss(model, batch, context, tape, grads)
 
     fit(tiny_model(), tiny_data(), changed(steps=3), objective=Spy())
     assert keys == [(SETTINGS.seed, step, i) for step in (1, 2, 3) for i in (0, 1)]
@@ -134,7 +134,7 @@ def test_the_record_tells_every_step():
 def test_the_validation_loss_is_the_mean_over_all_tokens_without_dropout():
     data = tiny_data()
     result = fit(tiny_model(), data, changed(eval_batches=0))
-    one_by_one = [next_token_loss(result.model, [batch]) for batch in data.validation.evaluation(1)]
+    one_by_one = [NextToken().judge(result.model, [batch]) for batch in data.validation.evaluation(1)]
     assert len(one_by_one) == 9
     assert result.history[-1].validation_loss == pytest.approx(np.mean(one_by_one), rel=1e-6)
 
@@ -149,7 +149,7 @@ def test_without_improvement_it_stops_and_returns_the_best():
     assert len(losses) == best + 4
     assert result.best_step == 2 * (best + 1)
     assert result.best_loss == min(losses)
-    again = next_token_loss(result.model, tiny_data().validation.evaluation(runaway.batch_size))
+    again = NextToken().judge(result.model, tiny_data().validation.evaluation(runaway.batch_size))
     assert again == result.best_loss
 
 
@@ -178,16 +178,16 @@ def test_rewrites_go_on_from_the_weights_they_return():
 
 
 @dataclass(frozen=True)
-class Poisoned:
+class Poisoned(NextToken):
     """The next token's loss, until one of its results is not a number."""
 
     loss_at: int = 0
     gradient_at: int = 0
     calls: list = dataclasses.field(default_factory=list)
 
-    def loss(self, model, batch, context, tape):
+    def loss(self, model, batch, context, tape, grads):
         self.calls.append(1)
-        loss, dlogits = NextToken().loss(model, batch, context, tape)
+        loss, dlogits = super().loss(model, batch, context, tape, grads)
         if len(self.calls) == self.gradient_at:
             dlogits[1, 2, 3] = np.inf
         return (np.nan if len(self.calls) == self.loss_at else loss), dlogits

@@ -170,7 +170,7 @@ def test_another_run_is_not_gone_on_with(whole, tmp_path):
         with pytest.raises(TrainingError, match=named) as error:
             fit(*changed, directory=tmp_path)
         assert error.value.code == "checkpoint_mismatch"
-    with pytest.raises(TrainingError, match=r"objective was NextToken, is Weighted weight=1\.0"):
+    with pytest.raises(TrainingError, match=r"objective was NextToken .*, is Weighted .* weight=1\.0"):
         fit(model, data, SETTINGS, directory=tmp_path, objective=Weighted())
     fit(model, data, dataclasses.replace(SETTINGS, checkpoint_every=5, keep_checkpoints=1), directory=tmp_path)
 
@@ -183,16 +183,12 @@ def test_without_resume_a_used_directory_is_refused(whole, tmp_path):
     fit(tiny_model(), tiny_data(), SETTINGS, directory=tmp_path / "new", resume=False)
 
 
-class PoisonedAtStep5:
+class PoisonedAtStep5(NextToken):
     """The next token's loss, not a number from the fifth step on."""
 
-    def __init__(self):
-        self.calls = 0
-
-    def loss(self, model, batch, context, tape):
-        self.calls += 1
-        loss, dlogits = NextToken().loss(model, batch, context, tape)
-        return (loss if self.calls <= 8 else np.nan), dlogits
+    def loss(self, model, batch, context, tape, grads):
+        loss, dlogits = super().loss(model, batch, context, tape, grads)
+        return (loss if context.dropout[1] < 5 else np.nan), dlogits
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path):
