@@ -1,4 +1,4 @@
-"""Corpora: documents to train on and documents held out, from the interpreter itself, from files, folders and JSONL.
+"""Corpora: documents to train on and documents held out, from the interpreter itself, from files, folders, JSONL, CSV.
 
 Real text repeats itself, and what was seen in training must not come back in the examination. So paragraphs that occur
 twice are dropped first; then documents are gathered into clusters (a document that shared much of its text with another
@@ -9,16 +9,16 @@ tenth of the bytes, are held out. All of it depends on the texts alone.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from minislm.errors import DataError, NotFoundError
+from minislm.text.records import is_table, read_records, read_text
 
 HELD_OUT = 0.1  # at least this part of the bytes
 COPY = 0.25  # a document that shares this part of its bytes with another belongs to its cluster ...
@@ -73,16 +73,17 @@ def python_corpus() -> Corpus:
 def from_files(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, pattern: str = "*.txt", field: str = "text"
 ) -> Corpus:
-    """Read text files, JSONL files, and folders of them.
+    """Read text files, JSONL and CSV files, and folders of them.
 
     Parameters
     ----------
     paths : path or iterable of path
-        Text files, each a document (UTF-8); files named ``.jsonl``, each line a document; folders.
+        Text files, each a document (UTF-8); files named ``.jsonl``, ``.csv`` or ``.tsv``, each record a document;
+        folders. A file may be packed: ``.gz``.
     pattern : str
         Which files of a folder and of the folders in it are read.
     field : str
-        Where a JSONL record has its text.
+        Where a record has its text.
 
     Returns
     -------
@@ -95,8 +96,8 @@ def from_files(
         Code ``file_not_found``.
     DataError
         Code ``empty_text``: a path gives no text. Code ``binary_text``: a file is no UTF-8 text, with the place of the
-        first byte that shows it. Code ``bad_record``: a line of JSONL has no text, with its number. Code
-        ``text_too_short``.
+        first byte that shows it. Code ``bad_record``: a record has no text, with its line. Code ``column_missing``: a
+        table has no such column. Code ``text_too_short``.
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
@@ -229,45 +230,11 @@ def _files(path: Path, pattern: str) -> list[Path]:
     return [path]
 
 
-def _documents(path: Path, field: str) -> Iterator[str]:
+def _documents(path: Path, field: str) -> list[str]:
     """Read the documents of one file."""
-    text = _text(path)
-    if path.suffix != ".jsonl":
-        yield text
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                document = json.loads(line)[field]
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise _bad_record(path, number, field) from error
-            if not isinstance(document, str):
-                raise _bad_record(path, number, field)
-            yield document
-
-
-def _bad_record(path: Path, number: int, field: str) -> DataError:
-    return DataError(
-        "bad_record",
-        f"{path}, line {number}: expected a JSON object with text under {field!r}; mend or remove the line",
-    )
-
-
-def _text(path: Path) -> str:
-    """Read a text file, refusing what is none."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError("file_unreadable", f"{path} cannot be read: {error.strerror}") from error
-    place, what = data.find(b"\0"), "a NUL byte"
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if place < 0 or error.start < place:
-            place, what = error.start, f"the byte 0x{data[error.start]:02x}, which is no UTF-8"
-    if place >= 0:
-        raise DataError("binary_text", f"{path} is no text: byte {place} is {what}. Give a text file, saved as UTF-8")
-    return text.removeprefix("\ufeff")
+    if is_table(path):
+        return [record.text(field) for record in read_records(path, (field,))]
+    return [read_text(path)]
 
 
 def _n_bytes(text: str) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,24 +13,11 @@ import numpy as np
 import tokenizers
 from tokenizers.models import WordLevel
 
-from minislm.errors import (
-    DataError,
-    MinislmError,
-    ModelFileError,
-    NotFoundError,
-    UnsupportedError,
-    UsageError,
-    clipped,
-    unknown,
-)
-from minislm.text.vocabulary import (
-    END_OF_TEXT,
-    KINDS,
-    byte_alphabet,
-    character_alphabet,
-    check_components,
-    learned_pairs,
-)
+from minislm.errors import DataError, NotFoundError, UnsupportedError, UsageError, clipped, unknown
+from minislm.text.pairs import Encoded, Spans, joined, spans
+from minislm.text.stream import TextStream
+from minislm.text.tokenizer_file import CLS, END_OF_TEXT, MASK, PAD, SEP, UNKNOWN, invalid, parsed
+from minislm.text.vocabulary import KINDS, byte_alphabet, character_alphabet, learned_pairs, special_tokens, word_pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +41,15 @@ class Tokenizer:
         self.inner.no_padding()
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int | None = None, *, kind: str = "bpe") -> Self:
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int | None = None,
+        *,
+        kind: str = "bpe",
+        encoder: bool = False,
+        lowercase: bool = False,
+    ) -> Self:
         """Make a tokenizer for some texts.
 
         Parameters
@@ -63,11 +57,17 @@ class Tokenizer:
         texts : iterable of str
             Documents; "bytes" does not look at them.
         vocab_size : int, optional
-            Number of tokens of "bpe"; it becomes smaller if the texts hold too few pairs to merge. The other kinds have
-            as many as they need.
-        kind : {"bpe", "bytes", "characters"}
-            "bpe": byte-level pair encoding, the 256 bytes, merges, and an end-of-text token as the last. "bytes": id b
-            is byte b, and 256 ends a text. "characters": one token for each distinct character, in order, nothing else.
+            Number of tokens of "bpe" and "wordpiece"; it becomes smaller if the texts hold too few pairs to merge. The
+            other kinds have as many as they need.
+        kind : {"bpe", "bytes", "characters", "wordpiece"}
+            "bpe": byte-level pair encoding: the 256 bytes, merges, special tokens. "bytes": id b is byte b; special
+            tokens follow. "characters": one token for each distinct character, in order, nothing else. "wordpiece":
+            BERT's, for encoders only.
+        encoder : bool
+            Whether the special tokens are those that an encoder needs ([PAD], [UNK], [CLS], [SEP], [MASK]), as
+            "wordpiece" always has them, in place of the end of text.
+        lowercase : bool
+            Whether "wordpiece" makes letters small and takes their accents away.
 
         Returns
         -------
@@ -79,15 +79,23 @@ class Tokenizer:
         UnsupportedError
             Code ``unknown_tokenizer_kind``.
         UsageError
-            Code ``bad_vocab_size``: "bpe" without one, or with fewer than 257, or another kind with one it cannot have.
+            Code ``bad_vocab_size``: "bpe" or "wordpiece" without one or with too few, or another kind with one that it
+            cannot have; ``contradicting_options``: a kind that cannot be lower-cased or has no special tokens.
         DataError
             Code ``empty_text``: nothing to learn from.
         """
         if kind not in KINDS:
             raise unknown("tokenizer_kind", kind, KINDS)
+        if lowercase and kind != "wordpiece":
+            raise UsageError("contradicting_options", f"{kind} keeps text as it is; only wordpiece can be lower-cased")
+        if encoder and kind == "characters":
+            raise UsageError("contradicting_options", "characters have no special tokens, which an encoder needs")
+        special = special_tokens(encoder)
         if kind == "bpe":
-            return cls(learned_pairs(texts, vocab_size))
-        made = cls(byte_alphabet() if kind == "bytes" else character_alphabet(texts))
+            return cls(learned_pairs(texts, vocab_size, special))
+        if kind == "wordpiece":
+            return cls(word_pieces(texts, vocab_size, lowercase=lowercase))
+        made = cls(byte_alphabet(special) if kind == "bytes" else character_alphabet(texts))
         if vocab_size not in (None, made.vocab_size):
             raise UsageError(
                 "bad_vocab_size", f"{kind} has {made.vocab_size} tokens here, not {vocab_size}; leave it out"
@@ -123,7 +131,7 @@ class Tokenizer:
         except FileNotFoundError as error:
             raise NotFoundError("file_not_found", f"there is no file {path}") from error
         except (OSError, UnicodeDecodeError) as error:
-            raise _invalid(f"{path} cannot be read: {error}") from error
+            raise invalid(f"{path} cannot be read: {error}") from error
         return cls.from_json(text, origin=str(path))
 
     @classmethod
@@ -142,22 +150,7 @@ class Tokenizer:
         Tokenizer
             As `load` returns it.
         """
-        try:
-            content = json.loads(text)
-            check_components(content, origin)
-            inner = tokenizers.Tokenizer.from_str(text)
-            named = {token["content"]: token["id"] for token in content["added_tokens"]}
-        except MinislmError:
-            raise
-        except Exception as error:  # the library raises plain Exception
-            raise _invalid(f"{origin}: {clipped(str(error))}") from error
-        made = cls(inner)
-        if sorted(inner.get_vocab().values()) != list(range(made.vocab_size)):
-            raise _invalid(f"{origin}: token ids must be 0 to {made.vocab_size - 1}, each once")
-        for token, number in named.items():
-            if inner.token_to_id(token) != number:
-                raise _invalid(f"{origin}: the added token {clipped(token)} cannot have the id {clipped(number)}")
-        return made
+        return cls(parsed(text, origin))
 
     def to_json(self) -> str:
         """Write down everything.
@@ -185,9 +178,40 @@ class Tokenizer:
         return self.inner.get_vocab_size(with_added_tokens=True)
 
     @cached_property
+    def special_ids(self) -> dict[str, int]:
+        """The special tokens by their text."""
+        added = self.inner.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if token.special}
+
+    @property
     def eos_id(self) -> int | None:
         """The token that ends a document; None: there is none."""
-        return self.inner.token_to_id(END_OF_TEXT)
+        return self.special_ids.get(END_OF_TEXT)
+
+    @property
+    def pad_id(self) -> int | None:
+        """The token that fills short rows of a batch; None: there is none."""
+        return self.special_ids.get(PAD)
+
+    @property
+    def unk_id(self) -> int | None:
+        """The token for what no other one spells; None: there is none."""
+        return self.special_ids.get(UNKNOWN)
+
+    @property
+    def cls_id(self) -> int | None:
+        """The token that an encoder's input begins with; None: there is none."""
+        return self.special_ids.get(CLS)
+
+    @property
+    def sep_id(self) -> int | None:
+        """The token that ends each text of an encoder's input; None: there is none."""
+        return self.special_ids.get(SEP)
+
+    @property
+    def mask_id(self) -> int | None:
+        """The token in place of one that an encoder is to guess; None: there is none."""
+        return self.special_ids.get(MASK)
 
     @cached_property
     def tokens(self) -> tuple[str, ...]:
@@ -233,13 +257,54 @@ class Tokenizer:
         DataError
             As `encode`.
         """
-        try:
-            return [encoding.ids for encoding in self.inner.encode_batch_fast(list(texts), add_special_tokens=False)]
-        except Exception as error:  # the library raises plain Exception
-            raise self._unencodable(texts, error) from error
+        return [encoding.ids for encoding in self._encodings(self.inner.encode_batch_fast, texts)]
+
+    def encode_pairs(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int | None = None
+    ) -> list[Encoded]:
+        """Turn texts into what an encoder reads, ``[CLS] text [SEP]``, or pairs, ``[CLS] text [SEP] pair [SEP]``.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            As `encode` takes them.
+        pairs : sequence of str, optional
+            The second text of each; None: none has one.
+        max_length : int, optional
+            Most tokens of a result, at least 3: what is longer loses tokens at the end of its longer text. None: any.
+
+        Returns
+        -------
+        list of Encoded
+            Ids, which text each token is of, and where it stands there.
+
+        Raises
+        ------
+        UnsupportedError
+            Code ``no_special_tokens``: the tokenizer was not made for an encoder.
+        UsageError
+            Code ``bad_option``: not as many pairs as texts, or a `max_length` below 3.
+        DataError
+            As `encode`.
+        """
+        if self.cls_id is None or self.sep_id is None:
+            raise UnsupportedError(
+                "no_special_tokens",
+                f"this tokenizer has no {CLS} and {SEP}, which an encoder's input needs; train one with encoder=True",
+            )
+        if pairs is not None and len(pairs) != len(texts):
+            raise UsageError("bad_option", f"{len(texts)} texts and {len(pairs)} pairs; each text needs its own")
+        if max_length is not None and max_length < 3:
+            raise UsageError("bad_option", f"max_length must be at least 3, not {max_length}")
+        firsts = self._with_spans(texts)
+        seconds = [None] * len(firsts) if pairs is None else self._with_spans(pairs)
+        return [
+            joined(first, second, self.cls_id, self.sep_id, max_length)
+            for first, second in zip(firsts, seconds, strict=True)
+        ]
 
     def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
-        """Turn documents into one stream of tokens for training or evaluation, each ended by the end-of-text token.
+        """Turn documents into one stream of tokens for training or evaluation, each ended by a special token.
 
         Parameters
         ----------
@@ -249,14 +314,15 @@ class Tokenizer:
         Returns
         -------
         ndarray of int32, (number of tokens,)
-            One document after the other; without anything between them if the tokenizer has no end-of-text token.
+            One document after the other, each with the end-of-text token after it or else [SEP]; with nothing if the
+            tokenizer has neither.
 
         Raises
         ------
         DataError
             As `encode`.
         """
-        end = [] if self.eos_id is None else [self.eos_id]
+        end = [number for number in (self.eos_id, self.sep_id) if number is not None][:1]
         parts = [np.array(ids + end, np.int32) for ids in self.encode_batch(texts)]
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
@@ -340,6 +406,17 @@ class Tokenizer:
             f"the two models must have the same vocabulary; {difference}. Train both on one tokenizer",
         )
 
+    def _with_spans(self, texts: Sequence[str]) -> list[Spans]:
+        """Encode texts, with the place of every token."""
+        encodings = self._encodings(self.inner.encode_batch, texts)
+        return [spans(encoding, text) for encoding, text in zip(encodings, texts, strict=True)]
+
+    def _encodings(self, encode: Callable[..., list[Any]], texts: Sequence[str]) -> list[Any]:
+        try:
+            return encode(list(texts), add_special_tokens=False)
+        except Exception as error:  # the library raises plain Exception
+            raise self._unencodable(texts, error) from error
+
     def _unencodable(self, texts: Iterable[Any], error: Exception) -> DataError:
         """Say what the library could not encode, and where."""
         known = set(self.tokens) if isinstance(self.inner.model, WordLevel) else None
@@ -354,57 +431,3 @@ class Tokenizer:
                         "tokenizer was not made for; remove it, or use a byte-level tokenizer",
                     )
         return DataError("unencodable_text", f"the tokenizer failed: {clipped(str(error))}")
-
-
-class TextStream:
-    """Decodes tokens as they come, and never gives out a part of a character.
-
-    The pieces, joined, equal the text of all tokens decoded at once.
-
-    Parameters
-    ----------
-    tokenizer : Tokenizer
-        Whose tokens they are.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.ids: list[int] = []  # since the last token that ended with a character
-        self.given = 0  # characters of their text that are out
-
-    def push(self, token_id: int) -> str:
-        """Take one token.
-
-        Parameters
-        ----------
-        token_id : int
-            The next token.
-
-        Returns
-        -------
-        str
-            The whole characters that it completes; empty while the last one is unfinished.
-        """
-        self.ids.append(token_id)
-        text = self.tokenizer.decode(self.ids)
-        whole = text.rstrip("\ufffd")  # what an unfinished character decodes to
-        piece, self.given = whole[self.given :], len(whole)
-        if whole == text:
-            self.ids, self.given = [], 0
-        return piece
-
-    def finish(self) -> str:
-        """Give out what was held back, and start anew.
-
-        Returns
-        -------
-        str
-            U+FFFD for a character that never became whole; most often nothing.
-        """
-        piece = self.tokenizer.decode(self.ids)[self.given :]
-        self.ids, self.given = [], 0
-        return piece
-
-
-def _invalid(text: str) -> ModelFileError:
-    return ModelFileError("tokenizer_invalid", f"{text}. Save the tokenizer again with the tool that made it")

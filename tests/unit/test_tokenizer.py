@@ -22,6 +22,11 @@ def pairs():
 
 
 @pytest.fixture(scope="module")
+def pieces():
+    return Tokenizer.train([TEXT], 90, kind="wordpiece", lowercase=True)
+
+
+@pytest.fixture(scope="module")
 def plain_bytes():
     return Tokenizer.train([], kind="bytes")
 
@@ -52,18 +57,45 @@ def test_characters_are_exactly_the_distinct_ones():
     assert caught.value.code == "unencodable_text"
 
 
+def test_word_pieces_are_berts(pieces):
+    assert pieces.tokens[:5] == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    assert (pieces.pad_id, pieces.unk_id, pieces.cls_id, pieces.sep_id, pieces.mask_id) == (0, 1, 2, 3, 4)
+    assert pieces.eos_id is None
+    assert pieces.encode("THE Stätement") == pieces.encode("the statement")
+    assert pieces.encode("x 水") == [*pieces.encode("x"), pieces.unk_id]
+    assert pieces.decode(pieces.encode("over the elements")) == "over the elements"
+    cased = Tokenizer.train([TEXT], 90, kind="wordpiece")
+    assert cased.encode("The") != cased.encode("the")
+
+
+def test_encoders_have_their_special_tokens_at_the_end(pairs):
+    for kind, size in (("bpe", 300), ("bytes", None)):
+        tokenizer = Tokenizer.train([TEXT], size, kind=kind, encoder=True)
+        assert tokenizer.tokens[-5:] == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+        assert tokenizer.sep_id == tokenizer.vocab_size - 2
+        assert tokenizer.decode(tokenizer.encode(ODD)) == ODD
+    assert tokenizer.encode(ODD) == list(ODD.encode())
+    assert (pairs.pad_id, pairs.unk_id, pairs.cls_id, pairs.sep_id, pairs.mask_id) == (None,) * 5
+
+
 def test_too_little_text_gives_fewer_tokens():
     assert Tokenizer.train(["ab ab"], 1000).vocab_size < 262
 
 
-def test_training_repeats_in_another_process(tmp_path, pairs):
-    code = f"from minislm.text.tokenizer import Tokenizer; print(Tokenizer.train([{TEXT!r}], 300).to_json(), end='')"
+def test_training_repeats_in_another_process(pairs, pieces):
+    code = (
+        "from minislm.text.tokenizer import Tokenizer; "
+        f"print(Tokenizer.train([{TEXT!r}], 300).to_json(), end=''); "
+        f"print(Tokenizer.train([{TEXT!r}], 90, kind='wordpiece', lowercase=True).to_json(), end='')"
+    )
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert again.stdout == pairs.to_json()
+    assert again.stdout == pairs.to_json() + pieces.to_json()
     assert again.stderr == ""
 
 
-def test_text_never_becomes_a_control_token(pairs, plain_bytes):
+def test_text_never_becomes_a_control_token(pairs, plain_bytes, pieces):
+    ids = pieces.encode("a [MASK] [SEP] b [PAD]")
+    assert not set(ids) & {pieces.mask_id, pieces.sep_id, pieces.pad_id}
     for tokenizer in (pairs, plain_bytes):
         ids = tokenizer.encode("a<|endoftext|>b")
         assert tokenizer.eos_id not in ids
@@ -76,17 +108,20 @@ def test_documents_are_ended(pairs):
     assert ids.dtype == np.int32
     assert ids.tolist() == [*pairs.encode("for x"), 299, 299, *pairs.encode("of"), 299]
     assert pairs.encode_documents([]).shape == (0,)
+    encoder = Tokenizer.train([], kind="bytes", encoder=True)
+    assert encoder.encode_documents(["a", "b"]).tolist() == [97, encoder.sep_id, 98, encoder.sep_id]
     characters = Tokenizer.train(["ab"], kind="characters")
     assert characters.encode_documents(["ab", "ba"]).tolist() == [0, 1, 1, 0]
 
 
-def test_save_then_load(tmp_path, pairs, plain_bytes):
-    for tokenizer in (pairs, plain_bytes, Tokenizer.train(["a\nb"], kind="characters")):
+def test_save_then_load(tmp_path, pairs, plain_bytes, pieces):
+    encoder = Tokenizer.train([], kind="bytes", encoder=True)
+    for tokenizer in (pairs, plain_bytes, pieces, encoder, Tokenizer.train(["a\nb"], kind="characters")):
         tokenizer.save(tmp_path / "tokenizer.json")
         back = Tokenizer.load(tmp_path / "tokenizer.json")
         assert back.to_json() == tokenizer.to_json()
         assert back.tokens == tokenizer.tokens
-        assert back.eos_id == tokenizer.eos_id
+        assert back.special_ids == tokenizer.special_ids
         assert back.encode("a\nb") == tokenizer.encode("a\nb")
 
 
@@ -96,6 +131,82 @@ def test_the_library_of_others_reads_the_file(tmp_path, pairs):
     pairs.save(tmp_path / "tokenizer.json")
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
     assert theirs("for x in y")["input_ids"] == pairs.encode("for x in y")
+
+
+PAIRED = [
+    ("The statement", None),
+    ("The for statement iterates", "over the x"),
+    ("x", "y"),
+    ("", "x"),
+    ("Größer 水\u00a0 is  used", "the\n\nsequence"),
+]
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+@pytest.mark.parametrize("max_length", [None, 5, 8])
+def test_others_read_pairs_as_we_do(tmp_path, kind, max_length):
+    transformers = pytest.importorskip("transformers")
+    ours = Tokenizer.train([TEXT], 300, kind=kind, encoder=True, lowercase=kind == "wordpiece")
+    ours.save(tmp_path / "tokenizer.json")
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    for text, pair in PAIRED:
+        ids, types, offsets = ours.encode_pairs([text], None if pair is None else [pair], max_length=max_length)[0]
+        cut = {"truncation": "longest_first", "max_length": max_length} if max_length else {}
+        found = theirs(text, pair, return_offsets_mapping=True, return_token_type_ids=True, **cut)
+        assert len(ids) == len(found["input_ids"])
+        if max_length is None:  # libraries disagree on which of two equally long texts loses a token
+            assert ids == found["input_ids"]
+            assert types == found["token_type_ids"]
+            for mine, other, of_pair in zip(offsets, found["offset_mapping"], types, strict=True):
+                part = (text, pair)[of_pair]
+                assert part[slice(*mine)] == part[slice(*other)].strip()
+
+
+def test_pairs_stand_between_special_tokens(pieces):
+    text, pair = "The statement", "over  x"
+    ids, types, offsets = pieces.encode_pairs([text], [pair])[0]
+    one, two = pieces.encode(text), pieces.encode(pair)
+    assert ids == [pieces.cls_id, *one, pieces.sep_id, *two, pieces.sep_id]
+    assert types == [0] * (len(one) + 2) + [1] * (len(two) + 1)
+    assert "".join(text[start:end] for start, end in offsets[1 : len(one) + 1]) == "Thestatement"
+    assert "".join(pair[start:end] for start, end in offsets[len(one) + 2 : -1]) == "overx"
+    assert offsets[0] == offsets[len(one) + 1] == offsets[-1] == (0, 0)
+    assert pieces.encode_pairs([text])[0].ids == [pieces.cls_id, *one, pieces.sep_id]
+    assert pieces.encode_pairs([]) == []
+
+
+@pytest.mark.parametrize("max_length", range(3, 12))
+def test_the_longer_text_is_cut(max_length):
+    tokenizer = Tokenizer.train([], kind="bytes", encoder=True)
+    for a, b in (("abcdef", "xy"), ("ab", "uvwxyz"), ("abcd", "wxyz"), ("abcdefgh", None)):
+        ids, types, offsets = tokenizer.encode_pairs([a], None if b is None else [b], max_length=max_length)[0]
+        whole = len(a) + 2 if b is None else len(a) + len(b) + 3
+        assert len(ids) == len(types) == len(offsets) == min(max_length, whole)
+        n_1, n_2 = (sum(1 for i, t in zip(ids, types, strict=True) if i < 256 and t == of) for of in (0, 1))
+        assert bytes(i for i in ids if i < 256).decode() == a[:n_1] + (b or "")[:n_2]
+        assert b is None or n_1 == len(a) or n_2 == len(b) or abs(n_1 - n_2) <= 1
+
+
+def test_offsets_leave_spaces_out():
+    tokenizer = Tokenizer.train(["in Paris"] * 3, 300, encoder=True)
+    text = " in  Paris\n"
+    parts = [text[start:end] for start, end in tokenizer.encode_pairs([text])[0].offsets]
+    assert "".join(parts) == "inParis"
+    assert all(part == part.strip() for part in parts)
+
+
+def test_bad_pairs(pieces, pairs):
+    for tokenizer, arguments, code in (
+        (pairs, (["a"],), "no_special_tokens"),
+        (pieces, (["a"], ["b", "c"]), "bad_option"),
+        (pieces, (["a", 5],), "unencodable_text"),
+    ):
+        with pytest.raises(MinislmError) as caught:
+            tokenizer.encode_pairs(*arguments)
+        assert caught.value.code == code
+    with pytest.raises(UsageError):
+        pieces.encode_pairs(["a"], max_length=2)
 
 
 def test_vocabularies_are_compared_token_by_token(pairs, plain_bytes):
@@ -136,14 +247,18 @@ def test_bad_training():
         ({}, "bad_vocab_size"),
         ({"vocab_size": 256}, "bad_vocab_size"),
         ({"vocab_size": 256, "kind": "bytes"}, "bad_vocab_size"),
+        ({"vocab_size": 257, "encoder": True}, "bad_vocab_size"),
+        ({"vocab_size": 20, "kind": "wordpiece"}, "bad_vocab_size"),
+        ({"vocab_size": 300, "lowercase": True}, "contradicting_options"),
+        ({"kind": "characters", "encoder": True}, "contradicting_options"),
     ]:
         with pytest.raises((UsageError, UnsupportedError)) as caught:
             Tokenizer.train([TEXT], **arguments)
         assert caught.value.code == code
-    for kind in ("bpe", "characters"):
+    for kind in ("bpe", "characters", "wordpiece"):
         for texts in ([], ["", ""]):
             with pytest.raises(DataError) as empty:
-                Tokenizer.train(texts, 300 if kind == "bpe" else None, kind=kind)
+                Tokenizer.train(texts, None if kind == "characters" else 300, kind=kind)
             assert empty.value.code == "empty_text"
 
 
@@ -198,7 +313,7 @@ BAD = {
     "normalizer that stops the process": (
         change("normalizer", to={"type": "Precompiled", "precompiled_charsmap": ""}), "unsupported_tokenizer"),
     "no decoder": (change("decoder"), "unsupported_tokenizer"),
-    "decoder of another type": (change("decoder", to={"type": "WordPiece"}), "unsupported_tokenizer"),
+    "decoder of another type": (change("decoder", to={"type": "Metaspace"}), "unsupported_tokenizer"),
     "decoder without type": (change("decoder", to={}), "tokenizer_invalid"),
     "type is a list": (change("decoder", "type", to=[]), "unsupported_tokenizer"),
     "regular expression": (
@@ -206,7 +321,8 @@ BAD = {
                                     "invert": False}), "unsupported_regex"),
     "chunks of length 0": (change("pre_tokenizer", to={"type": "FixedLength", "length": 0}), "unsupported_tokenizer"),
     "sequence": (change("pre_tokenizer", to={"type": "Sequence", "pretokenizers": []}), "unsupported_tokenizer"),
-    "template": (change("post_processor", to={"type": "TemplateProcessing"}), "unsupported_tokenizer"),
+    "template without special tokens": (change("post_processor", to={"type": "TemplateProcessing"}),
+                                        "tokenizer_invalid"),
     "version 2": (change("version", to="2.0"), "tokenizer_invalid"),
     "truncation is text": (change("truncation", to="long"), "tokenizer_invalid"),
 }  # fmt: skip
@@ -225,6 +341,29 @@ def test_bad_file_is_named(tmp_path, pairs, name):
     assert str(path) in str(caught.value)
 
 
+BAD_PIECES = {
+    "template of others": (change("post_processor", "single", to=[]), "unsupported_tokenizer"),
+    "template with strange ids": (change("post_processor", "special_tokens", "[CLS]", "ids", to=[10**9]),
+                                  "unsupported_tokenizer"),
+    "no token for unknown words": (change("model", "unk_token", to="[PAD]"), "unsupported_tokenizer"),
+    "unknown words not in the table": (change("model", "vocab", "[UNK]", drop=True), "unsupported_tokenizer"),
+    "words without end": (change("model", "max_input_chars_per_word", to=10**9), "unsupported_tokenizer"),
+    "suffix": (change("model", "end_of_word_suffix", to="x"), "unsupported_tokenizer"),
+    "id with a gap": (change("model", "vocab", "a", to=1000), "tokenizer_invalid"),
+    "normalizer that is none": (change("normalizer", "lowercase", to="yes"), "tokenizer_invalid"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_PIECES)
+def test_bad_word_piece_file_is_named(pieces, name):
+    edit, code = BAD_PIECES[name]
+    content = json.loads(pieces.to_json())
+    edit(content)
+    with pytest.raises((ModelFileError, UnsupportedError)) as caught:
+        Tokenizer.from_json(json.dumps(content))
+    assert caught.value.code == code
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe{}", b"[" * 100_000, b'{"a":1', b"\0" * 10])
 def test_what_is_no_tokenizer_at_all(tmp_path, data):
     (tmp_path / "tokenizer.json").write_bytes(data)
@@ -239,8 +378,9 @@ def test_a_missing_file(tmp_path):
     assert caught.value.code == "file_not_found"
 
 
-def test_damaged_files_raise_named_errors_only(plain_bytes, rng):
-    text = plain_bytes.to_json()
+@pytest.mark.parametrize("kind", ["bytes", "wordpiece"])
+def test_damaged_files_raise_named_errors_only(plain_bytes, pieces, rng, kind):
+    text = {"bytes": plain_bytes, "wordpiece": pieces}[kind].to_json()
     for _ in range(300):
         start = int(rng.integers(len(text)))
         damaged = text[:start] + rng.choice(["", "0", '"', "{}", "null", "-1", "[]", ","]) + text[start + 1 :]
