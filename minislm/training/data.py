@@ -256,7 +256,13 @@ class TokenWindows(Examples):
             yield self._cut(starts[i : i + size])
 
     def check(self, model: Any) -> None:
-        """Refuse a model with a shorter context or a smaller vocabulary."""
+        """Refuse a model that sees the tokens it should predict, or has a shorter context or a smaller vocabulary."""
+        if hasattr(model.config, "heads"):
+            raise ConfigError(
+                "config_invalid",
+                f"next tokens are for a model that reads from left to right; this one is of type {model.config.type!r}. "
+                "Take masked words",
+            )
         if self.context > model.config.context:
             raise ConfigError(
                 "config_invalid",
@@ -330,6 +336,28 @@ def check_ids(ids: np.ndarray, model: Any) -> None:
             "bad_token_ids",
             f"tokens run from {lowest} to {highest}; the model knows 0..{model.config.vocab_size - 1}. "
             "Encode the text with the model's own tokenizer",
+        )
+
+
+def check_length(lengths: np.ndarray, model: Any) -> None:
+    """Refuse a model with too few positions.
+
+    Parameters
+    ----------
+    lengths : ndarray of int
+        Tokens of each example.
+    model : Model
+        To be trained.
+
+    Raises
+    ------
+    ConfigError
+        Code ``config_invalid``.
+    """
+    if lengths.max() > model.config.context:
+        raise ConfigError(
+            "config_invalid",
+            f"examples of {lengths.max()} tokens do not fit the model's context of {model.config.context}",
         )
 
 
