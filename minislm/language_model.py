@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,15 @@ import numpy as np
 from minislm import models
 from minislm.errors import DataError, MinislmError, ModelFileError, UnsupportedError, UsageError, clipped, unknown
 from minislm.files.folder import ModelFolder, read_folder, write_folder
-from minislm.inference import decoding
+from minislm.inference import answering, tasks
+from minislm.inference.decoding import Stream, generate
+from minislm.inference.generation import Generation, Prompt
 from minislm.inference.program import Program
 from minislm.inference.settings import GenerationSettings
-from minislm.layers.base import PLAIN, Context
+from minislm.layers.base import Context
 from minislm.models.base import Model
+from minislm.models.encoder import Encoder
+from minislm.models.transformer import Transformer
 from minislm.text.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
@@ -36,7 +40,7 @@ GENERATION_NAMES = {
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A model with its tokenizer: text in, text out.
+    """A model with its tokenizer: text in, text out; or, with an encoder, what its heads say about texts.
 
     Parameters
     ----------
@@ -63,8 +67,14 @@ class LanguageModel:
                 f"{self.model.config.vocab_size}; use the tokenizer that the model was trained with",
             )
 
-    def generate(self, prompt: str | Sequence[int], **options: Any) -> decoding.Generation:
-        """Continue a text.
+    classify = tasks.classify
+    tag = tasks.tag
+    answer = answering.answer
+    fill_mask = tasks.fill_mask
+    embed = tasks.embed
+
+    def generate(self, prompt: Prompt, **options: Any) -> Generation:
+        """Continue a text, or write what an encoder-decoder makes of it.
 
         Parameters
         ----------
@@ -80,12 +90,14 @@ class LanguageModel:
 
         Raises
         ------
+        UnsupportedError
+            Code ``cannot_write``: the model is an encoder.
         GenerationError, DataError, UsageError
             As `inference.decoding.generate`.
         """
         return self.generate_batch([prompt], **options)[0]
 
-    def generate_batch(self, prompts: Sequence[str | Sequence[int]], **options: Any) -> list[decoding.Generation]:
+    def generate_batch(self, prompts: Sequence[Prompt], **options: Any) -> list[Generation]:
         """Continue several texts of any lengths together, each as it would be alone.
 
         Parameters
@@ -102,12 +114,13 @@ class LanguageModel:
 
         Raises
         ------
-        GenerationError, DataError, UsageError
-            As `inference.decoding.generate`.
+        UnsupportedError, GenerationError, DataError, UsageError
+            As `generate`.
         """
-        return decoding.generate(Program.of(self.model), self.tokenizer, prompts, self.settings.replaced(**options))
+        settings = self.settings.replaced(**options)
+        return generate(self._program(), self.tokenizer, prompts, settings, source=self._source_program())
 
-    def stream(self, prompt: str | Sequence[int], **options: Any) -> decoding.Stream:
+    def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """Continue a text and give out the pieces as they come.
 
         Parameters
@@ -124,39 +137,105 @@ class LanguageModel:
 
         Raises
         ------
+        UnsupportedError, GenerationError, DataError, UsageError
+            As `generate`.
+        """
+        settings = self.settings.replaced(**options)
+        return Stream(self._program(), self.tokenizer, prompt, settings, source=self._source_program())
+
+    def translate(self, texts: Sequence[str], **options: Any) -> list[Generation]:
+        """Write what an encoder-decoder makes of texts, each the likeliest that a search with 4 beams finds.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            What it reads.
+        **options : Any
+            Fields of `GenerationSettings` that are to differ from `settings` and from this search.
+
+        Returns
+        -------
+        list of Generation
+            One for each text.
+
+        Raises
+        ------
+        UnsupportedError
+            Code ``not_an_encoder_decoder``.
+        UsageError
+            Code ``bad_texts``: a single text instead of a list.
         GenerationError, DataError, UsageError
             As `inference.decoding.generate`.
         """
-        return decoding.Stream(Program.of(self.model), self.tokenizer, prompt, self.settings.replaced(**options))
+        if not isinstance(self.model, Transformer):
+            raise UnsupportedError(
+                "not_an_encoder_decoder",
+                f"translate and summarize need an encoder-decoder; this model is of type {self.model.config.type!r}",
+            )
+        if isinstance(texts, str):
+            raise UsageError("bad_texts", "expected a list of texts, and a single text came; put it into a list")
+        return self.generate_batch(texts, **{"temperature": 0.0, "n_beams": 4, **options})
 
-    def logits(self, ids: Any, mask: Any = None) -> np.ndarray:
-        """Return the logits of the token after each position.
+    def summarize(self, texts: Sequence[str], **options: Any) -> list[Generation]:
+        """Write what an encoder-decoder makes of texts, by `translate`'s search with a bent for longer ones.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            What it reads.
+        **options : Any
+            As of `translate`; the length penalty is 2, as BART's for CNN / Daily Mail (Lewis et al. 2019, arXiv
+            1910.13461).
+
+        Returns
+        -------
+        list of Generation
+            One for each text.
+
+        Raises
+        ------
+        UnsupportedError, GenerationError, DataError, UsageError
+            As `translate`.
+        """
+        return self.translate(texts, **{"length_penalty": 2.0, **options})
+
+    def logits(self, ids: Any, mask: Any = None, decoder_ids: Any = None) -> Any:
+        """Return the logits of the token after each position, or what an encoder's heads say.
 
         Parameters
         ----------
         ids : array of int, (T,) or (B, T)
-            Token ids.
+            Token ids; of an encoder-decoder, the source.
         mask : array of bool, as `ids`, optional
             False where a row is padded at its end. None: nowhere.
+        decoder_ids : array of int, (T,) or (B, T), optional
+            Of an encoder-decoder, the target so far, beginning with the end-of-text token.
 
         Returns
         -------
-        ndarray of float32, (T, V) or (B, T, V)
-            Logits; those of padding mean nothing.
+        ndarray of float32, (T, V) or (B, T, V), or dict of str to ndarray
+            Logits; those of padding mean nothing. Of an encoder, a dictionary by the names of its heads.
 
         Raises
         ------
         DataError
             Code ``bad_token_ids``.
         UsageError
-            Code ``bad_mask``.
+            Code ``bad_mask``; code ``bad_option``: `decoder_ids` are missing, or given to another model.
         GenerationError
             Code ``context_length_exceeded``.
         """
-        return _rows(self.model.forward, ids, mask)
+        reads_source = isinstance(self.model, Transformer)
+        if reads_source != (decoder_ids is not None):
+            raise UsageError("bad_option", "decoder_ids are what an encoder-decoder needs, and no other model takes")
+        rows, lengths_B = _batched(ids), _lengths(ids, mask)
+        if reads_source:
+            context = Context(source_BS=rows, source_lengths_B=lengths_B)
+            return _unbatched(self.model.forward(_batched(decoder_ids), context), ids)
+        return _unbatched(self.model.forward(rows, Context(lengths_B=lengths_B)), ids)
 
     def encode(self, ids: Any, mask: Any = None) -> np.ndarray:
-        """Return the last hidden state of each position.
+        """Return the last hidden state of each position; of an encoder-decoder, its encoder's.
 
         Parameters
         ----------
@@ -168,14 +247,32 @@ class LanguageModel:
         Returns
         -------
         ndarray of float32, (T, D) or (B, T, D)
-            What the head reads; that of padding means nothing.
+            What the head or the decoder reads; that of padding means nothing.
 
         Raises
         ------
         DataError, UsageError, GenerationError
             As `logits`.
         """
-        return _rows(self.model.hidden, ids, mask)
+        rows, lengths_B = _batched(ids), _lengths(ids, mask)
+        if isinstance(self.model, Transformer):
+            hidden = self.model.encode(rows, Context(source_lengths_B=lengths_B))
+        else:
+            hidden = self.model.hidden(rows, Context(lengths_B=lengths_B))
+        found: np.ndarray = _unbatched(hidden, ids)
+        return found
+
+    def _program(self) -> Program:
+        """Lower the part of the model that writes."""
+        if isinstance(self.model, Encoder):
+            raise UnsupportedError(
+                "cannot_write", "an encoder reads and does not write; use classify, tag, answer, fill_mask or embed"
+            )
+        return Program.of(self.model)
+
+    def _source_program(self) -> Program | None:
+        """Lower the part that reads what an encoder-decoder is given; None: there is none."""
+        return Program.of_source(self.model) if isinstance(self.model, Transformer) else None
 
 
 def load(path: str | os.PathLike[str]) -> LanguageModel:
@@ -291,19 +388,28 @@ def _field(path: str | os.PathLike[str], own: Any, name: str, kind: type) -> Any
     return value
 
 
-def _rows(function: Callable[[np.ndarray, Context], np.ndarray], ids: Any, mask: Any) -> np.ndarray:
-    """Run a model over one row or several."""
+def _batched(ids: Any) -> np.ndarray:
+    """Return token ids as rows, one row where there is but one."""
     try:
-        ids = np.asarray(ids)
+        rows = np.asarray(ids)
     except ValueError as error:
         raise DataError("bad_token_ids", "rows must have one length; pad them at the end and pass a mask") from error
-    context = PLAIN if mask is None else Context(lengths_B=_lengths(np.asarray(mask), ids.shape))
-    return function(ids, context) if ids.ndim != 1 else function(ids[None], context)[0]
+    return rows[None] if rows.ndim == 1 else rows
 
 
-def _lengths(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return how many positions of each row are valid."""
+def _lengths(ids: Any, mask: Any) -> np.ndarray | None:
+    """Return how many positions of each row are valid; None: all."""
+    if mask is None:
+        return None
+    mask, shape = np.asarray(mask), np.shape(ids)
     lengths_B: np.ndarray = np.atleast_1d(mask.astype(bool).sum(-1))
     if mask.shape != shape or not np.array_equal(np.atleast_2d(mask), np.arange(shape[-1]) < lengths_B[:, None]):
         raise UsageError("bad_mask", f"a mask must have the shape {shape} of the ids; true, then false along each row")
     return lengths_B
+
+
+def _unbatched(found: Any, ids: Any) -> Any:
+    """Take the one row out where one came in."""
+    if np.ndim(ids) != 1:
+        return found
+    return {name: y[0] for name, y in found.items()} if isinstance(found, dict) else found[0]

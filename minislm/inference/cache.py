@@ -8,6 +8,7 @@ import numpy as np
 
 from minislm.config import LayerSizes
 from minislm.errors import GenerationError, UsageError
+from minislm.inference.sources import Sources
 
 
 class KVCache:
@@ -22,17 +23,21 @@ class KVCache:
     k_layers, v_layers : list of ndarray, (C, S, G, K), float32
         Keys and values of each layer: C slots, S positions (the capacity), G heads of width K, which may differ from
         layer to layer.
+    sources : Sources
+        The cross part: keys and values of what an encoder read, which a decoder's cross-attention reads.
     """
 
-    def __init__(self, k_layers: list[np.ndarray], v_layers: list[np.ndarray]) -> None:
+    def __init__(self, k_layers: list[np.ndarray], v_layers: list[np.ndarray], sources: Sources) -> None:
         self.k_layers = k_layers
         self.v_layers = v_layers
+        self.sources = sources
         self.n_slots, self.capacity = k_layers[0].shape[:2]
         self.lengths_C = np.zeros(self.n_slots, np.int64)
+        self.source_lengths_C = sources.lengths_C  # 0: no source
         self._claimed_C = np.zeros(self.n_slots, bool)
 
     @classmethod
-    def create(cls, sizes: Sequence[LayerSizes], slots: int, capacity: int) -> KVCache:
+    def create(cls, sizes: Sequence[LayerSizes], slots: int, capacity: int, *, source_capacity: int = 0) -> KVCache:
         """Allocate an empty cache.
 
         Parameters
@@ -43,6 +48,8 @@ class KVCache:
             Number of sequences that can be in progress at once.
         capacity : int
             Positions of each slot.
+        source_capacity : int
+            Positions of each slot's source, for an encoder-decoder; 0: there are no sources.
 
         Returns
         -------
@@ -52,17 +59,23 @@ class KVCache:
         Raises
         ------
         UsageError
-            Code ``bad_cache_size``: slots or capacity below 1.
+            Code ``bad_cache_size``: slots or capacity below 1, or less than no source.
         """
-        if slots < 1 or capacity < 1:
-            raise UsageError("bad_cache_size", f"slots and capacity must be at least 1, not {slots} and {capacity}")
+        if slots < 1 or capacity < 1 or source_capacity < 0:
+            raise UsageError(
+                "bad_cache_size",
+                f"slots and capacity must be at least 1 and source_capacity at least 0, not {slots}, {capacity} and "
+                f"{source_capacity}",
+            )
         shapes = [(slots, capacity, layer.n_kv_heads, layer.d_head) for layer in sizes]
-        return cls([np.zeros(shape, np.float32) for shape in shapes], [np.zeros(shape, np.float32) for shape in shapes])
+        k_layers, v_layers = ([np.zeros(shape, np.float32) for shape in shapes] for _ in range(2))
+        return cls(k_layers, v_layers, Sources(sizes, slots, source_capacity))
 
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values, used or not."""
-        return sum(array.nbytes for array in (*self.k_layers, *self.v_layers))
+        both = (self, self.sources)
+        return sum(array.nbytes for part in both for array in (*part.k_layers, *part.v_layers))
 
     def claim(self) -> int:
         """Take the first free slot.
@@ -86,7 +99,7 @@ class KVCache:
         return slot
 
     def release(self, slot: int) -> None:
-        """Give a claimed slot back and forget its sequence.
+        """Give a claimed slot back and forget its sequence and source.
 
         Parameters
         ----------
@@ -99,6 +112,7 @@ class KVCache:
             Code ``bad_slot``: it is not claimed.
         """
         self.truncate(slot, 0)
+        self.sources.place(np.array([slot]), np.array([0]))
         self._claimed_C[slot] = False
 
     def place(self, slots_B: np.ndarray, counts_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -179,23 +193,13 @@ class KVCache:
         UsageError
             As `place`.
         """
-        n_rows, n_new = k_BTGK.shape[:2]
         slots_B = np.asarray(slots_B, np.int64)
-        if lengths_B is None:
-            counts_B = np.full(n_rows, n_new, np.int64)
-            k_NGK, v_NGK = (new.reshape(-1, *new.shape[2:]) for new in (k_BTGK, v_BTGK))
-        else:
-            counts_B = np.asarray(lengths_B, np.int64)
-            real_BT = np.arange(n_new) < counts_B[:, None]
-            k_NGK, v_NGK = k_BTGK[real_BT], v_BTGK[real_BT]
+        counts_B, k_NGK, v_NGK = _packed(k_BTGK, v_BTGK, lengths_B)
         slots_N, positions_N = self.place(slots_B, counts_B)
         self.write(layer, slots_N, positions_N, k_NGK, v_NGK)
         starts_B = self.lengths_C[slots_B]
         longest = int((starts_B + counts_B).max(initial=0))
-        rows: slice | np.ndarray = slots_B
-        if n_rows and (np.diff(slots_B) == 1).all():
-            rows = slice(int(slots_B[0]), int(slots_B[0]) + n_rows)
-        return self.k_layers[layer][rows, :longest], self.v_layers[layer][rows, :longest], starts_B
+        return *self._read(self, layer, slots_B, longest), starts_B
 
     def write(
         self, layer: int, slots_N: np.ndarray, positions_N: np.ndarray, k_NGK: np.ndarray, v_NGK: np.ndarray
@@ -232,8 +236,90 @@ class KVCache:
         self.place(slots_B, counts_B)
         self.lengths_C[slots_B] += counts_B
 
+    def fill_source(
+        self,
+        layer: int,
+        slots_B: np.ndarray,
+        k_BSGK: np.ndarray,
+        v_BSGK: np.ndarray,
+        lengths_B: np.ndarray | None = None,
+    ) -> None:
+        """Write a layer's keys and values of new sources, in place of those that the slots had.
+
+        Parameters
+        ----------
+        layer : int
+            Index of the layer.
+        slots_B : ndarray of int64, (B,)
+            The slot of each row; claimed, all different.
+        k_BSGK, v_BSGK : ndarray of float32, (B, S, G, K)
+            Keys and values of each source.
+        lengths_B : ndarray of int64, (B,), optional
+            How many of the S positions of each row are real. None: all S.
+
+        Raises
+        ------
+        GenerationError
+            Code ``kv_cache_full``: a source is longer than ``source_capacity``.
+        UsageError
+            Codes ``bad_slot`` and ``bad_counts``.
+        """
+        slots_B = np.asarray(slots_B, np.int64)
+        counts_B, k_NGK, v_NGK = _packed(k_BSGK, v_BSGK, lengths_B)
+        self.sources.write(layer, *self.place_source(slots_B, counts_B), k_NGK, v_NGK)
+
+    def place_source(self, slots_B: np.ndarray, counts_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give slots new sources, and tell where their keys and values go: `Sources.place` after a check of the slots.
+
+        Parameters
+        ----------
+        slots_B : ndarray of int64, (B,)
+            Claimed slots, all different.
+        counts_B : ndarray of int64, (B,)
+            Positions of each source.
+
+        Returns
+        -------
+        rows_N, positions_N : ndarray of int64, (N,)
+            The row and the place in it of each position, source after source.
+
+        Raises
+        ------
+        GenerationError, UsageError
+            As `fill_source`.
+        """
+        self._check(slots_B)
+        return self.sources.place(slots_B, counts_B)
+
+    def source(self, layer: int, slots_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return a layer's keys and values of the sources of some slots.
+
+        Parameters
+        ----------
+        layer : int
+            Index of the layer.
+        slots_B : ndarray of int64, (B,)
+            Claimed slots.
+
+        Returns
+        -------
+        k_BSGK, v_BSGK : ndarray of float32, (B, S, G, K)
+            Keys and values, S the longest source; views of the cache where the sources lie one after the other.
+        lengths_B : ndarray of int64, (B,)
+            How many of the S positions of each are real.
+
+        Raises
+        ------
+        UsageError
+            Code ``bad_slot``: a slot is not claimed or comes twice. Code ``no_source``: a slot has no source.
+        """
+        slots_B = np.asarray(slots_B, np.int64)
+        self._check(slots_B)
+        rows_B, lengths_B = self.sources.read(slots_B)
+        return *self._read(self.sources, layer, rows_B, int(lengths_B.max(initial=0))), lengths_B
+
     def truncate(self, slot: int, length: int) -> None:
-        """Forget the end of a sequence.
+        """Forget the end of a sequence; its source stays.
 
         Parameters
         ----------
@@ -258,12 +344,14 @@ class KVCache:
     def reorder(self, slots_B: np.ndarray, sources_B: np.ndarray) -> None:
         """Let slots continue the sequences of other slots, all at once, as beam search does.
 
+        Keys and values of sequences are copied where a slot changes; those of encoders' sources are shared.
+
         Parameters
         ----------
         slots_B : ndarray of int64, (B,)
             Claimed slots that are overwritten, all different.
         sources_B : ndarray of int64, (B,)
-            Claimed slots whose sequences they take; a source may come more than once.
+            Claimed slots whose sequences they take; one may come more than once.
 
         Raises
         ------
@@ -278,10 +366,21 @@ class KVCache:
             raise UsageError(
                 "bad_counts", f"expected one source for each of {slots_B.size} slots, not {sources_B.size}"
             )
-        longest = int(max(self.lengths_C[slots_B].max(initial=0), self.lengths_C[sources_B].max(initial=0)))
+        changed_B = slots_B != sources_B
+        changed, origins = slots_B[changed_B], sources_B[changed_B]
+        longest = int(max(self.lengths_C[changed].max(initial=0), self.lengths_C[origins].max(initial=0)))
         for array in (*self.k_layers, *self.v_layers):
-            array[slots_B, :longest] = array[sources_B, :longest]
-        self.lengths_C[slots_B] = self.lengths_C[sources_B]
+            array[changed, :longest] = array[origins, :longest]
+        self.lengths_C[changed] = self.lengths_C[origins]
+        self.sources.share(changed, origins)
+
+    @staticmethod
+    def _read(part: KVCache | Sources, layer: int, rows_B: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows of a layer's keys and values up to a length; views where the rows are neighbours in order."""
+        rows: slice | np.ndarray = rows_B
+        if rows_B.size and (np.diff(rows_B) == 1).all():
+            rows = slice(int(rows_B[0]), int(rows_B[-1]) + 1)
+        return part.k_layers[layer][rows, :longest], part.v_layers[layer][rows, :longest]
 
     def _check(self, slots_B: np.ndarray) -> None:
         """Refuse slots that are out of range, free, or named twice."""
@@ -290,3 +389,16 @@ class KVCache:
             raise UsageError(
                 "bad_slot", f"expected different claimed slots among 0 to {self.n_slots - 1}, not {slots_B.tolist()}"
             )
+
+
+def _packed(
+    k_BTGK: np.ndarray, v_BTGK: np.ndarray, lengths_B: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return how many positions of each row are real, and the keys and values of these, row after row."""
+    n_rows, n_new = k_BTGK.shape[:2]
+    if lengths_B is None:
+        k_NGK, v_NGK = (new.reshape(-1, *new.shape[2:]) for new in (k_BTGK, v_BTGK))
+        return np.full(n_rows, n_new, np.int64), k_NGK, v_NGK
+    counts_B = np.asarray(lengths_B, np.int64)
+    real_BT = np.arange(n_new) < counts_B[:, None]
+    return counts_B, k_BTGK[real_BT], v_BTGK[real_BT]

@@ -1,87 +1,26 @@
-"""Generation: prompts in chunks, then token after token for all sequences at once, until each has a reason to stop."""
+"""Decoding: sources and prompts in chunks, then token after token for all at once, until each has a reason to stop."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from minislm.errors import DataError, GenerationError, UsageError
+from minislm.errors import UsageError
+from minislm.inference.beam import BeamSearch
 from minislm.inference.cache import KVCache
+from minislm.inference.generation import Generation, Prompt, Timings, requests_of
+from minislm.inference.passes import cut, gathered
 from minislm.inference.program import Program
-from minislm.inference.sampling import choose
 from minislm.inference.settings import GenerationSettings
-from minislm.inference.stopping import StopFilter
-from minislm.text.tokenizer import TextStream, Tokenizer
+from minislm.inference.writing import Sampler, Writer
+from minislm.text.tokenizer import Tokenizer
 
 PROMPT_CHUNK = 256  # tokens of prompts in one pass: enough for the products to be efficient
 SLOTS = 16  # sequences in progress at once
-
-Prompt = str | Sequence[int]
-
-
-@dataclass
-class Timings:
-    """What one call counted and measured, over all its prompts.
-
-    Parameters
-    ----------
-    prompt_tokens : int
-        Tokens of the prompts.
-    prompt_s : float
-        Seconds in the passes over them.
-    new_tokens : int
-        Tokens that were generated.
-    generation_passes_tokens : int
-        Those of them that came from passes of their own; the first of each sequence comes with its prompt.
-    generation_s : float
-        Seconds in these passes, the choice of tokens included.
-    """
-
-    prompt_tokens: int = 0
-    prompt_s: float = 0.0
-    new_tokens: int = 0
-    generation_passes_tokens: int = 0
-    generation_s: float = 0.0
-
-    @property
-    def prompt_tokens_per_s(self) -> float:
-        """Speed over the prompts; 0 where nothing was processed."""
-        return self.prompt_tokens / self.prompt_s if self.prompt_s else 0.0
-
-    @property
-    def generation_tokens_per_s(self) -> float:
-        """Speed of generation after each first token; 0 where there was none."""
-        return self.generation_passes_tokens / self.generation_s if self.generation_s else 0.0
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What became of one prompt.
-
-    Parameters
-    ----------
-    text : str
-        The new text, without a stop string.
-    ids : list of int
-        All new tokens, with an end-of-text token or those that made up a stop string.
-    stopped : str
-        Why it ends: ``"length"`` (as many tokens as asked for), ``"eos"`` (the model ended the text), ``"stop"`` (a
-        stop string) or ``"context"`` (the model has no more positions).
-    prompt_tokens : int
-        Tokens of this prompt.
-    timings : Timings
-        Of the whole call.
-    """
-
-    text: str
-    ids: list[int]
-    stopped: str
-    prompt_tokens: int
-    timings: Timings
+REFILL = 0.25  # part of the slots that must be free before others enter: few long passes cost less than many short ones
 
 
 def generate(
@@ -90,9 +29,10 @@ def generate(
     prompts: Sequence[Prompt],
     settings: GenerationSettings,
     *,
+    source: Program | None = None,
     prompt_chunk: int = PROMPT_CHUNK,
 ) -> list[Generation]:
-    """Continue each prompt.
+    """Continue each prompt, or write what an encoder-decoder makes of it.
 
     Parameters
     ----------
@@ -101,12 +41,14 @@ def generate(
     tokenizer : Tokenizer
         The model's.
     prompts : sequence of str or of sequences of int
-        Texts or token ids, of any lengths. An empty one stands for the beginning of a text: generation starts after
-        the end-of-text token.
+        Texts or token ids, of any lengths. For a decoder an empty one stands for the beginning of a text: generation
+        starts after the end-of-text token.
     settings : GenerationSettings
         The same for all prompts, with the same seed: equal prompts get equal results, whatever else is in the list.
+    source : Program, optional
+        The lowered encoder of an encoder-decoder, which reads the prompts; None: a decoder continues them.
     prompt_chunk : int
-        Most prompt tokens in one pass, at least 1.
+        Most prompt tokens in one pass, at least 1; a source is never divided.
 
     Returns
     -------
@@ -117,13 +59,14 @@ def generate(
     ------
     GenerationError
         Code ``context_length_exceeded``: a prompt is longer than the model's context. Code ``empty_prompt``: a prompt
-        is empty and the tokenizer has no end-of-text token. Code ``logits_not_finite``: the model is damaged.
+        is empty and the tokenizer has no end-of-text token. Code ``empty_source``: the encoder has nothing to read.
+        Code ``logits_not_finite``: the model is damaged.
     DataError
         Code ``bad_token_ids``: an id outside the vocabulary.
     UsageError
         Code ``bad_prompt_chunk``: less than 1.
     """
-    batch = _Batch(program, tokenizer, prompts, settings, prompt_chunk)
+    batch = _Batch(program, source, tokenizer, prompts, settings, prompt_chunk)
     for _ in batch.pieces():
         pass
     return batch.results()
@@ -143,7 +86,9 @@ class Stream:
     prompt : str or sequence of int
         One prompt, as `generate` takes several.
     settings : GenerationSettings
-        How to choose and when to stop.
+        How to choose and when to stop; with beams the text is one piece.
+    source : Program, optional
+        The lowered encoder of an encoder-decoder.
     prompt_chunk : int
         Most prompt tokens in one pass, at least 1.
     """
@@ -155,9 +100,10 @@ class Stream:
         prompt: Prompt,
         settings: GenerationSettings,
         *,
+        source: Program | None = None,
         prompt_chunk: int = PROMPT_CHUNK,
     ) -> None:
-        self._batch = _Batch(program, tokenizer, [prompt], settings, prompt_chunk)
+        self._batch = _Batch(program, source, tokenizer, [prompt], settings, prompt_chunk)
         self._pieces = self._batch.pieces()
 
     def __iter__(self) -> Iterator[str]:
@@ -176,150 +122,110 @@ class Stream:
         return self._batch.results()[0]
 
 
-@dataclass
-class _Sequence:
-    """One prompt on its way: tokens so far, those not yet in the cache, and its text."""
-
-    ids: list[int]
-    n_prompt: int
-    decoder: TextStream
-    filter: StopFilter
-    pending: list[int] = field(default_factory=list)
-    slot: int = -1
-    pieces: list[str] = field(default_factory=list)
-    stopped: str = ""
-
-    @property
-    def n_new(self) -> int:
-        return len(self.ids) - self.n_prompt
-
-
 class _Batch:
-    """The sequences of one call."""
+    """The requests of one call, on their way through the engine."""
 
     def __init__(
         self,
         program: Program,
+        source: Program | None,
         tokenizer: Tokenizer,
         prompts: Sequence[Prompt],
         settings: GenerationSettings,
         prompt_chunk: int,
     ) -> None:
-        self.program, self.tokenizer, self.settings, self.prompt_chunk = program, tokenizer, settings, prompt_chunk
         if prompt_chunk < 1:
             raise UsageError("bad_prompt_chunk", f"prompt_chunk must be at least 1 token, not {prompt_chunk}")
+        self.program, self.source, self.prompt_chunk = program, source, prompt_chunk
         self.timings = Timings()
-        self.sequences = [self._sequence(prompt, number) for number, prompt in enumerate(prompts)]
-
-    def _sequence(self, prompt: Prompt, number: int) -> _Sequence:
-        """Encode and check a prompt."""
-        ids = list(self.tokenizer.encode(prompt) if isinstance(prompt, str) else map(int, prompt))
-        context, vocab_size = self.program.config.context, self.program.config.vocab_size
-        if not ids:
-            if self.tokenizer.eos_id is None:
-                raise GenerationError(
-                    "empty_prompt",
-                    f"prompt {number} is empty and the tokenizer has no end-of-text token after which a text could "
-                    "begin; give at least one token",
-                )
-            ids = [self.tokenizer.eos_id]
-        if len(ids) > context:
-            raise GenerationError(
-                "context_length_exceeded",
-                f"prompt {number} has {len(ids)} tokens and the model's context {context}; shorten the prompt by at "
-                f"least {len(ids) - context} tokens, and by as many more as are to be generated",
-            )
-        if not 0 <= min(ids) <= max(ids) < vocab_size:
-            raise DataError(
-                "bad_token_ids",
-                f"prompt {number}: token ids must lie in 0..{vocab_size - 1}; these run from {min(ids)} to {max(ids)}",
-            )
-        return _Sequence(ids, len(ids), self.tokenizer.text_stream(), StopFilter(self.settings.stop), list(ids))
+        self.n_known = tokenizer.vocab_size  # a model's table may be longer: no text for the rest
+        self.width = settings.n_beams
+        self.most_new = settings.max_new_tokens
+        writer = BeamSearch if settings.n_beams > 1 else Sampler
+        requests = requests_of(prompts, tokenizer, program.config, reads_source=source is not None)
+        self.writers: list[Writer] = [writer(request, tokenizer, settings) for request in requests]
 
     def results(self) -> list[Generation]:
         """Return what became of each prompt, once all pieces have come."""
-        return [
-            Generation("".join(s.pieces), s.ids[s.n_prompt :], s.stopped, s.n_prompt, self.timings)
-            for s in self.sequences
-        ]
+        return [writer.result(self.timings) for writer in self.writers]
 
     def pieces(self) -> Iterator[str]:
         """Generate for all prompts, yielding pieces of text as they become certain."""
-        if self.settings.max_new_tokens == 0 or not self.sequences:
-            for sequence in self.sequences:
-                sequence.stopped = "length"
+        if self.most_new == 0 or not self.writers:
+            for writer in self.writers:
+                writer.stopped = "length"
             return
-        config, longest = self.program.config, max(s.n_prompt for s in self.sequences)
-        capacity = min(config.context, longest + self.settings.max_new_tokens - 1)
-        cache = KVCache.create(config.layers, min(SLOTS, len(self.sequences)), capacity)
-        waiting, active = deque(self.sequences), list[_Sequence]()
+        most = max(1, SLOTS // self.width)
+        cache = self._new_cache(most)
+        waiting, active = deque(self.writers), list[Writer]()
         while waiting or active:
-            entered = [waiting.popleft() for _ in range(min(len(waiting), cache.n_slots - len(active)))]
-            for sequence in entered:
-                sequence.slot = cache.claim()
-            if entered:
-                yield from self._read_prompts(entered, cache)
+            free = most - len(active)
+            if waiting and free >= most * REFILL:
+                entered = [waiting.popleft() for _ in range(min(len(waiting), free))]
+                for writer in entered:
+                    writer.slots = [cache.claim() for _ in range(self.width)]
+                yield from self._read(entered, cache)
+                active += entered
             else:
-                yield from self._generate_one(active, cache)
-            active += entered
-            for sequence in active:
-                if sequence.stopped:
-                    cache.release(sequence.slot)
-            active = [sequence for sequence in active if not sequence.stopped]
+                yield from self._write(active, cache)
+            for writer in active:
+                if writer.stopped:
+                    for slot in writer.slots:
+                        cache.release(slot)
+            active = [writer for writer in active if not writer.stopped]
 
-    def _read_prompts(self, sequences: list[_Sequence], cache: KVCache) -> Iterator[str]:
-        """Pass over the pending tokens in chunks, and choose each sequence's first new token."""
-        self.timings.prompt_tokens += sum(len(sequence.pending) for sequence in sequences)
-        while left := [sequence for sequence in sequences if not sequence.n_new]:
-            start, room, counts = time.perf_counter(), self.prompt_chunk, list[int]()
-            for sequence in left:
-                counts.append(min(room, len(sequence.pending)))
-                room -= counts[-1]
-                if not room:
-                    break
-            pieces = self._pass(left[: len(counts)], counts, cache)
-            self.timings.prompt_s += time.perf_counter() - start
-            yield from pieces
+    def _new_cache(self, most: int) -> KVCache:
+        """Make a cache with room for the longest of so many requests at once."""
+        requests = [writer.request for writer in self.writers]
+        return KVCache.create(
+            self.program.config.layers,
+            self.width * min(most, len(requests)),
+            max(len(r.ids) + min(r.room, self.most_new) - 1 for r in requests),
+            source_capacity=max(len(r.source) for r in requests),
+        )
 
-    def _generate_one(self, sequences: list[_Sequence], cache: KVCache) -> Iterator[str]:
-        """Choose one more token for each sequence."""
+    def _read(self, writers: list[Writer], cache: KVCache) -> list[str]:
+        """Read sources and prompts, and let each writer choose what comes first."""
         start = time.perf_counter()
-        pieces = self._pass(sequences, [1] * len(sequences), cache)
+        slots = np.array([writer.slots[0] for writer in writers])
+        requests = [writer.request for writer in writers]
+        self.timings.prompt_tokens += sum(request.prompt_tokens for request in requests)
+        if self.source is not None:
+            for group in gathered([len(request.source) for request in requests], self.prompt_chunk):
+                sources = [requests[number].source for number in group]
+                counts = np.array([len(source) for source in sources])
+                self.source.run_all(np.concatenate(sources), counts, cache=cache, slots_B=slots[group])
+        logits = np.empty((len(writers), self.program.config.vocab_size), np.float32)
+        for pieces in cut([len(request.ids) for request in requests], self.prompt_chunk):
+            ids = [requests[number].ids[first:last] for number, first, last in pieces]
+            rows = [number for number, _, _ in pieces]
+            counts = np.array([last - first for _, first, last in pieces])
+            logits[rows] = self.program.run(np.concatenate(ids), slots[rows], counts, cache)  # its last piece stays
+        texts = self._choose(writers, logits, cache)
+        self.timings.prompt_s += time.perf_counter() - start
+        return texts
+
+    def _write(self, writers: list[Writer], cache: KVCache) -> list[str]:
+        """Run the token that each sequence in progress takes next, and let each writer choose what follows."""
+        start = time.perf_counter()
+        ids = np.array([token for writer in writers for token in writer.tokens])
+        slots = np.array([slot for writer in writers for slot, _ in zip(writer.slots, writer.tokens, strict=False)])
+        logits = self.program.run(ids, slots, np.ones(ids.size, np.int64), cache)
+        texts = self._choose(writers, logits, cache)
         self.timings.generation_s += time.perf_counter() - start
-        self.timings.generation_passes_tokens += len(sequences)
-        yield from pieces
+        self.timings.generation_passes_tokens += len(writers)
+        return texts
 
-    def _pass(self, sequences: list[_Sequence], counts: list[int], cache: KVCache) -> list[str]:
-        """Run so many pending tokens of each; where none is left, take the next token; return the new text."""
-        ids = [token for s, count in zip(sequences, counts, strict=True) for token in s.pending[:count]]
-        slots = np.array([sequence.slot for sequence in sequences])
-        logits_BV = self.program.run(np.array(ids), slots, np.array(counts), cache)
-        pieces = []
-        for sequence, count, logits_V in zip(sequences, counts, logits_BV, strict=True):
-            del sequence.pending[:count]
-            if not sequence.pending:
-                known = logits_V[: self.tokenizer.vocab_size]  # a model's table may be longer: no text for the rest
-                pieces.append(self._take(sequence, choose(known, self.settings, sequence.ids, sequence.n_new)))
-        return [piece for piece in pieces if piece]
-
-    def _take(self, sequence: _Sequence, token: int) -> str:
-        """Append a token; return the text that it makes certain, and note whether the sequence ends."""
-        sequence.ids.append(token)
-        self.timings.new_tokens += 1
-        piece = ""
-        if token == self.tokenizer.eos_id and not self.settings.ignore_eos:
-            sequence.stopped = "eos"
-        else:
-            piece = sequence.filter.push(sequence.decoder.push(token))
-            if sequence.filter.found:
-                sequence.stopped = "stop"
-            elif sequence.n_new == self.settings.max_new_tokens:
-                sequence.stopped = "length"
-            elif len(sequence.ids) > self.program.config.context:
-                sequence.stopped = "context"
-        if sequence.stopped and sequence.stopped != "stop":
-            piece += sequence.filter.push(sequence.decoder.finish())
-            piece += sequence.filter.finish()
-        sequence.pending.append(token)
-        sequence.pieces.append(piece)
-        return piece
+    def _choose(self, writers: list[Writer], logits: np.ndarray, cache: KVCache) -> list[str]:
+        """Give each writer its rows of the logits; let cache slots follow the sequences that go on; return new text."""
+        texts, slots, sources, first = list[str](), list[int](), list[int](), 0
+        for writer in writers:
+            n_rows = max(1, len(writer.tokens))
+            text, continued = writer.take(logits[first : first + n_rows, : self.n_known])
+            texts.append(text)
+            slots += writer.slots[: len(continued)]
+            sources += [writer.slots[row] for row in continued]
+            first += n_rows
+        self.timings.new_tokens += len(writers)
+        cache.reorder(np.array(slots, np.int64), np.array(sources, np.int64))
+        return [text for text in texts if text]

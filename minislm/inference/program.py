@@ -2,89 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from minislm.config import Config
 from minislm.dispatch import ops
-from minislm.errors import DataError, GenerationError, UsageError
+from minislm.errors import DataError, GenerationError, UsageError, unknown
 from minislm.inference.cache import KVCache
-from minislm.inference.steps import SPECIAL, Pass
-from minislm.layers.attention import Rotary
+from minislm.inference.cost import StepCost, step_cost
+from minislm.inference.lowering import INPUTS, Lowering
+from minislm.inference.passes import CachedPass, Pass, SourcePass
+from minislm.inference.steps import SPECIAL
 from minislm.models.base import Model
-from minislm.weights.base import Weight
-
-
-class Step(NamedTuple):
-    """One line of a program: read some buffers, write one.
-
-    Parameters
-    ----------
-    op : str
-        An op, called as ``op(*inputs, *constants, **options)``, or a step of `inference.steps`.
-    inputs : tuple of int
-        The buffers that it reads.
-    constants : tuple
-        Arrays of the model; for ``rows`` the Weight that is looked up.
-    options : mapping
-        Keyword arguments.
-    result : int
-        The buffer that it writes; no other step writes it.
-    width : int
-        Numbers in each row of the result.
-    chosen : bool
-        Whether the result has a row for each output asked for (from ``outputs`` on) instead of one for each token.
-    """
-
-    op: str
-    inputs: tuple[int, ...]
-    constants: tuple[Any, ...]
-    options: Mapping[str, Any]
-    result: int
-    width: int
-    chosen: bool
-
-
-class StepCost(NamedTuple):
-    """One line of `Program.describe`.
-
-    Parameters
-    ----------
-    result : int
-        The buffer that the step writes.
-    op : str
-        What it does.
-    inputs : tuple of int
-        The buffers that it reads; 0 holds the token ids, 1 the positions.
-    constants : tuple of tuple of int
-        Shapes of the model's arrays that it reads.
-    shape : tuple of int
-        Rows and width of its result.
-    size_bytes : int
-        Bytes that it reads of the model; of the cache, for ``attend``.
-    operations : int
-        Multiplications and additions.
-    """
-
-    result: int
-    op: str
-    inputs: tuple[int, ...]
-    constants: tuple[tuple[int, ...], ...]
-    shape: tuple[int, int]
-    size_bytes: int
-    operations: int
 
 
 @dataclass
-class Program:
-    """A model lowered to steps, one run of which takes the new tokens of several sequences, packed without padding.
+class Program(Lowering):
+    """A model lowered to steps, one run of which takes the tokens of several sequences, packed without padding.
 
-    The layers' `lower` appends the steps; the last one's result is the program's. Each buffer holds a float32 row for
-    each packed token and is written by one step; buffers whose lives do not overlap share memory, which is allocated
-    once for the largest number of rows. One Program runs in one thread at a time.
+    The last step's result is the program's, unless some results are named. Each buffer is written by one step; buffers
+    whose lives do not overlap share memory, which is allocated once for the largest number of rows. One Program runs in
+    one thread at a time.
 
     Parameters
     ----------
@@ -92,135 +32,55 @@ class Program:
         Of the model: its vocabulary and context bound what `run` accepts.
     steps : list of Step
         In order.
+    results : dict of str to int
+        The buffers of named results.
     """
-
-    config: Config
-    steps: list[Step] = field(default_factory=list)
-
-    ids = 0  # the two buffers that are filled before the first step: a whole number for each token
-    positions = 1
 
     def __post_init__(self) -> None:
         self._capacity = 0
 
     @classmethod
-    def of(cls, model: Model) -> Program:
-        """Lower a model.
+    def of(cls, model: Model, wanted: Iterable[str] | None = None) -> Program:
+        """Lower a model; of an encoder-decoder, the decoder.
 
         Parameters
         ----------
         model : Model
-            A causal decoder; its arrays are shared.
+            Its arrays are shared.
+        wanted : iterable of str, optional
+            The named results to compute; steps that only others need are left out. None: all.
 
         Returns
         -------
         Program
-            Whose result is the model's logits.
+            Whose result is a decoder's logits, or whose named results are what an encoder's heads say.
+
+        Raises
+        ------
+        UnsupportedError
+            Code ``unknown_result``: the model has no result of a wanted name.
         """
         program = cls(model.config)
         model.lower(program.ids, program)
+        return program if wanted is None else program._only(list(wanted))
+
+    @classmethod
+    def of_source(cls, model: Any) -> Program:
+        """Lower the encoder of an encoder-decoder.
+
+        Parameters
+        ----------
+        model : Model
+            With a `lower_source`; its arrays are shared.
+
+        Returns
+        -------
+        Program
+            Which puts the keys and values of sources into a cache.
+        """
+        program = cls(model.config)
+        model.lower_source(program.ids, program)
         return program
-
-    def step(
-        self, op: str, inputs: tuple[int, ...], *, constants: tuple[Any, ...] = (), width: int, **options: Any
-    ) -> int:
-        """Append a step.
-
-        Parameters
-        ----------
-        op : str
-            Name of the op; its first result is kept.
-        inputs : tuple of int
-            Buffers, passed as arrays (rows, width) before the constants.
-        constants : tuple
-            Arrays of the model, passed after the inputs.
-        width : int
-            Numbers in each row of the result.
-        **options : Any
-            Keyword arguments of the op.
-
-        Returns
-        -------
-        int
-            The buffer of the result.
-        """
-        chosen = op == "outputs" or any(self.steps[x - 2].chosen for x in inputs if x > self.positions)
-        result = len(self.steps) + 2
-        self.steps.append(Step(op, inputs, constants, options, result, width, chosen))
-        return result
-
-    def rows(self, weight: Weight, ids: int) -> int:
-        """Append a lookup of rows.
-
-        Parameters
-        ----------
-        weight : Weight
-            The table.
-        ids : int
-            The buffer with the numbers of the rows: `Program.ids` or `Program.positions`.
-
-        Returns
-        -------
-        int
-            The buffer of the rows.
-        """
-        return self.step("rows", (ids,), constants=(weight,), width=weight.shape[1])
-
-    def attend(
-        self,
-        q: int,
-        k: int,
-        v: int,
-        *,
-        layer: int,
-        n_heads: int,
-        n_kv_heads: int,
-        d_head: int,
-        window: int | None = None,
-        scale: float | None = None,
-        rotary: Rotary | None = None,
-    ) -> int:
-        """Append causal attention of each token over its sequence in the cache, which takes the new keys first.
-
-        Parameters
-        ----------
-        q, k, v : int
-            Buffers of width ``n_heads * d_head`` and twice ``n_kv_heads * d_head``.
-        layer : int
-            Index of the layer in the cache.
-        n_heads, n_kv_heads, d_head : int
-            Sizes.
-        window, scale : optional
-            As of `ops.attention`.
-        rotary : Rotary, optional
-            Rotation of queries and keys; None: none.
-
-        Returns
-        -------
-        int
-            The buffer of the result, of width ``n_heads * d_head``.
-        """
-        if rotary is not None:
-            q = self.step("rotate", (q, self.positions), width=n_heads * d_head, d_head=d_head, rotary=rotary)
-            k = self.step("rotate", (k, self.positions), width=n_kv_heads * d_head, d_head=d_head, rotary=rotary)
-        return self.step(
-            "attend", (q, k, v), width=n_heads * d_head, layer=layer, d_head=d_head, window=window, scale=scale
-        )
-
-    def outputs(self, x: int) -> int:
-        """Append the choice of the rows whose results are wanted: each sequence's last, or all.
-
-        Parameters
-        ----------
-        x : int
-            A buffer with a row for each token.
-
-        Returns
-        -------
-        int
-            The buffer of the chosen rows.
-        """
-        return self.step("outputs", (x,), width=self.steps[x - 2].width)
 
     def run(
         self, ids_N: np.ndarray, slots_B: np.ndarray, counts_B: np.ndarray, cache: KVCache, *, every: bool = False
@@ -252,13 +112,68 @@ class Program:
         DataError
             Code ``bad_token_ids``: an id outside the vocabulary.
         UsageError
-            Codes ``bad_slot`` and ``bad_counts``: the table contradicts itself, the ids or the cache.
+            Codes ``bad_slot`` and ``bad_counts``: the table contradicts itself, the ids or the cache. Code
+            ``no_source``: a sequence of an encoder-decoder has no source.
         """
-        current = Pass.begin(cache, slots_B, counts_B, every=every)
-        buffers = [self._checked(np.asarray(ids_N), current), current.positions_N]
-        self.reserve(current.positions_N.size)
+        current = CachedPass.begin(cache, slots_B, counts_B, every=every)
+        buffers = self._execute(current, ids_N)
+        cache.advance(current.slots_B, current.counts_B)
+        return buffers[-1].copy()
+
+    def run_all(
+        self,
+        ids_N: np.ndarray,
+        counts_B: np.ndarray,
+        types_N: np.ndarray | None = None,
+        cache: KVCache | None = None,
+        slots_B: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Run whole sequences in which every token sees all others: texts of an encoder, sources of an encoder-decoder.
+
+        Parameters
+        ----------
+        ids_N : ndarray of int64, (N,)
+            Token ids, sequence after sequence, without padding.
+        counts_B : ndarray of int64, (B,)
+            Tokens of each, at least 1; their sum is N.
+        types_N : ndarray of int64, (N,), optional
+            Which of its texts each token belongs to; None: all to the first. A model that has no types ignores them.
+        cache : KVCache, optional
+            For sources: where their keys and values go.
+        slots_B : ndarray of int64, (B,), optional
+            For sources: the claimed cache slot of each sequence.
+
+        Returns
+        -------
+        dict of str to ndarray of float32, (N, width) or (B, width)
+            The named results, with a row for each token, or for each sequence where it is made of pooled rows.
+
+        Raises
+        ------
+        GenerationError
+            Code ``context_length_exceeded`` or, for sources, ``kv_cache_full``.
+        DataError
+            Codes ``bad_token_ids`` and ``bad_token_types``: an id or type outside the model's tables.
+        UsageError
+            Codes ``bad_slot`` and ``bad_counts``.
+        """
+        if cache is None:
+            current = Pass.whole(counts_B)
+        else:
+            current = SourcePass.begin(cache, slots_B, counts_B)
+        buffers = self._execute(current, ids_N, types_N)
+        return {name: buffers[x].copy() for name, x in self.results.items()}
+
+    def _execute(self, current: Pass, ids_N: np.ndarray, types_N: np.ndarray | None = None) -> list[np.ndarray]:
+        """Run every step; return all buffers, of which only the last and those of results still hold their values."""
+        buffers = [
+            self._checked(np.asarray(ids_N), current),
+            current.positions_N,
+            self._checked_types(types_N, current),
+        ]
+        self.reserve(current.n_rows)
         for step, place in zip(self.steps, self._places, strict=True):
-            n_rows = current.chosen_O.size if step.chosen else current.positions_N.size
+            n_rows = current.n_chosen if step.chosen else current.n_rows
             out = self._memory[place][: n_rows * step.width].reshape(n_rows, step.width)
             inputs = [buffers[x] for x in step.inputs]
             if step.op in SPECIAL:
@@ -266,8 +181,7 @@ class Program:
             else:
                 getattr(ops, step.op)(*inputs, *step.constants, out=out, **step.options)
             buffers.append(out)
-        cache.advance(current.slots_B, current.counts_B)
-        return buffers[-1].copy()
+        return buffers
 
     def _checked(self, ids_N: np.ndarray, current: Pass) -> np.ndarray:
         """Return the ids as int64 after a check of their number, their range and their positions."""
@@ -288,6 +202,20 @@ class Program:
             )
         return ids_N.astype(np.int64, copy=False)
 
+    def _checked_types(self, types_N: np.ndarray | None, current: Pass) -> np.ndarray:
+        """Return the types as int64 after a check of their number and, where the model reads them, their range."""
+        if types_N is None:
+            return np.zeros(current.n_rows, np.int64)
+        types_N = np.asarray(types_N, np.int64)
+        n_types = min((step.constants[0].shape[0] for step in self.steps if self.types in step.inputs), default=None)
+        if types_N.shape != current.positions_N.shape:
+            raise UsageError(
+                "bad_counts", f"{current.n_rows} tokens were counted, the types have shape {types_N.shape}"
+            )
+        if n_types is not None and not 0 <= types_N.min() <= types_N.max() < n_types:
+            raise DataError("bad_token_types", f"token types must lie in 0..{n_types - 1}; these reach {types_N.max()}")
+        return types_N
+
     def reserve(self, n_rows: int) -> None:
         """Allocate the buffers, unless they are large enough; `run` asks for what it needs.
 
@@ -304,6 +232,7 @@ class Program:
     def _plan(self) -> tuple[list[int], list[int]]:
         """Give each step's result a piece of memory that is free while it lives; return the pieces' widths too."""
         last_use = {x: step.result for step in self.steps for x in (step.result, *step.inputs)}
+        kept = {*range(INPUTS), *self.results.values()}
         places: list[int] = []
         widths: list[int] = []
         free: list[int] = []
@@ -316,9 +245,30 @@ class Program:
                 place = len(widths)
                 widths.append(step.width)
             places.append(place)
-            dead = {x for x in (step.result, *step.inputs) if x > self.positions and last_use[x] == step.result}
-            free.extend(places[x - 2] for x in dead)
+            dead = {x for x in (step.result, *step.inputs) if x not in kept and last_use[x] == step.result}
+            free.extend(places[x - INPUTS] for x in dead)
         return places, widths
+
+    def _only(self, wanted: Sequence[str]) -> Program:
+        """Return the program without the steps that no wanted result needs."""
+        kept = Program(self.config)
+        needed = set()
+        for name in wanted:
+            if name not in self.results:
+                raise unknown("result", name, self.results)
+            needed.add(self.results[name])
+        for step in reversed(self.steps):
+            if step.result in needed:
+                needed.update(step.inputs)
+        moved = {x: x for x in range(INPUTS)}
+        for step in self.steps:
+            if step.result in needed:
+                inputs = tuple(moved[x] for x in step.inputs)
+                moved[step.result] = kept.step(
+                    step.op, inputs, constants=step.constants, width=step.width, **step.options
+                )
+        kept.results = {name: moved[self.results[name]] for name in wanted}
+        return kept
 
     def row_bytes(self) -> int:
         """Count the memory of the buffers.
@@ -330,7 +280,7 @@ class Program:
         """
         return 4 * sum(self._plan()[1])
 
-    def describe(self, n_rows: int = 1, length: int = 1) -> list[StepCost]:
+    def describe(self, n_rows: int = 1, length: int = 1, *, source_length: int = 1) -> list[StepCost]:
         """Tell what each step costs.
 
         Parameters
@@ -338,40 +288,18 @@ class Program:
         n_rows : int
             New tokens, all of one sequence.
         length : int
-            Keys that each of them meets.
+            Keys that each of them meets in its own sequence.
+        source_length : int
+            Keys that each of them meets in its source.
 
         Returns
         -------
         list of StepCost
             One for each step, in order.
         """
-        return [self._cost(step, n_rows, length) for step in self.steps]
-
-    def _cost(self, step: Step, n_rows: int, length: int) -> StepCost:
-        widths = [self.steps[x - 2].width for x in step.inputs if x > self.positions]
-        given = (part for x in step.constants for part in (x.arrays().values() if isinstance(x, Weight) else [x]))
-        arrays = [array for array in given if array is not None]
-        size_bytes = sum(array.nbytes for array in arrays)
-        n_results = 1 if step.chosen else n_rows
-        if step.op == "attend":
-            size_bytes = 4 * length * sum(widths[1:])
-        elif step.op == "rows":
-            size_bytes = size_bytes * n_rows // step.constants[0].shape[0]
-        operations = n_results * _operations(step, widths, arrays, length)
-        shapes = tuple(array.shape for array in arrays)
-        return StepCost(step.result, step.op, step.inputs, shapes, (n_results, step.width), size_bytes, operations)
-
-
-def _operations(step: Step, widths: list[int], arrays: list[np.ndarray], length: int) -> int:
-    """Count a step's multiplications and additions for one row; one for each result where it is elementwise."""
-    if step.op == "attend":
-        return 4 * length * step.width  # q with every key, probabilities with every value
-    if step.op in ("rows", "outputs"):
-        return 0
-    if step.op in ("bitmap_product", "nm_product", "csr_product"):
-        return 2 * max(array.size for array in arrays if array.dtype.kind == "f")
-    if step.op == "low_rank_product":
-        return 2 * sum(array.size for array in arrays)
-    if step.op == "linear" or step.op.endswith("_product") or "_product_" in step.op:
-        return 2 * widths[0] * step.width
-    return step.width
+        costs = []
+        for step in self.steps:
+            widths = [self.writer(x).width for x in step.inputs if x >= INPUTS]
+            n_keys = source_length if step.op == "attend_source" else length
+            costs.append(step_cost(step, widths, 1 if step.chosen else n_rows, n_keys))
+        return costs

@@ -116,6 +116,28 @@ def keep_min_p(logits_V: np.ndarray, p: float) -> np.ndarray:
     return np.where(logits_V < logits_V.max() + np.log(p), -np.inf, logits_V)
 
 
+def check_finite(logits: np.ndarray) -> None:
+    """Refuse logits from which nothing can be chosen.
+
+    Parameters
+    ----------
+    logits : ndarray of float
+        Logits.
+
+    Raises
+    ------
+    GenerationError
+        Code ``logits_not_finite``: a logit is infinite or not a number.
+    """
+    if not np.isfinite(logits).all():
+        n_bad = np.count_nonzero(~np.isfinite(logits))
+        raise GenerationError(
+            "logits_not_finite",
+            f"{n_bad} of {logits.size} logits are infinite or not numbers: the model's weights are damaged or its "
+            "training diverged; use an earlier checkpoint",
+        )
+
+
 def probabilities(logits: np.ndarray, settings: GenerationSettings, seen: Sequence[int]) -> np.ndarray:
     """Return the distribution from which the next token is drawn.
 
@@ -139,13 +161,7 @@ def probabilities(logits: np.ndarray, settings: GenerationSettings, seen: Sequen
         Code ``logits_not_finite``: a logit is infinite or not a number.
     """
     logits_V = np.asarray(logits, np.float64)
-    if not np.isfinite(logits_V).all():
-        n_bad = np.count_nonzero(~np.isfinite(logits_V))
-        raise GenerationError(
-            "logits_not_finite",
-            f"{n_bad} of {logits_V.size} logits are infinite or not numbers: the model's weights are damaged or its "
-            "training diverged; use an earlier checkpoint",
-        )
+    check_finite(logits_V)
     if settings.repetition_penalty != 1.0:
         logits_V = penalize_repetition(logits_V, seen, settings.repetition_penalty)
     if settings.temperature == 0.0:

@@ -35,6 +35,11 @@ class GenerationSettings:
         Whether to go on after the end-of-text token.
     seed : int
         The choice is a function of the seed, the logits and the number of new tokens so far, in 0..2**64 - 1.
+    n_beams : int
+        Continuations that beam search keeps side by side; 1: no search. More than 1 needs temperature 0 and no `stop`.
+    length_penalty : float
+        Beam search divides the log-probability of a finished text by its length to this power: the more, the longer the
+        text; 0 ranks by the log-probability itself.
     """
 
     max_new_tokens: int = 128
@@ -46,6 +51,8 @@ class GenerationSettings:
     stop: Sequence[str] = ()
     ignore_eos: bool = False
     seed: int = 0
+    n_beams: int = 1
+    length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -53,7 +60,8 @@ class GenerationSettings:
         object.__setattr__(self, "stop", tuple(self.stop))
         if not all(isinstance(text, str) and text for text in self.stop):
             raise _bad("stop", self.stop, "a list of strings that are not empty")
-        for name, low, high in (("max_new_tokens", 0, 2**31), ("top_k", 0, 2**31), ("seed", 0, 2**64)):
+        ranges = {"max_new_tokens": (0, 2**31), "top_k": (0, 2**31), "seed": (0, 2**64), "n_beams": (1, 2**10)}
+        for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if type(value) is not int or not low <= value < high:
                 raise _bad(name, value, f"a whole number in {low}..{high - 1}")
@@ -62,9 +70,16 @@ class GenerationSettings:
             ("top_p", "a number in (0, 1]", 0 < self._number("top_p") <= 1),
             ("min_p", "a number in [0, 1]", 0 <= self._number("min_p") <= 1),
             ("repetition_penalty", "a number > 0", self._number("repetition_penalty") > 0),
+            ("length_penalty", "a number", not math.isnan(self._number("length_penalty"))),
         ):
             if not fits:
                 raise _bad(name, getattr(self, name), allowed)
+        if self.n_beams > 1 and (self.temperature or self.stop):
+            raise UsageError(
+                "bad_generation_setting",
+                f"n_beams {self.n_beams} searches for the likeliest whole text: temperature must be 0, not "
+                f"{self.temperature}, and stop empty, not {self.stop!r}; or set n_beams to 1",
+            )
 
     def _number(self, name: str) -> float:
         """Return a field if it is a finite number, else a value that fits no range."""

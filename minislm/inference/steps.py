@@ -1,75 +1,46 @@
-"""The steps of a Program that know tokens and sequences: lookup, rotation, attention over the cache, choice of rows."""
+"""The steps of a Program; those that know tokens and sequences: lookup, rotation, attention, choice and pooling."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minislm.dispatch import ops
-from minislm.errors import UsageError
-from minislm.inference.cache import KVCache
+from minislm.inference.passes import CachedPass, Pass, SourcePass
 from minislm.layers.attention import Rotary
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One run over N packed tokens of B sequences: the sequence table and what follows from it.
+class Step(NamedTuple):
+    """One line of a program: read some buffers, write one.
 
     Parameters
     ----------
-    cache : KVCache
-        Holds what came before.
-    slots_B, starts_B, counts_B : ndarray of int64, (B,)
-        The table: cache slot, position of the first new token, and number of new tokens of each sequence.
-    slots_N, positions_N : ndarray of int64, (N,)
-        Cache slot and position of each token.
-    chosen_O : ndarray of int64, (O,)
-        The rows whose results are wanted.
+    op : str
+        An op, called as ``op(*inputs, *constants, **options)``, or one of `SPECIAL`.
+    inputs : tuple of int
+        The buffers that it reads.
+    constants : tuple
+        Arrays of the model; for ``rows`` the Weight that is looked up.
+    options : mapping
+        Keyword arguments.
+    result : int
+        The buffer that it writes; no other step writes it.
+    width : int
+        Numbers in each row of the result.
+    chosen : bool
+        Whether the result has a row for each output asked for, or for each sequence, instead of one for each token.
     """
 
-    cache: KVCache
-    slots_B: np.ndarray
-    starts_B: np.ndarray
-    counts_B: np.ndarray
-    slots_N: np.ndarray
-    positions_N: np.ndarray
-    chosen_O: np.ndarray
-
-    @classmethod
-    def begin(cls, cache: KVCache, slots: np.ndarray, counts: np.ndarray, *, every: bool) -> Pass:
-        """Complete a sequence table by what the cache holds.
-
-        Parameters
-        ----------
-        cache : KVCache
-            Holds what came before.
-        slots : array_like of int, (B,)
-            The cache slot of each sequence.
-        counts : array_like of int, (B,)
-            New tokens of each, at least 1.
-        every : bool
-            Whether all rows are chosen rather than each sequence's last.
-
-        Returns
-        -------
-        Pass
-            The pass.
-
-        Raises
-        ------
-        GenerationError, UsageError
-            As `KVCache.place`; also code ``bad_counts`` for no sequences or a count of 0.
-        """
-        slots_B, counts_B = np.asarray(slots, np.int64), np.asarray(counts, np.int64)
-        slots_N, positions_N = cache.place(slots_B, counts_B)
-        if not counts_B.size or counts_B.min() < 1:
-            raise UsageError("bad_counts", f"expected one or more sequences of new tokens, not {counts_B.tolist()}")
-        chosen_O = np.arange(slots_N.size) if every else np.cumsum(counts_B) - 1
-        return cls(cache, slots_B, cache.lengths_C[slots_B], counts_B, slots_N, positions_N, chosen_O)
+    op: str
+    inputs: tuple[int, ...]
+    constants: tuple[Any, ...]
+    options: Mapping[str, Any]
+    result: int
+    width: int
+    chosen: bool
 
 
 def _rows(current: Pass, out: np.ndarray, ids_N: np.ndarray, weight: Any) -> None:
@@ -81,38 +52,78 @@ def _rotate(
     current: Pass, out: np.ndarray, x: np.ndarray, positions_N: np.ndarray, *, d_head: int, rotary: Rotary
 ) -> None:
     """Rotate each head by the token's position."""
-    x_NHK, y_NHK = (array.reshape(len(array), -1, d_head) for array in (x, out))
+    x_NHK, y_NHK = _heads(d_head, x, out)
     ops.rotary(x_NHK, positions_N, **dataclasses.asdict(rotary), out=y_NHK)
 
 
 def _attend(
-    current: Pass, out: np.ndarray, *qkv: np.ndarray, layer: int, d_head: int, window: int | None, scale: float | None
+    current: CachedPass,
+    out: np.ndarray,
+    *qkv: np.ndarray,
+    layer: int,
+    d_head: int,
+    window: int | None,
+    scale: float | None,
 ) -> None:
-    """Append the keys and values; one op for all sequences with one new token, one for each of the others.
+    """Append the keys and values; then each token meets those of its sequence up to itself."""
+    q_NHK, k_NGK, v_NGK, y_NHK = _heads(d_head, *qkv, out)
+    cache = current.cache
+    cache.write(layer, current.slots_N, current.positions_N, k_NGK, v_NGK)
+    stored = cache.k_layers[layer], cache.v_layers[layer]
+    lengths_B = current.starts_B + current.counts_B
+    _meet(current, q_NHK, *stored, current.slots_B, lengths_B, y_NHK, causal=True, window=window, scale=scale)
+
+
+def _attend_source(
+    current: CachedPass,
+    out: np.ndarray,
+    q: np.ndarray,
+    *,
+    layer: int,
+    n_kv_heads: int,
+    d_head: int,
+    scale: float | None,
+) -> None:
+    """Let each token meet all of its sequence's source."""
+    q_NHK, y_NHK = _heads(d_head, q, out)
+    sources = current.cache.sources
+    rows_B, lengths_B = sources.read(current.slots_B)
+    stored = sources.k_layers[layer], sources.v_layers[layer]
+    _meet(current, q_NHK, *stored, rows_B, lengths_B, y_NHK, causal=False, window=None, scale=scale)
+
+
+def _meet(
+    current: CachedPass,
+    q_NHK: np.ndarray,
+    k_CSGK: np.ndarray,
+    v_CSGK: np.ndarray,
+    rows_B: np.ndarray,
+    lengths_B: np.ndarray,
+    y_NHK: np.ndarray,
+    *,
+    causal: bool,
+    window: int | None,
+    scale: float | None,
+) -> None:
+    """Attend to what a cache holds: one op for all sequences with one new token, one for each of the others.
 
     Which op serves a sequence depends on its own count alone, never on who else is in the pass.
     """
-    q_NHK, k_NGK, v_NGK, y_NHK = (array.reshape(len(array), -1, d_head) for array in (*qkv, out))
-    current.cache.write(layer, current.slots_N, current.positions_N, k_NGK, v_NGK)
-    k_CSGK, v_CSGK = current.cache.k_layers[layer], current.cache.v_layers[layer]
     ends_B, alone_B = np.cumsum(current.counts_B), current.counts_B == 1
     if alone_B.all():
-        ops.attention_one(
-            q_NHK, k_CSGK, v_CSGK, current.slots_B, current.starts_B + 1, window=window, scale=scale, out=y_NHK
-        )
+        ops.attention_one(q_NHK, k_CSGK, v_CSGK, rows_B, lengths_B, window=window, scale=scale, out=y_NHK)
         return
     if alone_B.any():
-        single = ends_B[alone_B] - 1
-        slots, lengths = current.slots_B[alone_B], current.starts_B[alone_B] + 1
-        y_NHK[single] = ops.attention_one(q_NHK[single], k_CSGK, v_CSGK, slots, lengths, window=window, scale=scale)
+        single, rows, lengths = ends_B[alone_B] - 1, rows_B[alone_B], lengths_B[alone_B]
+        y_NHK[single] = ops.attention_one(q_NHK[single], k_CSGK, v_CSGK, rows, lengths, window=window, scale=scale)
     for b in np.flatnonzero(~alone_B):
-        slot, start, count = current.slots_B[b], current.starts_B[b], current.counts_B[b]
-        new, held = slice(ends_B[b] - count, ends_B[b]), slice(0, start + count)
+        row, length, count = rows_B[b], lengths_B[b], current.counts_B[b]
+        new = slice(ends_B[b] - count, ends_B[b])
         ops.attention(
             q_NHK[None, new],
-            k_CSGK[slot : slot + 1, held],
-            v_CSGK[slot : slot + 1, held],
-            causal=True,
+            k_CSGK[row : row + 1, :length],
+            v_CSGK[row : row + 1, :length],
+            causal=causal,
             window=window,
             starts_B=current.starts_B[b : b + 1],
             scale=scale,
@@ -120,9 +131,51 @@ def _attend(
         )
 
 
-def _outputs(current: Pass, out: np.ndarray, x: np.ndarray) -> None:
+def _attend_all(
+    current: Pass, out: np.ndarray, *qkv: np.ndarray, d_head: int, window: int | None, scale: float | None
+) -> None:
+    """Let every token of a sequence meet all of them; one op for neighbouring sequences of one length."""
+    arrays = _heads(d_head, *qkv, out)
+    for rows, count in current.runs():
+        q, k, v, y = (array[rows].reshape(-1, count, *array.shape[1:]) for array in arrays)
+        ops.attention(q, k, v, window=window, scale=scale, out=y)
+
+
+def _keep_source(current: SourcePass, out: np.ndarray, *kv: np.ndarray, layer: int, d_head: int) -> None:
+    """Put keys and values of sources into the cache."""
+    current.cache.sources.write(layer, current.rows_N, current.positions_N, *_heads(d_head, *kv))
+
+
+def _outputs(current: CachedPass, out: np.ndarray, x: np.ndarray) -> None:
     """Keep the rows whose results are wanted."""
     np.copyto(out, x[current.chosen_O])
 
 
-SPECIAL: dict[str, Callable[..., None]] = {"rows": _rows, "rotate": _rotate, "attend": _attend, "outputs": _outputs}
+def _pool_first(current: Pass, out: np.ndarray, x: np.ndarray) -> None:
+    """Keep each sequence's first row."""
+    np.copyto(out, x[np.cumsum(current.counts_B) - current.counts_B])
+
+
+def _pool_mean(current: Pass, out: np.ndarray, x: np.ndarray) -> None:
+    """Take the mean of each sequence's rows."""
+    for b, (end, count) in enumerate(zip(np.cumsum(current.counts_B), current.counts_B, strict=True)):
+        x[end - count : end].mean(axis=0, out=out[b])
+
+
+def _heads(d_head: int, *arrays: np.ndarray) -> list[np.ndarray]:
+    """View rows as heads, (N, H, K)."""
+    return [array.reshape(len(array), -1, d_head) for array in arrays]
+
+
+SPECIAL: dict[str, Callable[..., None]] = {
+    "rows": _rows,
+    "rotate": _rotate,
+    "attend": _attend,
+    "attend_source": _attend_source,
+    "attend_all": _attend_all,
+    "keep_source": _keep_source,
+    "outputs": _outputs,
+    "pool_first": _pool_first,
+    "pool_mean": _pool_mean,
+}
+CHOOSING = ("outputs", "pool_first", "pool_mean")  # their results have fewer rows than there are tokens

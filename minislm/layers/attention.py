@@ -214,19 +214,14 @@ class Attention(MultiHead):
         return dx
 
     def lower(self, x: int, program: Any) -> int:
-        """Append the projections and one attention step over the cache."""
-        attended: int = program.attend(
-            self.query.lower(x, program),
-            self.key.lower(x, program),
-            self.value.lower(x, program),
-            layer=self.layer,
-            n_heads=self.n_heads,
-            n_kv_heads=self.n_kv_heads,
-            d_head=self.d_head,
-            window=self.window,
-            scale=self.scale,
-            rotary=self.rotary,
-        )
+        """Append the projections and one attention step: over the cache, or over the whole text when not causal."""
+        qkv = [linear.lower(x, program) for linear in (self.query, self.key, self.value)]
+        sizes = {"n_heads": self.n_heads, "n_kv_heads": self.n_kv_heads, "d_head": self.d_head}
+        options = {"window": self.window, "scale": self.scale, "rotary": self.rotary}
+        if self.causal:
+            attended: int = program.attend(*qkv, layer=self.layer, **sizes, **options)
+        else:
+            attended = program.attend_all(*qkv, **sizes, **options)
         return self.output.lower(attended, program)
 
     def _rotate(self, which: str, x_BTHK: np.ndarray, starts_B: np.ndarray, tape: Tape | None) -> np.ndarray:

@@ -12,16 +12,20 @@ from minislm.inference.cache import KVCache
 from minislm.testing.shapes import checked_shapes
 
 SIZES = (LayerSizes(4, 2, 3, 8), LayerSizes(2, 1, 4, 8))
-SLOTS, CAPACITY = 4, 6
+SLOTS, CAPACITY, SOURCE_CAPACITY = 4, 6, 3
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Each claimed slot is a list of the numbers that were appended; every layer holds them, told apart by a factor."""
+    """Each claimed slot is a list of the numbers that were appended; every layer holds them, told apart by a factor.
+
+    So is its source, which slots share after a reordering until one of them is given another.
+    """
 
     def __init__(self):
         super().__init__()
-        self.cache = KVCache.create(SIZES, SLOTS, CAPACITY)
+        self.cache = KVCache.create(SIZES, SLOTS, CAPACITY, source_capacity=SOURCE_CAPACITY)
         self.lists = {}
+        self.sources = {}
         self.next = 1
 
     def new(self, counts, n_new):
@@ -45,14 +49,32 @@ class CacheMachine(RuleBasedStateMachine):
         else:
             slot = self.cache.claim()
             assert slot == min(set(range(SLOTS)) - set(self.lists))
-            self.lists[slot] = []
+            self.lists[slot], self.sources[slot] = [], []
 
     @precondition(lambda self: self.lists)
     @rule(data=st.data())
     def release(self, data):
         slot = data.draw(st.sampled_from(sorted(self.lists)))
         self.cache.release(slot)
-        del self.lists[slot]
+        del self.lists[slot], self.sources[slot]
+
+    @precondition(lambda self: self.lists)
+    @rule(data=st.data(), n_new=st.integers(0, SOURCE_CAPACITY + 1))
+    def fill_source(self, data, n_new):
+        slots = data.draw(st.lists(st.sampled_from(sorted(self.lists)), min_size=1, unique=True))
+        counts = data.draw(st.lists(st.integers(0, n_new), min_size=len(slots), max_size=len(slots)))
+        numbers = self.new(counts, n_new)
+        with checked_shapes():
+            for layer in range(len(SIZES)):
+                new = [self.spread(layer, numbers, sign) for sign in (1, -1)]
+                if max(counts) > SOURCE_CAPACITY:
+                    with pytest.raises(GenerationError) as caught:
+                        self.cache.fill_source(layer, np.array(slots), *new, np.array(counts))
+                    assert caught.value.code == "kv_cache_full"
+                    return
+                self.cache.fill_source(layer, np.array(slots), *new, np.array(counts))
+        for row, slot in enumerate(slots):
+            self.sources[slot] = numbers[row, : counts[row]].tolist()
 
     @precondition(lambda self: self.lists)
     @rule(data=st.data(), n_new=st.integers(0, 4), finished=st.booleans())
@@ -103,6 +125,7 @@ class CacheMachine(RuleBasedStateMachine):
         sources = data.draw(st.lists(st.sampled_from(claimed), min_size=len(slots), max_size=len(slots)))
         self.cache.reorder(np.array(slots, int), np.array(sources, int))
         self.lists.update({slot: list(self.lists[source]) for slot, source in zip(slots, sources, strict=True)})
+        self.sources.update({slot: self.sources[source] for slot, source in zip(slots, sources, strict=True)})
 
     @precondition(lambda self: len(self.lists) < SLOTS)
     @rule(data=st.data())
@@ -113,6 +136,8 @@ class CacheMachine(RuleBasedStateMachine):
             lambda: self.cache.truncate(slot, 0),
             lambda: self.cache.place(np.array([slot]), np.array([1])),
             lambda: self.cache.reorder(np.array([slot]), np.array([slot])),
+            lambda: self.cache.place_source(np.array([slot]), np.array([1])),
+            lambda: self.cache.source(0, np.array([slot])),
         ):
             with pytest.raises(UsageError) as caught:
                 use()
@@ -127,6 +152,19 @@ class CacheMachine(RuleBasedStateMachine):
                 k, v = self.cache.k_layers[layer][slot], self.cache.v_layers[layer][slot]
                 np.testing.assert_array_equal(k[: len(numbers)], self.spread(layer, numbers, 1))
                 np.testing.assert_array_equal(v[: len(numbers)], self.spread(layer, numbers, -1))
+
+    @invariant()
+    def sources_are_what_their_lists_are(self):
+        assert self.cache.source_lengths_C.tolist() == [len(self.sources.get(slot, [])) for slot in range(SLOTS)]
+        slots = [slot for slot in self.sources if self.sources[slot]]
+        for layer in range(len(SIZES) if slots else 0):
+            k, v, lengths = self.cache.source(layer, np.array(slots))
+            assert lengths.tolist() == [len(self.sources[slot]) for slot in slots]
+            assert k.shape[1] == max(lengths)
+            for row, slot in enumerate(slots):
+                padded = np.pad(self.sources[slot], (0, max(lengths) - lengths[row]))
+                np.testing.assert_array_equal(k[row], self.spread(layer, padded, 1))
+                np.testing.assert_array_equal(v[row], self.spread(layer, padded, -1))
 
 
 CacheMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, derandomize=True, deadline=None)
@@ -144,9 +182,10 @@ def test_sizes():
     cache = KVCache.create(SIZES, 3, 5)
     assert [array.shape for array in cache.k_layers] == [(3, 5, 2, 3), (3, 5, 1, 4)]
     assert cache.nbytes == 2 * 4 * 3 * 5 * (6 + 4)
-    for slots, capacity in ((0, 1), (1, 0)):
+    assert KVCache.create(SIZES, 3, 5, source_capacity=2).nbytes == 2 * 4 * 3 * (5 + 2) * (6 + 4)
+    for slots, capacity, source_capacity in ((0, 1, 0), (1, 0, 0), (1, 1, -1)):
         with pytest.raises(UsageError) as caught:
-            KVCache.create(SIZES, slots, capacity)
+            KVCache.create(SIZES, slots, capacity, source_capacity=source_capacity)
         assert caught.value.code == "bad_cache_size"
 
 
@@ -201,3 +240,62 @@ def test_reorder_exchanges_sequences_of_different_lengths():
     cache.reorder([1], [2])
     assert cache.k_layers[0][1, :, 0, 0].tolist() == [2, 2, 2, 0]
     assert np.array_equal(cache.v_layers[0], -cache.k_layers[0])
+
+
+def with_sources(slots=3):
+    """A cache whose slot s has a source of s + 1 positions that hold s + 1."""
+    cache = KVCache.create(SIZES, slots, 2, source_capacity=slots)
+    for slot in range(slots):
+        cache.claim()
+        k = np.full((1, slot + 1, 2, 3), slot + 1, np.float32)
+        cache.fill_source(0, np.array([slot]), k, -k)
+    return cache
+
+
+def held(cache):
+    return [cache.source(0, np.array([slot]))[0][0, :, 0, 0].tolist() for slot in range(cache.n_slots)]
+
+
+def test_beams_share_one_source_without_copying_it():
+    cache = with_sources()
+    before = cache.sources.k_layers[0].copy()
+    cache.reorder([0, 1, 2], [2, 2, 2])
+    assert np.array_equal(cache.sources.k_layers[0], before)
+    assert held(cache) == [[3, 3, 3]] * 3
+
+
+def test_a_new_source_leaves_those_who_shared_the_old_one_alone():
+    for slot in range(3):
+        cache = with_sources()
+        cache.reorder([0, 1, 2], [1, 1, 1])
+        k = np.full((1, 1, 2, 3), 9, np.float32)
+        cache.fill_source(0, np.array([slot]), k, -k)
+        assert held(cache) == [[9] if other == slot else [2, 2] for other in range(3)]
+    cache.release(0)
+    assert cache.claim() == 0
+    assert cache.source_lengths_C.tolist() == [0, 2, 1]
+
+
+def test_slots_without_a_source_cannot_attend():
+    cache = with_sources()
+    cache.release(1)
+    cache.claim()
+    with pytest.raises(UsageError, match=r"\[1\] have no source") as caught:
+        cache.source(0, np.array([0, 1]))
+    assert caught.value.code == "no_source"
+    with pytest.raises(GenerationError, match="source_capacity"):
+        claimed().fill_source(0, np.array([0]), np.ones((1, 1, 2, 3)), np.ones((1, 1, 2, 3)))
+
+
+def test_sources_side_by_side_are_read_without_a_copy():
+    cache = with_sources()
+    for slots, shares in (([1, 2], True), ([0, 2], False)):
+        assert np.shares_memory(cache.source(0, np.array(slots))[0], cache.sources.k_layers[0]) is shares
+
+
+def test_a_nan_does_not_outlive_its_source():
+    cache = with_sources(slots=1)
+    bad = np.full((1, 1, 2, 3), np.nan, np.float32)
+    cache.fill_source(0, np.array([0]), bad, bad)
+    cache.fill_source(0, np.array([0]), np.ones((1, 1, 2, 3)), np.ones((1, 1, 2, 3)), np.array([0]))
+    assert not np.isnan(cache.sources.v_layers[0]).any()

@@ -1,0 +1,98 @@
+"""How well a model does the task that a file of labelled texts or of pairs of texts asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from minislm.evaluation.accuracy import accuracy, frames
+from minislm.evaluation.answers import answer_scores
+from minislm.evaluation.spans import require_aligned, span_scores
+from minislm.evaluation.translation import bleu
+from minislm.text.examples import LabelledText, TextPair
+from minislm.text.spans import Span
+
+if TYPE_CHECKING:
+    from minislm.language_model import LanguageModel
+
+
+def judge_labelled(lm: LanguageModel, examples: Sequence[LabelledText]) -> dict[str, float]:
+    """Judge an encoder on texts that are all labelled for the same tasks.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        With one head for each task.
+    examples : sequence of LabelledText
+        What `text.examples.read_labelled` returns.
+
+    Returns
+    -------
+    dict of str to float
+        Of those that apply: ``accuracy`` of the class; ``span_precision``, ``span_recall`` and ``span_f1``;
+        ``frame_accuracy``, class and all spans right; ``exact_match`` and ``answer_f1``.
+
+    Raises
+    ------
+    DataError
+        Code ``empty_text``: no examples.
+    MinislmError
+        As the verbs of `LanguageModel`.
+    """
+    require_aligned(examples, examples)
+    figures: dict[str, float] = {}
+    texts = [example.text for example in examples]
+    if examples[0].label is not None:
+        pairs = [example.pair for example in examples if example.pair is not None]
+        labels = [example.label or "" for example in examples]
+        classes = [found.label for found in lm.classify(texts, pairs or None)]
+        figures["accuracy"] = accuracy(labels, classes)
+    if examples[0].spans is not None:
+        spans = [example.spans or () for example in examples]
+        found = [[Span(*entity[:3]) for entity in entities] for entities in lm.tag(texts)]
+        scores = span_scores(spans, found)
+        figures |= {f"span_{name}": getattr(scores, name) for name in ("precision", "recall", "f1")}
+        if "accuracy" in figures:
+            figures["frame_accuracy"] = accuracy(frames(labels, spans), frames(classes, found))
+    if examples[0].answers is not None:
+        contexts = [example.pair or "" for example in examples]
+        right = [
+            [context[start:end] for start, end, _ in example.answers or ()]
+            for example, context in zip(examples, contexts, strict=True)
+        ]
+        given = [lm.answer(question, context).text for question, context in zip(texts, contexts, strict=True)]
+        figures["exact_match"], figures["answer_f1"] = dataclasses.astuple(answer_scores(right, given))
+    return figures
+
+
+def judge_pairs(lm: LanguageModel, examples: Sequence[TextPair], **options: Any) -> dict[str, Any]:
+    """Judge an encoder-decoder on pairs of texts.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        An encoder-decoder.
+    examples : sequence of TextPair
+        What `text.examples.read_pairs` returns.
+    **options : Any
+        Of `LanguageModel.translate`.
+
+    Returns
+    -------
+    dict of str to float or str
+        ``exact_match``, the part of the texts that equal their target; ``bleu`` and its ``bleu_signature``.
+
+    Raises
+    ------
+    DataError
+        Code ``empty_text``: no examples.
+    UnsupportedError
+        Codes ``not_an_encoder_decoder`` and ``eval_extra_missing``.
+    GenerationError
+        As `LanguageModel.translate`.
+    """
+    targets = [example.target for example in examples]
+    written = [found.text for found in lm.translate([example.source for example in examples], **options)]
+    quality = bleu(targets, written)
+    return {"exact_match": accuracy(targets, written), "bleu": quality.score, "bleu_signature": quality.signature}

@@ -1,0 +1,183 @@
+"""What generation is asked for and what it gives: requests, results, and how long it took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minislm.config import Config
+from minislm.errors import DataError, GenerationError
+from minislm.text.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int]
+
+
+@dataclass
+class Timings:
+    """What one call counted and measured, over all its prompts.
+
+    Parameters
+    ----------
+    prompt_tokens : int
+        Tokens of the prompts; of an encoder-decoder's sources.
+    prompt_s : float
+        Seconds in the passes over them.
+    new_tokens : int
+        Tokens that were generated; with beams, steps of the search.
+    generation_passes_tokens : int
+        Those of them that came from passes of their own; the first of each sequence comes with its prompt.
+    generation_s : float
+        Seconds in these passes, the choice of tokens included.
+    """
+
+    prompt_tokens: int = 0
+    prompt_s: float = 0.0
+    new_tokens: int = 0
+    generation_passes_tokens: int = 0
+    generation_s: float = 0.0
+
+    @property
+    def prompt_tokens_per_s(self) -> float:
+        """Speed over the prompts; 0 where nothing was processed."""
+        return self.prompt_tokens / self.prompt_s if self.prompt_s else 0.0
+
+    @property
+    def generation_tokens_per_s(self) -> float:
+        """Speed of generation after each first token; 0 where there was none."""
+        return self.generation_passes_tokens / self.generation_s if self.generation_s else 0.0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What became of one prompt.
+
+    Parameters
+    ----------
+    text : str
+        The new text, without a stop string.
+    ids : list of int
+        All new tokens, with an end-of-text token or those that made up a stop string.
+    stopped : str
+        Why it ends: ``"length"`` (as many tokens as asked for), ``"eos"`` (the model ended the text), ``"stop"`` (a
+        stop string) or ``"context"`` (the model has no more positions).
+    prompt_tokens : int
+        Tokens of this prompt; of an encoder-decoder's source.
+    timings : Timings
+        Of the whole call.
+    score : float, optional
+        By which beam search preferred it: log-probability in nats over a power of the length. None without beams.
+    """
+
+    text: str
+    ids: list[int]
+    stopped: str
+    prompt_tokens: int
+    timings: Timings
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt, encoded and checked.
+
+    Parameters
+    ----------
+    ids : list of int
+        What the decoder begins with, at least one token.
+    source : list of int
+        What the encoder of an encoder-decoder reads; empty for a decoder.
+    room : int
+        How many new tokens the model's context leaves; the last of them need not be read.
+    """
+
+    ids: list[int]
+    source: list[int]
+    room: int
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt as it came."""
+        return len(self.source or self.ids)
+
+
+def requests_of(
+    prompts: Sequence[Prompt], tokenizer: Tokenizer, config: Config, *, reads_source: bool
+) -> list[Request]:
+    """Encode and check prompts.
+
+    Parameters
+    ----------
+    prompts : sequence of str or of sequences of int
+        Texts or token ids. A decoder continues them; an empty one stands for the beginning of a text. The encoder of an
+        encoder-decoder reads them: a text is ended by the end-of-text token, and ids are taken as they are.
+    tokenizer : Tokenizer
+        The model's.
+    config : Config
+        The model's.
+    reads_source : bool
+        Whether the model is an encoder-decoder.
+
+    Returns
+    -------
+    list of Request
+        One for each prompt.
+
+    Raises
+    ------
+    GenerationError
+        Code ``context_length_exceeded``: a prompt is longer than the model's context. Code ``empty_source``: an
+        encoder-decoder has nothing to read. Code ``empty_prompt``: the tokenizer has no end-of-text token where one is
+        needed to begin with.
+    DataError
+        Code ``bad_token_ids``: an id outside the vocabulary.
+    """
+    make = _to_be_read if reads_source else _to_be_continued
+    return [make(f"prompt {number}", prompt, tokenizer, config) for number, prompt in enumerate(prompts)]
+
+
+def _to_be_continued(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config) -> Request:
+    """Make the request of a decoder."""
+    ids = _ids(prompt, tokenizer) or [_begin(name, tokenizer)]
+    _check(name, ids, config)
+    return Request(ids, [], config.context + 1 - len(ids))
+
+
+def _to_be_read(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config) -> Request:
+    """Make the request of an encoder-decoder, whose decoder begins with the end-of-text token, as fairseq's do."""
+    source, begin = _ids(prompt, tokenizer), _begin(name, tokenizer)
+    if not source:
+        raise GenerationError("empty_source", f"{name} is empty; give the encoder at least one token to read")
+    if isinstance(prompt, str):
+        source.append(begin)
+    _check(name, source, config)
+    return Request([begin], source, config.context)
+
+
+def _ids(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
+    return tokenizer.encode(prompt) if isinstance(prompt, str) else list(map(int, prompt))
+
+
+def _begin(name: str, tokenizer: Tokenizer) -> int:
+    """Return the token that a text begins with when nothing comes before it."""
+    if tokenizer.eos_id is None:
+        raise GenerationError(
+            "empty_prompt",
+            f"{name} is empty or read by an encoder, and the tokenizer has no end-of-text token with which a new text "
+            "could begin; give at least one token, or use the tokenizer that the model was trained with",
+        )
+    return tokenizer.eos_id
+
+
+def _check(name: str, ids: list[int], config: Config) -> None:
+    """Refuse what the model cannot read."""
+    if len(ids) > config.context:
+        raise GenerationError(
+            "context_length_exceeded",
+            f"{name} has {len(ids)} tokens and the model's context {config.context}; shorten it by at least "
+            f"{len(ids) - config.context} tokens, and before a decoder by as many more as are to be generated",
+        )
+    if not 0 <= min(ids) <= max(ids) < config.vocab_size:
+        raise DataError(
+            "bad_token_ids",
+            f"{name}: token ids must lie in 0..{config.vocab_size - 1}; these run from {min(ids)} to {max(ids)}",
+        )

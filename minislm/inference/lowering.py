@@ -1,0 +1,271 @@
+"""Lowering: the flat list of steps that a model's layers append, and the named results among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from minislm.config import Config
+from minislm.inference.steps import CHOOSING, Step
+from minislm.layers.attention import Rotary
+from minislm.weights.base import Weight
+
+INPUTS = 3  # buffers that are filled before the first step
+
+
+@dataclass
+class Lowering:
+    """What a layer's `lower` appends to: steps that each read some buffers and write one.
+
+    A buffer is known by its number. It holds a float32 row for each packed token, or, after a choice of rows, for each
+    chosen one; the first three, filled before the first step, hold a whole number for each token.
+
+    Parameters
+    ----------
+    config : Config
+        Of the model.
+    steps : list of Step
+        In order.
+    results : dict of str to int
+        The buffers of named results, which an encoder has several of.
+    """
+
+    config: Config
+    steps: list[Step] = field(default_factory=list)
+    results: dict[str, int] = field(default_factory=dict)
+
+    ids = 0  # the buffers that are filled before the first step
+    positions = 1
+    types = 2
+
+    def step(
+        self, op: str, inputs: tuple[int, ...], *, constants: tuple[Any, ...] = (), width: int, **options: Any
+    ) -> int:
+        """Append a step.
+
+        Parameters
+        ----------
+        op : str
+            Name of the op; its first result is kept.
+        inputs : tuple of int
+            Buffers, passed as arrays (rows, width) before the constants.
+        constants : tuple
+            Arrays of the model, passed after the inputs.
+        width : int
+            Numbers in each row of the result.
+        **options : Any
+            Keyword arguments of the op.
+
+        Returns
+        -------
+        int
+            The buffer of the result.
+        """
+        chosen = op in CHOOSING or any(self.writer(x).chosen for x in inputs if x >= INPUTS)
+        result = len(self.steps) + INPUTS
+        self.steps.append(Step(op, inputs, constants, options, result, width, chosen))
+        return result
+
+    def writer(self, buffer: int) -> Step:
+        """Return the step that writes a buffer.
+
+        Parameters
+        ----------
+        buffer : int
+            Not one of the inputs.
+
+        Returns
+        -------
+        Step
+            The step.
+        """
+        return self.steps[buffer - INPUTS]
+
+    def rows(self, weight: Weight, ids: int) -> int:
+        """Append a lookup of rows.
+
+        Parameters
+        ----------
+        weight : Weight
+            The table.
+        ids : int
+            The buffer with the numbers of the rows: `Lowering.ids`, `positions` or `types`.
+
+        Returns
+        -------
+        int
+            The buffer of the rows.
+        """
+        return self.step("rows", (ids,), constants=(weight,), width=weight.shape[1])
+
+    def attend(
+        self,
+        q: int,
+        k: int,
+        v: int,
+        *,
+        layer: int,
+        n_heads: int,
+        n_kv_heads: int,
+        d_head: int,
+        window: int | None = None,
+        scale: float | None = None,
+        rotary: Rotary | None = None,
+    ) -> int:
+        """Append causal attention of each token over its sequence in the cache, which takes the new keys first.
+
+        Parameters
+        ----------
+        q, k, v : int
+            Buffers of width ``n_heads * d_head`` and twice ``n_kv_heads * d_head``.
+        layer : int
+            Index of the layer in the cache.
+        n_heads, n_kv_heads, d_head : int
+            Sizes.
+        window, scale : optional
+            As of `ops.attention`.
+        rotary : Rotary, optional
+            Rotation of queries and keys; None: none.
+
+        Returns
+        -------
+        int
+            The buffer of the result, of width ``n_heads * d_head``.
+        """
+        q, k = self._rotated(q, k, n_heads, n_kv_heads, d_head, rotary)
+        return self.step(
+            "attend", (q, k, v), width=n_heads * d_head, layer=layer, d_head=d_head, window=window, scale=scale
+        )
+
+    def attend_all(
+        self,
+        q: int,
+        k: int,
+        v: int,
+        *,
+        n_heads: int,
+        n_kv_heads: int,
+        d_head: int,
+        window: int | None = None,
+        scale: float | None = None,
+        rotary: Rotary | None = None,
+    ) -> int:
+        """Append attention of each token over all tokens of its sequence in this run.
+
+        Parameters
+        ----------
+        q, k, v : int
+            Buffers of width ``n_heads * d_head`` and twice ``n_kv_heads * d_head``.
+        n_heads, n_kv_heads, d_head : int
+            Sizes.
+        window, scale : optional
+            As of `ops.attention`.
+        rotary : Rotary, optional
+            Rotation of queries and keys; None: none.
+
+        Returns
+        -------
+        int
+            The buffer of the result, of width ``n_heads * d_head``.
+        """
+        q, k = self._rotated(q, k, n_heads, n_kv_heads, d_head, rotary)
+        return self.step("attend_all", (q, k, v), width=n_heads * d_head, d_head=d_head, window=window, scale=scale)
+
+    def keep_source(self, k: int, v: int, *, layer: int, n_kv_heads: int, d_head: int) -> None:
+        """Append the writing of a source's keys and values into the cache.
+
+        Parameters
+        ----------
+        k, v : int
+            Buffers of width ``n_kv_heads * d_head``.
+        layer : int
+            Index of the decoder's layer.
+        n_kv_heads, d_head : int
+            Sizes.
+        """
+        self.step("keep_source", (k, v), width=0, layer=layer, d_head=d_head)
+
+    def attend_source(
+        self, q: int, *, layer: int, n_heads: int, n_kv_heads: int, d_head: int, scale: float | None = None
+    ) -> int:
+        """Append attention of each token over its sequence's source in the cache.
+
+        Parameters
+        ----------
+        q : int
+            Buffer of width ``n_heads * d_head``.
+        layer : int
+            Index of the layer in the cache.
+        n_heads, n_kv_heads, d_head : int
+            Sizes.
+        scale : optional
+            As of `ops.attention`.
+
+        Returns
+        -------
+        int
+            The buffer of the result, of width ``n_heads * d_head``.
+        """
+        return self.step(
+            "attend_source",
+            (q,),
+            width=n_heads * d_head,
+            layer=layer,
+            d_head=d_head,
+            n_kv_heads=n_kv_heads,
+            scale=scale,
+        )
+
+    def outputs(self, x: int) -> int:
+        """Append the choice of the rows whose results are wanted: each sequence's last, or all.
+
+        Parameters
+        ----------
+        x : int
+            A buffer with a row for each token.
+
+        Returns
+        -------
+        int
+            The buffer of the chosen rows.
+        """
+        return self.step("outputs", (x,), width=self.writer(x).width)
+
+    def pool(self, x: int, pooling: str) -> int:
+        """Append the making of one row for each sequence.
+
+        Parameters
+        ----------
+        x : int
+            A buffer with a row for each token.
+        pooling : {"first", "mean"}
+            The row of its first token, or the mean of all.
+
+        Returns
+        -------
+        int
+            The buffer of the pooled rows.
+        """
+        return self.step(f"pool_{pooling}", (x,), width=self.writer(x).width)
+
+    def result(self, name: str, buffer: int) -> None:
+        """Name a result; its buffer keeps it to the end of a run.
+
+        Parameters
+        ----------
+        name : str
+            Under which `run_all` returns it.
+        buffer : int
+            Where it is.
+        """
+        self.results[name] = buffer
+
+    def _rotated(
+        self, q: int, k: int, n_heads: int, n_kv_heads: int, d_head: int, rotary: Rotary | None
+    ) -> tuple[int, int]:
+        """Append the rotation of queries and keys, if there is one."""
+        if rotary is None:
+            return q, k
+        at = self.positions
+        q = self.step("rotate", (q, at), width=n_heads * d_head, d_head=d_head, rotary=rotary)
+        return q, self.step("rotate", (k, at), width=n_kv_heads * d_head, d_head=d_head, rotary=rotary)

@@ -1,0 +1,244 @@
+"""Passes: one run of a Program over packed tokens, as its steps see it: the sequence table and what follows from it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from minislm.errors import UsageError
+from minislm.inference.cache import KVCache
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run over N packed tokens of B whole sequences, as an encoder reads them.
+
+    Parameters
+    ----------
+    counts_B : ndarray of int64, (B,)
+        New tokens of each sequence.
+    positions_N : ndarray of int64, (N,)
+        Position of each token in its sequence.
+    """
+
+    counts_B: np.ndarray
+    positions_N: np.ndarray
+
+    @classmethod
+    def whole(cls, counts: np.ndarray) -> Self:
+        """Lay whole sequences one after the other.
+
+        Parameters
+        ----------
+        counts : array_like of int, (B,)
+            Tokens of each, at least 1.
+
+        Returns
+        -------
+        Pass
+            The pass.
+
+        Raises
+        ------
+        UsageError
+            Code ``bad_counts``: no sequences, or one without tokens.
+        """
+        counts_B = _checked(np.asarray(counts, np.int64))
+        return cls(counts_B, np.arange(counts_B.sum()) - np.repeat(np.cumsum(counts_B) - counts_B, counts_B))
+
+    @property
+    def n_rows(self) -> int:
+        """Tokens."""
+        return self.positions_N.size
+
+    @property
+    def n_chosen(self) -> int:
+        """Rows of a step that has fewer than one for each token."""
+        return self.counts_B.size
+
+    def runs(self) -> Iterator[tuple[slice, int]]:
+        """Gather neighbouring sequences of one length, which one batched op can serve without copying.
+
+        Yields
+        ------
+        tuple of (slice, int)
+            The rows of some sequences, and the length of each of them.
+        """
+        counts_B = self.counts_B
+        first_rows_B = np.cumsum(counts_B) - counts_B
+        borders = [0, *(np.flatnonzero(np.diff(counts_B)) + 1).tolist(), counts_B.size]
+        for first, last in itertools.pairwise(borders):
+            start, count = int(first_rows_B[first]), int(counts_B[first])
+            yield slice(start, start + count * (last - first)), count
+
+
+@dataclass(frozen=True)
+class SourcePass(Pass):
+    """One run over whole sources whose keys and values a cache is to keep.
+
+    Parameters
+    ----------
+    counts_B, positions_N : ndarray of int64
+        As of every `Pass`.
+    cache : KVCache
+        Keeps them.
+    rows_N : ndarray of int64, (N,)
+        The row of the cache's sources that each token goes to.
+    """
+
+    cache: KVCache
+    rows_N: np.ndarray
+
+    @classmethod
+    def begin(cls, cache: KVCache, slots: Any, counts: np.ndarray) -> Self:
+        """Make room for sources in some slots.
+
+        Parameters
+        ----------
+        cache : KVCache
+            With enough ``source_capacity``.
+        slots : array_like of int, (B,)
+            The claimed slot of each source.
+        counts : array_like of int, (B,)
+            Tokens of each, at least 1.
+
+        Returns
+        -------
+        SourcePass
+            The pass.
+
+        Raises
+        ------
+        GenerationError, UsageError
+            As `KVCache.place_source`; also code ``bad_counts`` for no sources or one without tokens.
+        """
+        counts_B = _checked(np.asarray(counts, np.int64))
+        rows_N, positions_N = cache.place_source(np.asarray(slots, np.int64), counts_B)
+        return cls(counts_B, positions_N, cache, rows_N)
+
+
+@dataclass(frozen=True)
+class CachedPass(Pass):
+    """One run over the new tokens of sequences whose earlier ones are in a cache.
+
+    Parameters
+    ----------
+    counts_B, positions_N : ndarray of int64
+        As of every `Pass`.
+    cache : KVCache
+        Holds what came before.
+    slots_B, starts_B : ndarray of int64, (B,)
+        Cache slot, and position of the first new token, of each sequence.
+    slots_N : ndarray of int64, (N,)
+        Cache slot of each token.
+    chosen_O : ndarray of int64, (O,)
+        The rows whose results are wanted.
+    """
+
+    cache: KVCache
+    slots_B: np.ndarray
+    starts_B: np.ndarray
+    slots_N: np.ndarray
+    chosen_O: np.ndarray
+
+    @classmethod
+    def begin(cls, cache: KVCache, slots: np.ndarray, counts: np.ndarray, *, every: bool) -> Self:
+        """Complete a sequence table by what the cache holds.
+
+        Parameters
+        ----------
+        cache : KVCache
+            Holds what came before.
+        slots : array_like of int, (B,)
+            The cache slot of each sequence.
+        counts : array_like of int, (B,)
+            New tokens of each, at least 1.
+        every : bool
+            Whether all rows are chosen rather than each sequence's last.
+
+        Returns
+        -------
+        CachedPass
+            The pass.
+
+        Raises
+        ------
+        GenerationError, UsageError
+            As `KVCache.place`; also code ``bad_counts`` for no sequences or a count of 0.
+        """
+        slots_B, counts_B = np.asarray(slots, np.int64), np.asarray(counts, np.int64)
+        slots_N, positions_N = cache.place(slots_B, counts_B)
+        _checked(counts_B)
+        chosen_O = np.arange(slots_N.size) if every else np.cumsum(counts_B) - 1
+        return cls(counts_B, positions_N, cache, slots_B, cache.lengths_C[slots_B], slots_N, chosen_O)
+
+    @property
+    def n_chosen(self) -> int:
+        """Rows of the results that are wanted."""
+        return self.chosen_O.size
+
+
+def _checked(counts_B: np.ndarray) -> np.ndarray:
+    if not counts_B.size or counts_B.min() < 1:
+        raise UsageError("bad_counts", f"expected one or more sequences of new tokens, not {counts_B.tolist()}")
+    return counts_B
+
+
+def cut(lengths: Sequence[int], most: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Cut sequences, laid end to end, into passes.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Tokens of each sequence.
+    most : int
+        Tokens of a pass, at least 1; the last pass may have fewer.
+
+    Yields
+    ------
+    list of tuple of (int, int, int)
+        For each piece of the pass: the number of its sequence, its first token, and the one after its last.
+    """
+    pieces, room = list[tuple[int, int, int]](), most
+    for number, length in enumerate(lengths):
+        first = 0
+        while first < length:
+            last = min(length, first + room)
+            pieces.append((number, first, last))
+            room -= last - first
+            first = last
+            if not room:
+                yield pieces
+                pieces, room = [], most
+    if pieces:
+        yield pieces
+
+
+def gathered(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Gather whole sequences into passes.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Tokens of each sequence.
+    most : int
+        Tokens of a pass, unless one sequence alone has more.
+
+    Yields
+    ------
+    list of int
+        The numbers of the sequences of a pass: in the end each once, sorted by length.
+    """
+    group, total = list[int](), 0
+    for number in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if group and total + lengths[number] > most:
+            yield group
+            group, total = [], 0
+        group.append(number)
+        total += lengths[number]
+    if group:
+        yield group

@@ -1,0 +1,279 @@
+"""Tasks of encoders: classes, spans, fillings and vectors of texts. Each function is a verb of `LanguageModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from minislm.dispatch import ops
+from minislm.errors import DataError, UnsupportedError, UsageError
+from minislm.inference.reading import encoded_texts, encoder_of, head_of, read
+from minislm.text.pairs import Encoded
+from minislm.text.spans import OUTSIDE, spans_of
+from minislm.text.tokenizer_file import MASK
+
+if TYPE_CHECKING:
+    from minislm.language_model import LanguageModel
+
+
+class Classification(NamedTuple):
+    """What class a text has.
+
+    Parameters
+    ----------
+    label : str
+        The likeliest class.
+    score : float
+        Its probability.
+    scores : dict of str to float
+        The probability of every class.
+    """
+
+    label: str
+    score: float
+    scores: dict[str, float]
+
+
+class Entity(NamedTuple):
+    """A labelled part of a text.
+
+    Parameters
+    ----------
+    start, end : int
+        Its characters, from `start` to before `end`.
+    label : str
+        What it is.
+    text : str
+        The part itself.
+    score : float
+        Mean probability of its tokens' tags.
+    """
+
+    start: int
+    end: int
+    label: str
+    text: str
+    score: float
+
+
+class Filling(NamedTuple):
+    """A token that may stand in place of a mask.
+
+    Parameters
+    ----------
+    text : str
+        What it spells.
+    id : int
+        Its number.
+    score : float
+        Its probability.
+    """
+
+    text: str
+    id: int
+    score: float
+
+
+def classify(
+    lm: LanguageModel, texts: Sequence[str], pairs: Sequence[str] | None = None, *, head: str | None = None
+) -> list[Classification]:
+    """Tell the class of texts.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        An encoder with a sequence head.
+    texts : sequence of str
+        Of any lengths that the model can read.
+    pairs : sequence of str, optional
+        The second text of each, for a head that judges pairs.
+    head : str, optional
+        The head's name, where there are several.
+
+    Returns
+    -------
+    list of Classification
+        One for each text.
+
+    Raises
+    ------
+    UnsupportedError
+        Codes ``not_an_encoder``, ``head_missing`` and ``no_special_tokens``.
+    UsageError
+        Codes ``ambiguous_head``, ``bad_texts`` and ``bad_option``.
+    DataError
+        Codes ``empty_text`` and ``unencodable_text``.
+    GenerationError
+        Code ``context_length_exceeded``.
+    """
+    chosen = head_of(lm, "classify", "sequence", head)
+    found = []
+    for logits_V in read(lm, encoded_texts(lm, texts, pairs), chosen.name):
+        p_V = _probabilities(logits_V)
+        scores = dict(zip(chosen.labels, p_V.tolist(), strict=True))
+        best = int(p_V.argmax())
+        found.append(Classification(chosen.labels[best], float(p_V[best]), scores))
+    return found
+
+
+def tag(lm: LanguageModel, texts: Sequence[str], *, head: str | None = None) -> list[list[Entity]]:
+    """Find the labelled parts of texts.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        An encoder with a token head whose labels are BIO tags.
+    texts : sequence of str
+        Of any lengths that the model can read.
+    head : str, optional
+        The head's name, where there are several.
+
+    Returns
+    -------
+    list of list of Entity
+        The parts of each text, in order.
+
+    Raises
+    ------
+    UnsupportedError
+        Codes ``not_an_encoder``, ``head_missing``, ``labels_not_bio`` and ``no_special_tokens``.
+    UsageError
+        Codes ``ambiguous_head`` and ``bad_texts``.
+    DataError
+        Codes ``empty_text`` and ``unencodable_text``.
+    GenerationError
+        Code ``context_length_exceeded``.
+    """
+    chosen = head_of(lm, "tag", "token", head)
+    if strange := [label for label in chosen.labels if label != OUTSIDE and label[:2] not in ("B-", "I-")]:
+        raise UnsupportedError(
+            "labels_not_bio", f"tag reads spans from O, B- and I- labels; head {chosen.name!r} has {strange[0]!r}"
+        )
+    encoded = encoded_texts(lm, texts)
+    logits = read(lm, encoded, chosen.name)
+    return [_entities(*found, chosen.labels) for found in zip(texts, encoded, logits, strict=True)]
+
+
+def fill_mask(lm: LanguageModel, text: str, *, top_k: int = 5) -> list[list[Filling]]:
+    """Tell which tokens fit in place of masks.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        An encoder with a masked head.
+    text : str
+        With one mask or several, each spelled ``[MASK]``. Spaces before a mask belong to what fills it.
+    top_k : int
+        How many tokens to return for each.
+
+    Returns
+    -------
+    list of list of Filling
+        For each mask its likeliest tokens, best first.
+
+    Raises
+    ------
+    UnsupportedError
+        Codes ``not_an_encoder``, ``head_missing`` and ``no_special_tokens``.
+    UsageError
+        Code ``bad_option``: `top_k` below 1.
+    DataError
+        Code ``mask_missing``; code ``unencodable_text``.
+    GenerationError
+        Code ``context_length_exceeded``.
+    """
+    chosen = head_of(lm, "fill_mask", "masked")
+    if top_k < 1:
+        raise UsageError("bad_option", f"top_k must be at least 1, not {top_k}")
+    masked = _masked(lm, text)
+    at = np.flatnonzero(np.array(masked.ids) == lm.tokenizer.mask_id)
+    found = []
+    for logits_V in read(lm, [masked], chosen.name)[0][at, : lm.tokenizer.vocab_size]:
+        p_V = _probabilities(logits_V)
+        best = np.argsort(-p_V, kind="stable")[:top_k].tolist()
+        found.append([Filling(lm.tokenizer.decode([number]), number, float(p_V[number])) for number in best])
+    return found
+
+
+def embed(
+    lm: LanguageModel, texts: Sequence[str], *, pooling: str | None = None, normalized: bool = True
+) -> np.ndarray:
+    """Turn texts into vectors: near where they mean the same, if the model was trained for that.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        An encoder.
+    texts : sequence of str
+        Of any lengths that the model can read.
+    pooling : {"mean", "first"}, optional
+        The mean of the last hidden states of all tokens, special ones included, or that of the first; None: what the
+        model's config says.
+    normalized : bool
+        Whether each vector is given the length 1, so that inner products are cosines.
+
+    Returns
+    -------
+    ndarray of float32, (number of texts, D)
+        One row for each text.
+
+    Raises
+    ------
+    UnsupportedError
+        Codes ``not_an_encoder`` and ``no_special_tokens``.
+    UsageError
+        Code ``bad_option``: no such pooling; code ``bad_texts``.
+    DataError
+        Codes ``empty_text`` and ``unencodable_text``.
+    GenerationError
+        Code ``context_length_exceeded``.
+    """
+    config = encoder_of(lm, "embed").config
+    pooling = config.pooling if pooling is None else pooling
+    if pooling not in ("mean", "first"):
+        raise UsageError("bad_option", f"pooling must be mean or first, not {pooling!r}")
+    hidden = read(lm, encoded_texts(lm, texts), "hidden")
+    vectors_BD = np.empty((len(hidden), config.d_model), np.float32)
+    for row, states_TD in enumerate(hidden):
+        vectors_BD[row] = states_TD.mean(axis=0) if pooling == "mean" else states_TD[0]
+    if normalized:
+        vectors_BD /= np.maximum(np.linalg.norm(vectors_BD, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return vectors_BD
+
+
+def _entities(text: str, encoded: Encoded, logits: np.ndarray, labels: Sequence[str]) -> list[Entity]:
+    """Read spans from the likeliest tag of each token."""
+    p_TV = ops.softmax(logits)[0]
+    best_T, scores_T = p_TV.argmax(axis=1), p_TV.max(axis=1)
+    spans = spans_of([labels[number] for number in best_T], encoded.offsets)
+    starts_T, ends_T = np.array(encoded.offsets).T
+    found = []
+    for start, end, label in spans:
+        inside_T = (starts_T >= start) & (ends_T <= end) & (starts_T < ends_T)
+        found.append(Entity(start, end, label, text[start:end], float(scores_T[inside_T].mean())))
+    return found
+
+
+def _masked(lm: LanguageModel, text: str) -> Encoded:
+    """Encode a text with masks: the pieces between them, joined by the mask token."""
+    tokenizer = lm.tokenizer
+    if tokenizer.mask_id is None or tokenizer.cls_id is None or tokenizer.sep_id is None:
+        raise UnsupportedError(
+            "no_special_tokens", "this tokenizer has no mask; train one for an encoder, with encoder=True"
+        )
+    *before, last = text.split(MASK)
+    if not before:
+        raise DataError("mask_missing", f"there is no {MASK} in the text; write it where a token is to be guessed")
+    pieces = tokenizer.encode_batch([*(piece.rstrip() for piece in before), last])
+    ids = [tokenizer.cls_id]
+    for piece in pieces[:-1]:
+        ids += [*piece, tokenizer.mask_id]
+    ids += [*pieces[-1], tokenizer.sep_id]
+    return Encoded(ids, [0] * len(ids), [(0, 0)] * len(ids))
+
+
+def _probabilities(logits_V: np.ndarray) -> np.ndarray:
+    p_V: np.ndarray = ops.softmax(logits_V[None])[0][0]
+    return p_V

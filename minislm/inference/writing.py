@@ -1,0 +1,145 @@
+"""Writers: each writes what follows one request, given the logits of the passes that the engine runs for it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from minislm.inference.generation import Generation, Request, Timings
+from minislm.inference.sampling import choose
+from minislm.inference.settings import GenerationSettings
+from minislm.inference.stopping import StopFilter
+from minislm.text.tokenizer import Tokenizer
+
+
+class Writer(ABC):
+    """One request on its way.
+
+    Parameters
+    ----------
+    request : Request
+        What it begins with.
+    tokenizer : Tokenizer
+        The model's.
+    settings : GenerationSettings
+        How to choose and when to stop.
+
+    Attributes
+    ----------
+    slots : list of int
+        Cache slots, one for each sequence that it may have in progress; the engine claims and releases them.
+    tokens : list of int
+        The token that each sequence in progress takes next, the first in the first slot.
+    stopped : str
+        Why it ended; empty while it goes on.
+    """
+
+    def __init__(self, request: Request, tokenizer: Tokenizer, settings: GenerationSettings) -> None:
+        self.request = request
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.slots: list[int] = []
+        self.tokens: list[int] = []
+        self.stopped = ""
+
+    @abstractmethod
+    def take(self, logits_BV: np.ndarray) -> tuple[str, list[int]]:
+        """Choose what comes next.
+
+        Parameters
+        ----------
+        logits_BV : ndarray of float32, (B, V)
+            Of each sequence in progress; the first time, of the one request.
+
+        Returns
+        -------
+        text : str
+            The text that has become certain.
+        continued : list of int
+            For each sequence in progress from now on, the row of `logits_BV` that it continues.
+
+        Raises
+        ------
+        GenerationError
+            Code ``logits_not_finite``.
+        """
+
+    @abstractmethod
+    def result(self, timings: Timings) -> Generation:
+        """Return what became of the request, once it has stopped.
+
+        Parameters
+        ----------
+        timings : Timings
+            Of the whole call.
+
+        Returns
+        -------
+        Generation
+            The result.
+        """
+
+    def limit(self, n_new: int) -> str:
+        """Tell whether so many new tokens are all that there may be.
+
+        Parameters
+        ----------
+        n_new : int
+            New tokens.
+
+        Returns
+        -------
+        str
+            ``"length"``, ``"context"``, or nothing while there may be more.
+        """
+        if n_new >= self.settings.max_new_tokens:
+            return "length"
+        return "context" if n_new >= self.request.room else ""
+
+    def ends(self, token: int) -> bool:
+        """Tell whether a token ends a text.
+
+        Parameters
+        ----------
+        token : int
+            The token.
+
+        Returns
+        -------
+        bool
+            Whether it is the end-of-text token, and that is not ignored.
+        """
+        return token == self.tokenizer.eos_id and not self.settings.ignore_eos
+
+
+class Sampler(Writer):
+    """Draws one token after the other, or takes the most likely one."""
+
+    def __init__(self, request: Request, tokenizer: Tokenizer, settings: GenerationSettings) -> None:
+        super().__init__(request, tokenizer, settings)
+        self.ids: list[int] = []
+        self.pieces: list[str] = []
+        self._decoder = tokenizer.text_stream()
+        self._filter = StopFilter(settings.stop)
+
+    def take(self, logits_BV: np.ndarray) -> tuple[str, list[int]]:
+        """Choose one token; its text may have to wait for the next ones."""
+        token = choose(logits_BV[0], self.settings, [*self.request.ids, *self.ids], len(self.ids))
+        self.ids.append(token)
+        self.tokens = [token]
+        piece = ""
+        if self.ends(token):
+            self.stopped = "eos"
+        else:
+            piece = self._filter.push(self._decoder.push(token))
+            self.stopped = "stop" if self._filter.found else self.limit(len(self.ids))
+        if self.stopped and self.stopped != "stop":
+            piece += self._filter.push(self._decoder.finish())
+            piece += self._filter.finish()
+        self.pieces.append(piece)
+        return piece, [0]
+
+    def result(self, timings: Timings) -> Generation:
+        """Return the text and the tokens."""
+        return Generation("".join(self.pieces), self.ids, self.stopped, self.request.prompt_tokens, timings)
