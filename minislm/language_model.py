@@ -12,7 +12,7 @@ import numpy as np
 from minislm import models
 from minislm.errors import DataError, MinislmError, ModelFileError, UnsupportedError, UsageError, clipped, unknown
 from minislm.files.folder import ModelFolder, read_folder, write_folder
-from minislm.inference import answering, tasks
+from minislm.inference import answering, tagging, tasks
 from minislm.inference.decoding import Stream, generate
 from minislm.inference.generation import Generation, Prompt
 from minislm.inference.program import Program
@@ -68,7 +68,7 @@ class LanguageModel:
             )
 
     classify = tasks.classify
-    tag = tasks.tag
+    tag = tagging.tag
     answer = answering.answer
     fill_mask = tasks.fill_mask
     embed = tasks.embed

@@ -1,4 +1,4 @@
-"""Tasks of encoders: classes, spans, fillings and vectors of texts. Each function is a verb of `LanguageModel`."""
+"""Tasks of encoders: classes, fillings and vectors of texts. Each function is a verb of `LanguageModel`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from minislm.dispatch import ops
 from minislm.errors import DataError, UnsupportedError, UsageError
 from minislm.inference.reading import encoded_texts, encoder_of, head_of, read
 from minislm.text.pairs import Encoded
-from minislm.text.spans import OUTSIDE, spans_of
 from minislm.text.tokenizer_file import MASK
 
 if TYPE_CHECKING:
@@ -34,28 +33,6 @@ class Classification(NamedTuple):
     label: str
     score: float
     scores: dict[str, float]
-
-
-class Entity(NamedTuple):
-    """A labelled part of a text.
-
-    Parameters
-    ----------
-    start, end : int
-        Its characters, from `start` to before `end`.
-    label : str
-        What it is.
-    text : str
-        The part itself.
-    score : float
-        Mean probability of its tokens' tags.
-    """
-
-    start: int
-    end: int
-    label: str
-    text: str
-    score: float
 
 
 class Filling(NamedTuple):
@@ -116,44 +93,6 @@ def classify(
         best = int(p_V.argmax())
         found.append(Classification(chosen.labels[best], float(p_V[best]), scores))
     return found
-
-
-def tag(lm: LanguageModel, texts: Sequence[str], *, head: str | None = None) -> list[list[Entity]]:
-    """Find the labelled parts of texts.
-
-    Parameters
-    ----------
-    lm : LanguageModel
-        An encoder with a token head whose labels are BIO tags.
-    texts : sequence of str
-        Of any lengths that the model can read.
-    head : str, optional
-        The head's name, where there are several.
-
-    Returns
-    -------
-    list of list of Entity
-        The parts of each text, in order.
-
-    Raises
-    ------
-    UnsupportedError
-        Codes ``not_an_encoder``, ``head_missing``, ``labels_not_bio`` and ``no_special_tokens``.
-    UsageError
-        Codes ``ambiguous_head`` and ``bad_texts``.
-    DataError
-        Codes ``empty_text`` and ``unencodable_text``.
-    GenerationError
-        Code ``context_length_exceeded``.
-    """
-    chosen = head_of(lm, "tag", "token", head)
-    if strange := [label for label in chosen.labels if label != OUTSIDE and label[:2] not in ("B-", "I-")]:
-        raise UnsupportedError(
-            "labels_not_bio", f"tag reads spans from O, B- and I- labels; head {chosen.name!r} has {strange[0]!r}"
-        )
-    encoded = encoded_texts(lm, texts)
-    logits = read(lm, encoded, chosen.name)
-    return [_entities(*found, chosen.labels) for found in zip(texts, encoded, logits, strict=True)]
 
 
 def fill_mask(lm: LanguageModel, text: str, *, top_k: int = 5) -> list[list[Filling]]:
@@ -241,19 +180,6 @@ def embed(
     if normalized:
         vectors_BD /= np.maximum(np.linalg.norm(vectors_BD, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return vectors_BD
-
-
-def _entities(text: str, encoded: Encoded, logits: np.ndarray, labels: Sequence[str]) -> list[Entity]:
-    """Read spans from the likeliest tag of each token."""
-    p_TV = ops.softmax(logits)[0]
-    best_T, scores_T = p_TV.argmax(axis=1), p_TV.max(axis=1)
-    spans = spans_of([labels[number] for number in best_T], encoded.offsets)
-    starts_T, ends_T = np.array(encoded.offsets).T
-    found = []
-    for start, end, label in spans:
-        inside_T = (starts_T >= start) & (ends_T <= end) & (starts_T < ends_T)
-        found.append(Entity(start, end, label, text[start:end], float(scores_T[inside_T].mean())))
-    return found
 
 
 def _masked(lm: LanguageModel, text: str) -> Encoded:
