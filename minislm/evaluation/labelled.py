@@ -10,6 +10,7 @@ from minislm.evaluation.accuracy import accuracy, frames
 from minislm.evaluation.answers import answer_scores
 from minislm.evaluation.spans import require_aligned, span_scores
 from minislm.evaluation.translation import bleu
+from minislm.inference.answering import answers
 from minislm.text.examples import LabelledText, TextPair
 from minislm.text.spans import Span
 
@@ -61,7 +62,7 @@ def judge_labelled(lm: LanguageModel, examples: Sequence[LabelledText]) -> dict[
             [context[start:end] for start, end, _ in example.answers or ()]
             for example, context in zip(examples, contexts, strict=True)
         ]
-        given = [lm.answer(question, context).text for question, context in zip(texts, contexts, strict=True)]
+        given = [found.text for found in answers(lm, texts, contexts)]
         figures["exact_match"], figures["answer_f1"] = dataclasses.astuple(answer_scores(right, given))
     return figures
 

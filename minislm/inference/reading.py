@@ -111,12 +111,12 @@ def encoded_texts(lm: LanguageModel, texts: Sequence[str], pairs: Sequence[str] 
     UnsupportedError
         Code ``no_special_tokens``: the tokenizer was not made for an encoder.
     """
-    for given in (texts, pairs or ()):
+    for name, given in (("text", texts), ("second text", pairs or ())):
         if isinstance(given, str):
-            raise UsageError("bad_texts", "expected a list of texts, and a single text came; put it into a list")
+            raise UsageError("bad_texts", f"expected a list of texts, not the single {name}; put it into a list")
         for number, text in enumerate(given):
             if isinstance(text, str) and not text.strip():
-                raise DataError("empty_text", f"text {number} is empty; give it words, or leave it out")
+                raise DataError("empty_text", f"{name} {number} is empty; give it words, or leave it out")
     return lm.tokenizer.encode_pairs(texts, pairs)
 
 
