@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
+from unicodedata import east_asian_width
 
 import numpy as np
 
@@ -148,5 +149,9 @@ def _entities(text: str, encoded: Encoded, logits: np.ndarray, labels: Sequence[
 
 
 def _same_word(text: str, start: int, end_before: int) -> bool:
-    """Tell whether a token goes on with the word that the token before it ends in the middle of."""
-    return start == end_before and text[start].isalnum() and text[start - 1].isalnum()
+    """Tell whether a token goes on with the word that the token before it ends in the middle of.
+
+    Chinese and Japanese, whose letters are wide, are written without spaces: there, each token may be a word.
+    """
+    letters = text[start - 1 : start + 1]
+    return start == end_before and letters.isalnum() and not any(east_asian_width(letter) == "W" for letter in letters)

@@ -1,12 +1,14 @@
 """The verbs of encoders, on models that were told what to say, and on random ones against forward."""
 
+import itertools
+
 import numpy as np
 import pytest
 from planted import SURE, TEXT, planted, tokenizer
 
 from minislm.config import Head
 from minislm.errors import DataError, GenerationError, UnsupportedError, UsageError
-from minislm.inference import reading
+from minislm.inference import reading, tagging
 from minislm.language_model import LanguageModel
 from minislm.layers.base import Context
 from minislm.models.decoder import Decoder, DecoderConfig
@@ -118,6 +120,39 @@ def test_the_score_of_a_span_is_the_mean_of_its_tokens(noisy):
         tags = [f"B-{one.label}", *[f"I-{one.label}"] * (len(inside) - 1)]
         expected = [p[at, TAGS.labels.index(tag)] for at, tag in zip(inside, tags, strict=True)]
         assert one.score == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_a_span_holds_whole_words_where_words_have_spaces():
+    assert [tagging._same_word(text, 2, 2) for text in ("jazz", "é1é1", "ja-z", "ja z", "漢字漢字", "ab漢")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
+    assert not tagging._same_word("jazz", 2, 1)
+
+
+def test_the_likeliest_sequence_of_tags_is_that_of_all_that_make_sense(rng):
+    labels = ("O", "B-a", "I-a", "B-b", "I-b")
+    for _ in range(20):
+        log_p = np.log(rng.dirichlet(np.ones(5), 4))
+        inside = rng.random(4) < 0.3
+        inside[0] = False
+
+        def possible(tags, inside=inside):
+            for at, tag in enumerate(tags):
+                before = tags[at - 1] if at else "O"
+                if tag[0] == "I" and before[2:] != tag[2:]:
+                    return False
+                if inside[at] and (tag[0] == "B" or (tag == "O") != (before == "O")):
+                    return False
+            return True
+
+        sequences = [tags for tags in itertools.product(range(5), repeat=4) if possible([labels[i] for i in tags])]
+        best = max(sequences, key=lambda tags: log_p[np.arange(4), tags].sum())
+        assert tagging.likeliest_tags(log_p, labels, inside).tolist() == list(best)
 
 
 def test_tags_that_are_not_bio_are_refused():
