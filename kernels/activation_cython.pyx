@@ -18,9 +18,11 @@ cdef extern from "activation.h" nogil:
     ctypedef struct activation_kernels "const struct activation_kernels":
         kernel *gelu
         kernel *gelu_tanh
+        kernel *relu
         kernel *silu_gate
         kernel *gelu_backward
         kernel *gelu_tanh_backward
+        kernel *relu_backward
         kernel *silu_gate_backward
     activation_kernels *activation_kernels_for(int)
 
@@ -45,6 +47,16 @@ def gelu_backward(dy, saved, *, out=None, int threads=1):
 def gelu_tanh_backward(dy, saved, *, out=None, int threads=1):
     """Same as `ops.activation.gelu_tanh_backward`."""
     return one_input_backward(activation_kernels_for(shared.chosen).gelu_tanh_backward, dy, saved, out, threads)
+
+
+def relu(x, *, out=None, int threads=1):
+    """Same as `ops.activation.relu`."""
+    return one_input(activation_kernels_for(shared.chosen).relu, x, out, threads)
+
+
+def relu_backward(dy, saved, *, out=None, int threads=1):
+    """Same as `ops.activation.relu_backward`."""
+    return one_input_backward(activation_kernels_for(shared.chosen).relu_backward, dy, saved, out, threads)
 
 
 cdef one_input(kernel *work, x, out, int threads):

@@ -30,6 +30,11 @@ static void gelu(const void *task, int64_t first, int64_t last) { FOR_UNITS(y[i]
 static void gelu_tanh(const void *task, int64_t first, int64_t last) { FOR_UNITS(y[i] = x[i] * gelu_tanh_gate(x[i])); }
 static void silu_gate(const void *task, int64_t first, int64_t last) { FOR_UNITS(y[i] = x[i] * logistic(x[i]) * up[i]); }
 
+static void relu(const void *task, int64_t first, int64_t last) { FOR_UNITS(y[i] = x[i] < 0 ? 0 : x[i]); }
+static void relu_backward(const void *task, int64_t first, int64_t last) {
+    FOR_UNITS(y[i] = dy[i] * (x[i] > 0 ? 1.0f : 0.0f));
+}
+
 static void gelu_backward(const void *task, int64_t first, int64_t last) {
     FOR_UNITS(y[i] = dy[i] * gelu_slope(x[i]));
 }
@@ -49,8 +54,10 @@ static void silu_gate_backward(const void *task, int64_t first, int64_t last) {
 const struct activation_kernels PER_SET(activation_kernels) = {
     .gelu = gelu,
     .gelu_tanh = gelu_tanh,
+    .relu = relu,
     .silu_gate = silu_gate,
     .gelu_backward = gelu_backward,
     .gelu_tanh_backward = gelu_tanh_backward,
+    .relu_backward = relu_backward,
     .silu_gate_backward = silu_gate_backward,
 };

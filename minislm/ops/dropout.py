@@ -61,9 +61,7 @@ def dropout(x: np.ndarray, *, rate: float, key: tuple[int, int, int, int]) -> tu
     >>> sorted(set(y.tolist())), round(float(kept.mean()), 2)
     ([0.0, 1.25], 0.8)
     """
-    if not 0.0 <= rate < 1.0:
-        raise UsageError("bad_dropout_rate", f"the dropout rate must be at least 0 and less than 1, not {rate}")
-    kept = (_stream(x.size, _start(key)) >= np.uint64(int(rate * 2.0**64))).reshape(x.shape)
+    kept = (_stream(x.size, stream_start(key)) >= np.uint64(threshold(rate))).reshape(x.shape)
     y = x * kept
     y *= 1.0 / (1.0 - rate)
     return y, (kept, rate)
@@ -122,8 +120,42 @@ def site(path: str) -> int:
     return zlib.crc32(path.encode())
 
 
-def _start(key: tuple[int, int, int, int]) -> int:
-    """Return where a key's stream starts: its parts mixed in one after the other."""
+def threshold(rate: float) -> int:
+    """Return what an output of the stream must reach for its entry to be kept.
+
+    Parameters
+    ----------
+    rate : float
+        Probability of being zeroed.
+
+    Returns
+    -------
+    int
+        ``rate`` times 2**64.
+
+    Raises
+    ------
+    UsageError
+        Code ``bad_dropout_rate``: less than 0, or 1 and more.
+    """
+    if not 0.0 <= rate < 1.0:
+        raise UsageError("bad_dropout_rate", f"the dropout rate must be at least 0 and less than 1, not {rate}")
+    return int(rate * 2.0**64)
+
+
+def stream_start(key: tuple[int, int, int, int]) -> int:
+    """Return where a key's stream starts.
+
+    Parameters
+    ----------
+    key : tuple of int
+        As of `dropout`.
+
+    Returns
+    -------
+    int
+        From 0 to 2**64 - 1: the key's parts, mixed in one after the other.
+    """
     state = 0
     for part in key:
         state = ((state ^ (part & _WORD)) + _STEP) & _WORD

@@ -31,6 +31,10 @@ def _one_array(rng: np.random.Generator) -> Case:
     return (2.5 * rng.normal(size=(1013, 131)),), {}
 
 
+def _dropout(rng: np.random.Generator) -> Case:
+    return (rng.normal(size=(1013, 131)),), {"rate": 0.3, "key": (1, 2, 3, 4)}
+
+
 def _two_arrays(rng: np.random.Generator) -> Case:
     return (2.5 * rng.normal(size=(1013, 131)), rng.normal(size=(1013, 131))), {}
 
@@ -119,6 +123,8 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "rms_norm": _norm,
     "gelu": _one_array,
     "gelu_tanh": _one_array,
+    "relu": _one_array,
+    "dropout": _dropout,
     "silu_gate": _two_arrays,
     "softmax": _one_array,
     "attention": _attention,
