@@ -10,7 +10,7 @@ from minislm.kernels.jit import compiled, reads, writes
 
 
 def quantize_activations(
-    x_NI: np.ndarray, *, group: int, out: np.ndarray | None = None, threads: int = 1
+    x_NI: np.ndarray, *, group: int, scale: float | None = None, out: np.ndarray | None = None, threads: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Same as `ops.quantized.quantize_activations`."""
     x = border.checked(x_NI, "x", 2)
@@ -19,7 +19,7 @@ def quantize_activations(
     group = group or max(1, x.shape[1])
     codes = np.empty(x.shape, np.int8)
     scales = np.empty((len(x), max(1, -(-x.shape[1] // group))), np.float32)
-    _round(x, group, codes, scales)
+    _round(x, group, -1.0 if scale is None else scale, codes, scales)
     if out is None:
         return codes, scales
     border.same_shape(out, "out", codes.shape)
@@ -27,8 +27,9 @@ def quantize_activations(
     return out, scales
 
 
-@compiled(void(reads(2), int64, writes(2, int8), writes(2)))
-def _round(x_NI, group, codes_NI, scales_NJ):  # type: ignore[no-untyped-def]
+@compiled(void(reads(2), int64, float32, writes(2, int8), writes(2)))
+def _round(x_NI, group, given, codes_NI, scales_NJ):  # type: ignore[no-untyped-def]
+    given = float32(given)  # below 0: none, each group has its own
     for n in range(x_NI.shape[0]):
         for j in range(scales_NJ.shape[1]):
             first, last = j * group, min((j + 1) * group, x_NI.shape[1])
@@ -37,8 +38,10 @@ def _round(x_NI, group, codes_NI, scales_NJ):  # type: ignore[no-untyped-def]
                 size = abs(x_NI[n, i])
                 largest = size if size > largest else largest
                 finite = finite and size < float32(np.inf)
-            usable = finite and largest >= float32(2.0**-120)
-            inverse = float32(127.0) / largest if usable else float32(0.0)
-            scales_NJ[n, j] = largest / float32(127.0) if usable else float32(0.0) if finite else float32(np.nan)
+            size, steps = (largest, float32(127.0)) if given < 0 else (given, float32(1.0))
+            usable = finite and size >= float32(2.0**-120)
+            inverse = steps / size if usable else float32(0.0)
+            scales_NJ[n, j] = size / steps if usable else float32(0.0) if finite else float32(np.nan)
             for i in range(first, last):
-                codes_NI[n, i] = np.int8(np.rint(x_NI[n, i] * inverse)) if usable else np.int8(0)
+                code = np.rint(x_NI[n, i] * inverse) if usable else float32(0.0)
+                codes_NI[n, i] = np.int8(min(max(code, float32(-127.0)), float32(127.0)))

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from minislm.errors import unknown
 from minislm.kernels import border, compressed
-from minislm.ops.quantized import ACTIVATION_GROUPS
+from minislm.ops.quantized import activation_group
 
 from codes cimport BLOCK, PADDING, RUN, describe, packed
 from libc.stdint cimport int8_t, int32_t
@@ -19,6 +18,7 @@ cdef extern from "quantized_int8.h" nogil:
         int8_t *codes
         float *scales
         int32_t *sums
+        float given
         int64_t inputs, stride, group, groups, copies, row_scales, span, spans
     ctypedef struct int8_task "struct int8_task":
         packed w
@@ -37,7 +37,7 @@ cdef const runtime *shared = the_runtime()
 cdef int64_t WORTH = 131072  # numbers that are worth a thread's while
 
 
-def quantize_activations(x_NI, *, int64_t group, out=None, int threads=1):
+def quantize_activations(x_NI, *, int64_t group, scale=None, out=None, int threads=1):
     """Same as `ops.quantized.quantize_activations`."""
     x = border.checked(x_NI, "x", 2)
     if group < 0:
@@ -48,6 +48,7 @@ def quantize_activations(x_NI, *, int64_t group, out=None, int threads=1):
     task.group = group or max(inputs, 1)
     task.groups = max(1, -(-inputs // task.group))
     task.copies, task.row_scales, task.span, task.spans = 1, task.groups, 1, 0
+    task.given = -1 if scale is None else scale
     codes, scales = np.empty((n, inputs), np.int8), np.empty((n, task.groups), np.float32)
     task.x, task.codes = <const float *>reading(x), <int8_t *>writing(codes)
     task.scales, task.sums = <float *>writing(scales), NULL
@@ -62,19 +63,28 @@ def quantize_activations(x_NI, *, int64_t group, out=None, int threads=1):
 
 
 def quantized_product_int8(
-    x_NI, codes_OP, scales_OJ, zeros_OJ=None, *, format, str activations, out=None, int threads=1
+    x_NI,
+    codes_OP,
+    scales_OJ,
+    zeros_OJ=None,
+    *,
+    format,
+    str activations,
+    activation_scale=None,
+    out=None,
+    int threads=1,
 ):
     """Same as `ops.quantized.quantized_product_int8`."""
-    if activations not in ACTIVATION_GROUPS:
-        raise unknown("activations", activations, ACTIVATION_GROUPS)
+    cdef int64_t x_group = activation_group(activations, activation_scale)
     x = border.checked(x_NI, "x", 2)
     codes, scales, zeros = compressed.packed(codes_OP, scales_OJ, zeros_OJ, format, None, x.shape[1])
     y = border.output(out, (len(x), len(codes)), x, scales)
     cdef rounding_task rounding
     cdef int8_task task
-    cdef bint by_row = not ACTIVATION_GROUPS[activations], whole = by_row and not format.group
+    cdef bint by_row = not x_group, whole = by_row and not format.group
     cdef int64_t n = x.shape[0], inputs = x.shape[1], outputs = codes.shape[0]
     cdef int64_t stride = max(1, -(-inputs // PADDING)) * PADDING
+    rounding.given = -1 if activation_scale is None else activation_scale
     rounding.inputs, rounding.stride = inputs, stride
     rounding.span = RUN if whole else BLOCK
     rounding.spans = -(-stride // rounding.span)

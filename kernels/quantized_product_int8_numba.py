@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numba import float32, int8, int64, uint8, uint16, void
 
-from minislm.errors import unknown
 from minislm.kernels import border, compressed
 from minislm.kernels.jit import compiled, inlined, reads, unpack, widened, writes
 from minislm.kernels.quantize_activations_numba import quantize_activations
-from minislm.ops.quantized import ACTIVATION_GROUPS
+from minislm.ops.quantized import activation_group
 
 EXACT = 2**15  # so many products of 255 and 128 cannot overflow 32 bits
 
@@ -24,18 +23,18 @@ def quantized_product_int8(
     *,
     format: Any,
     activations: str,
+    activation_scale: float | None = None,
     out: np.ndarray | None = None,
     threads: int = 1,
 ) -> np.ndarray:
     """Same as `ops.quantized.quantized_product_int8`."""
-    if activations not in ACTIVATION_GROUPS:
-        raise unknown("activations", activations, ACTIVATION_GROUPS)
+    x_group = activation_group(activations, activation_scale)
     x = border.checked(x_NI, "x", 2)
     codes, scales, zeros = compressed.packed(codes_OP, scales_OJ, zeros_OJ, format, None, x.shape[1])
     y = border.output(out, (len(x), len(codes)), x, scales)
     whole = max(1, x.shape[1])
-    x_group, group = ACTIVATION_GROUPS[activations] or whole, format.group or whole
-    x_codes, x_scales = quantize_activations(x, group=x_group)
+    x_group, group = x_group or whole, format.group or whole
+    x_codes, x_scales = quantize_activations(x, group=x_group, scale=activation_scale)
     stored = compressed.numba_scales(scales, zeros)
     _product(x_codes, x_scales, x_group, codes, *stored, format.zero, format.bits, group, y)
     return border.delivered(y, out)

@@ -2,8 +2,8 @@
 
 /* ---- rounding activations to signed bytes ---- */
 
-/* Round n numbers as the op does, and return their scale. */
-static float round_group(const float *x, int64_t n, int8_t *codes) {
+/* Round n numbers as the op does, by a given scale or, if that is below 0, by their own; return it. */
+static float round_group(const float *x, int64_t n, float given, int8_t *codes) {
     uint32_t largest = 0; /* magnitudes compare as their bits do, read as whole numbers: infinity and NaN come last */
     for (int64_t i = 0; i < n; i++) {
         uint32_t bits;
@@ -11,14 +11,21 @@ static float round_group(const float *x, int64_t n, int8_t *codes) {
         bits &= 0x7fffffff;
         largest = bits > largest ? bits : largest;
     }
-    float most;
-    memcpy(&most, &largest, 4);
-    const float inverse = 127 / most;
-    if (most >= 0x1p-120f && largest < 0x7f800000)
-        for (int64_t i = 0; i < n; i++) codes[i] = (int8_t)(int32_t)rintf(x[i] * inverse);
+    const int finite = largest < 0x7f800000;
+    const float steps = given < 0 ? 127 : 1;
+    float size = given;
+    if (given < 0) memcpy(&size, &largest, 4);
+    const float inverse = steps / size;
+    if (size >= 0x1p-120f && finite)
+        for (int64_t i = 0; i < n; i++) {
+            float code = rintf(x[i] * inverse);
+            code = code > 127 ? 127 : code;
+            code = code < -127 ? -127 : code;
+            codes[i] = (int8_t)(int32_t)code;
+        }
     else
         for (int64_t i = 0; i < n; i++) codes[i] = 0;
-    return largest >= 0x7f800000 ? NAN : most >= 0x1p-120f ? most / 127 : 0;
+    return !finite ? NAN : size >= 0x1p-120f ? size / steps : 0;
 }
 
 static void round_rows(const void *task, int64_t first, int64_t last) {
@@ -27,7 +34,8 @@ static void round_rows(const void *task, int64_t first, int64_t last) {
         int8_t *codes = t->codes + n * t->stride;
         for (int64_t j = 0; j < t->groups; j++) {
             const int64_t i = j * t->group;
-            const float scale = round_group(t->x + n * t->inputs + i, smaller(t->group, t->inputs - i), codes + i);
+            const float scale = round_group(
+                t->x + n * t->inputs + i, smaller(t->group, t->inputs - i), t->given, codes + i);
             for (int64_t k = 0; k < t->copies; k++) t->scales[n * t->row_scales + j * t->copies + k] = scale;
         }
         memset(codes + t->inputs, 0, t->stride - t->inputs);

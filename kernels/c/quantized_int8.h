@@ -7,6 +7,7 @@ struct rounding_task {
     int8_t *codes;  /* (N, stride); zeros behind the inputs */
     float *scales;  /* (N, row_scales): every group's scale, `copies` times */
     int32_t *sums;  /* (N, spans) of the codes of every `span` inputs */
+    float given;    /* the scale of every group; below 0: each has its own */
     int64_t inputs, stride, group, groups, copies, row_scales, span, spans;
 };
 

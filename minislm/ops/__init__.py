@@ -62,6 +62,7 @@ OPS: dict[str, Op] = {
     "dropout": Op("dropout:dropout", ("x",)),
     "cross_entropy": Op("loss:cross_entropy", ("logits",)),
     "kl_divergence": Op("loss:kl_divergence", ("logits",)),
+    "relative_entropy": Op("divergence:relative_entropy", ("p",)),
     "mean_square": Op("loss:mean_square", ("x",)),
     "cosine_distance": Op("loss:cosine_distance", ("x",)),
     "adamw": Op("optimizer:adamw"),

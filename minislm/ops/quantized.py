@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from minislm.errors import unknown
+from minislm.errors import UsageError, unknown
 from minislm.ops.formats import Format
 from minislm.ops.tiles import Decode, product_by_tiles, product_t_by_tiles, row_tiles
 
-ACTIVATION_GROUPS = {"int8-row": 0, "int8-32": 32}
-"""How activations may be rounded: inputs that share a scale, 0 for the whole row."""
+ACTIVATION_GROUPS = {"int8-row": 0, "int8-32": 32, "static": 0}
+"""How activations may be rounded: inputs that share a scale, 0 for the whole row. Static: one scale, known before."""
 
-_TINY = np.float32(2.0**-120)  # an absolute maximum below it counts as zero: 127 / maximum would be infinite
+_TINY = np.float32(2.0**-120)  # a maximum or scale below it counts as zero: 127 / maximum would be infinite
 
 
 def quantized_product(
@@ -170,7 +170,7 @@ def quantized_rows(
     return format.decode(format.unpack(codes_OP[ids_N], n_inputs), scales_OJ[ids_N], zeros_NJ)
 
 
-def quantize_activations(x_NI: np.ndarray, *, group: int) -> tuple[np.ndarray, np.ndarray]:
+def quantize_activations(x_NI: np.ndarray, *, group: int, scale: float | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Round activations to signed bytes.
 
     Parameters
@@ -179,43 +179,85 @@ def quantize_activations(x_NI: np.ndarray, *, group: int) -> tuple[np.ndarray, n
         Activations.
     group : int
         Inputs that share a scale; 0 for the whole row.
+    scale : float, optional
+        Scale of every group; what lies beyond 127 steps becomes 127. None: each group's own, beyond which nothing lies.
 
     Returns
     -------
     codes_NI : ndarray, (N, I), int8
         From -127 to 127.
     scales_NJ : ndarray, (N, J), float32
-        ``max|x| / 127`` of each group; NaN, with all codes 0, where a group holds a NaN or an infinity.
+        `scale`, or ``max|x| / 127`` of each group; NaN, with all codes 0, where a group holds a NaN or an infinity.
 
     Notes
     -----
-    ``code = round(x * (127 / max|x|))``, halves to even, all in float32; ``x ~ scale * code`` within half a step. A
-    group whose maximum is below 2**-120 becomes zero. About 4NI operations.
+    ``code = round(x * (127 / max|x|))``, or ``clip(round(x * (1 / scale)), -127, 127)``, halves to even, all in
+    float32; ``x ~ scale * code`` within half a step where nothing is clipped. A group whose maximum, or given scale, is
+    below 2**-120 becomes zero. About 4NI operations.
 
     References
     ----------
     T. Dettmers et al., "LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale", 2022, arXiv 2208.07339,
-    section 2.1 (absmax quantization).
+    section 2.1 (absmax quantization); B. Jacob et al., 2017, arXiv 1712.05877, section 3 (scales known before).
 
     Examples
     --------
     >>> import numpy as np
-    >>> quantize_activations(np.array([[1.0, -2.0, 0.25]], np.float32), group=0)
+    >>> x_NI = np.array([[1.0, -2.0, 0.25]], np.float32)
+    >>> quantize_activations(x_NI, group=0)
     (array([[  64, -127,   16]], dtype=int8), array([[0.01574803]], dtype=float32))
+    >>> quantize_activations(x_NI, group=0, scale=0.01)
+    (array([[ 100, -127,   25]], dtype=int8), array([[0.01]], dtype=float32))
     """
     n_rows, n_inputs = x_NI.shape
     x_NI = x_NI.astype(np.float32, copy=False)
     starts_J = np.arange(0, max(n_inputs, 1), group or max(n_inputs, 1))
-    if not n_inputs:
-        return np.zeros((n_rows, 0), np.int8), np.zeros((n_rows, len(starts_J)), np.float32)
-    largest_NJ = np.maximum.reduceat(np.abs(x_NI), starts_J, axis=1)
-    usable_NJ = (largest_NJ >= _TINY) & np.isfinite(largest_NJ)
-    inverse_NJ = np.divide(np.float32(127), largest_NJ, out=np.zeros_like(largest_NJ), where=usable_NJ)
-    scales_NJ = np.where(largest_NJ < _TINY, np.float32(0), largest_NJ / np.float32(127))
+    largest_NJ = np.zeros((n_rows, len(starts_J)), np.float32)
+    if n_inputs:
+        np.maximum.reduceat(np.abs(x_NI), starts_J, axis=1, out=largest_NJ)
+    if scale is None:
+        size_NJ, steps = largest_NJ, np.float32(127)
+    else:
+        size_NJ, steps = np.full_like(largest_NJ, scale), np.float32(1)
+    usable_NJ = (size_NJ >= _TINY) & np.isfinite(largest_NJ)
+    inverse_NJ = np.divide(steps, size_NJ, out=np.zeros_like(size_NJ), where=usable_NJ)
+    scales_NJ = np.where(size_NJ < _TINY, np.float32(0), size_NJ / steps)
     scales_NJ[~np.isfinite(largest_NJ)] = np.nan
     sizes_J = np.diff(starts_J, append=n_inputs)
-    steps_NI = np.where(np.isfinite(x_NI), x_NI, np.float32(0)) * np.repeat(inverse_NJ, sizes_J, axis=1)
-    return np.rint(steps_NI).astype(np.int8), scales_NJ
+    with np.errstate(over="ignore"):  # what is infinitely many steps away is clipped
+        steps_NI = np.where(np.isfinite(x_NI), x_NI, np.float32(0)) * np.repeat(inverse_NJ, sizes_J, axis=1)
+    return np.rint(steps_NI).clip(-127, 127).astype(np.int8), scales_NJ
+
+
+def activation_group(activations: str, scale: float | None) -> int:
+    """Return how many inputs share a scale, after a check that a scale comes exactly where it is known before.
+
+    Parameters
+    ----------
+    activations : str
+        A key of `ACTIVATION_GROUPS`.
+    scale : float or None
+        The scale that came with it.
+
+    Returns
+    -------
+    int
+        0 for the whole row.
+
+    Raises
+    ------
+    UnsupportedError
+        Code ``unknown_activations``.
+    UsageError
+        Code ``bad_activation_scale``.
+    """
+    if activations not in ACTIVATION_GROUPS:
+        raise unknown("activations", activations, ACTIVATION_GROUPS)
+    if (scale is None) == (activations == "static"):
+        raise UsageError(
+            "bad_activation_scale", f"static activations need a scale, and no others take one: {activations}, {scale}"
+        )
+    return ACTIVATION_GROUPS[activations]
 
 
 def quantized_product_int8(
@@ -226,6 +268,7 @@ def quantized_product_int8(
     *,
     format: Format,
     activations: str,
+    activation_scale: float | None = None,
 ) -> np.ndarray:
     """Multiply rows, rounded to signed bytes on the fly, by the transpose of a quantized matrix.
 
@@ -241,8 +284,10 @@ def quantized_product_int8(
         Code of zero in each group of an asymmetric format.
     format : Format
         What the arrays mean.
-    activations : {"int8-row", "int8-32"}
-        One scale for each row of `x_NI`, or for every 32 inputs of it.
+    activations : {"int8-row", "int8-32", "static"}
+        One scale for each row of `x_NI`, for every 32 inputs of it, or for all of them, known before.
+    activation_scale : float, optional
+        The scale of static activations; given with them alone.
 
     Returns
     -------
@@ -251,8 +296,8 @@ def quantized_product_int8(
 
     Raises
     ------
-    UnsupportedError
-        Code ``unknown_activations``.
+    UnsupportedError, UsageError
+        As `activation_group`.
 
     Notes
     -----
@@ -261,7 +306,7 @@ def quantized_product_int8(
     The inner sums are of whole numbers and exact (here float64 multiplies them, which BLAS has; kernels use int32);
     each is rounded to float32 once, multiplied by the float32 product ``a * s``, and the segments are added in
     increasing order in float32. 2NOI integer and 2NOJ float operations. Not linear in x: the error against float
-    activations is at most ``sum_i |w[o, i]| * a / 2``.
+    activations is at most ``sum_i |w[o, i]| * a / 2``, and more where a static scale clips.
 
     References
     ----------
@@ -276,11 +321,9 @@ def quantized_product_int8(
     >>> quantized_product_int8(x_NI, codes_OP, scales_OJ, format=format_named("int4"), activations="int8-row")
     array([[64.5]], dtype=float32)
     """
-    if activations not in ACTIVATION_GROUPS:
-        raise unknown("activations", activations, ACTIVATION_GROUPS)
     n_inputs = x_NI.shape[1]
-    x_group = ACTIVATION_GROUPS[activations]
-    x_codes_NI, x_scales_NJ1 = quantize_activations(x_NI, group=x_group)
+    x_group = activation_group(activations, activation_scale)
+    x_codes_NI, x_scales_NJ1 = quantize_activations(x_NI, group=x_group, scale=activation_scale)
     x_codes_NI = x_codes_NI.astype(np.float64)
     scales_OJ = scales_OJ.astype(np.float32)
     segment = min(filter(None, (x_group, format.group)), default=max(n_inputs, 1))

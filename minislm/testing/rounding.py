@@ -12,19 +12,20 @@ from minislm.weights.quantized import Quantized
 
 
 def check_rounded_activations(weight: Quantized, seed: int = 0) -> None:
-    """Check that rounding activations costs no more than half a step of each.
+    """Check that rounding activations costs no more than half a step of each, and what a known scale clips.
 
     Parameters
     ----------
     weight : Quantized
-        With activations ``"int8-row"`` or ``"int8-32"``.
+        With activations that are rounded.
     seed : int
         Of the rows, of very different size, one of them zero, some of them uneven.
 
     Raises
     ------
     AssertionError
-        An output is farther from the float product than ``sum_i |w[o, i]| * scale[n, i] / 2`` and rounding explain.
+        An output is farther from the float product than ``sum_i |w[o, i]| * (scale[n, i] / 2 + clipped[n, i])`` and
+        rounding explain.
     """
     rng = np.random.default_rng(seed)
     x_NI = rng.normal(size=(5, weight.n_inputs)) * 10.0 ** rng.integers(-3, 4, (5, 1))
@@ -32,10 +33,14 @@ def check_rounded_activations(weight: Quantized, seed: int = 0) -> None:
     x_NI[2] = 0.0
     x_NI = x_NI.astype(np.float32)
     group = ACTIVATION_GROUPS[weight.activations]
-    _, scales = quantize_activations(x_NI, group=group)
+    if weight.activation_scale is None:
+        _, scales = quantize_activations(x_NI, group=group)
+    else:
+        scales = np.broadcast_to(weight.activation_scale, (5, 1))
     steps_NI = np.repeat(scales.astype(np.float64), group or weight.n_inputs, axis=1)[:, : weight.n_inputs]
+    clipped_NI = np.maximum(np.abs(x_NI) - 127 * steps_NI, 0.0)
     w_OI = exact(weight)
-    bound_NO = (steps_NI / 2) @ np.abs(w_OI.T) + 1e-6 * weight.n_inputs * (np.abs(x_NI) @ np.abs(w_OI.T))
+    bound_NO = (steps_NI / 2 + clipped_NI) @ np.abs(w_OI.T) + 1e-6 * weight.n_inputs * (np.abs(x_NI) @ np.abs(w_OI.T))
     error_NO = np.abs(weight.apply(x_NI) - x_NI @ w_OI.T)
     assert (error_NO <= bound_NO).all(), f"error {error_NO.max():.3g} beyond the bound {bound_NO.max():.3g}"
 

@@ -174,7 +174,9 @@ def _quantized(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list
     w_OI = matrix(o, i)
     w_OI[-1] = 0.0
     rounded = [Quantized.nearest(w_OI, name, way) for name in ("int4-32", "uint3") for way in ("int8-row", "int8-32")]
-    return [*(Quantized.nearest(w_OI, name) for name in FORMATS), *rounded]
+    scale = np.array([0.02], np.float32)  # which clips beyond 2.54
+    static = [Quantized.nearest(w_OI, name, "static", scale) for name in ("int8", "int4-32", "uint3")]
+    return [*(Quantized.nearest(w_OI, name) for name in FORMATS), *rounded, *static]
 
 
 def _sparse(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[Weight]:

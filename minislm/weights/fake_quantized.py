@@ -106,13 +106,15 @@ class FakeQuantized(Weight):
         """Logical (outputs, inputs)."""
         return self.array.shape[0], self.array.shape[1]
 
-    def quantized(self, activations: str = "float") -> Quantized:
+    def quantized(self, activations: str = "float", activation_scale: np.ndarray | None = None) -> Quantized:
         """Return the storage that was trained for.
 
         Parameters
         ----------
-        activations : {"float", "int8-row", "int8-32"}
+        activations : {"float", "int8-row", "int8-32", "static"}
             How inputs will enter the product.
+        activation_scale : ndarray, (1,), float32, optional
+            The scale of static activations.
 
         Returns
         -------
@@ -126,7 +128,7 @@ class FakeQuantized(Weight):
         """
         scales = self.format.stored(self.scales)
         codes = self.format.pack(self.format.round(self.array, scales, None))
-        return Quantized(self.format, self.shape[1], codes, scales, activations=activations)
+        return Quantized(self.format, self.shape[1], codes, scales, None, activations, activation_scale)
 
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
         """Return ``x @ W.T``, (N, O), with the values to be stored."""

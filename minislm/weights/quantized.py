@@ -35,14 +35,16 @@ class Quantized(Weight):
         Scale of each group.
     zeros : ndarray, (O, J), uint8, optional
         Code of zero in each group; exactly where the format is asymmetric.
-    activations : {"float", "int8-row", "int8-32"}
-        How inputs enter the product: as they are, or rounded to signed bytes with one scale for each row or for every
-        32 inputs. The rounded product is not linear; gradients pass through it as if it were.
+    activations : {"float", "int8-row", "int8-32", "static"}
+        How inputs enter the product: as they are, or rounded to signed bytes with one scale for each row, for every 32
+        inputs, or for all of them. The rounded product is not linear; gradients pass through it as if it were.
+    activation_scale : ndarray, (1,), float32, optional
+        The one scale of static activations, found on data; inputs beyond 127 of its steps are clipped.
 
     Raises
     ------
     UsageError
-        Code ``size_mismatch``, ``bad_shape``, ``unknown_dtype`` or ``non_finite_weight``.
+        Code ``size_mismatch``, ``bad_shape``, ``unknown_dtype``, ``non_finite_weight`` or ``bad_activation_scale``.
     UnsupportedError
         Code ``unknown_activations``.
 
@@ -61,6 +63,7 @@ class Quantized(Weight):
     scales: np.ndarray
     zeros: np.ndarray | None = None
     activations: str = "float"
+    activation_scale: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.activations not in ACTIVATIONS:
@@ -76,9 +79,24 @@ class Quantized(Weight):
             raise UsageError("size_mismatch", f"{storage} {'has no' if storage.symmetric else 'needs'} zeros")
         if self.zeros is not None:
             check_array("its zeros", self.zeros, (len(self.codes), groups), ["uint8"])
+        if (self.activation_scale is None) is (self.activations == "static"):
+            raise UsageError("bad_activation_scale", "static activations need a scale, and no others take one")
+        if self.activation_scale is not None:
+            check_array("the scale of its activations", self.activation_scale, (1,), ["float32"])
+            if not 0 <= self.activation_scale[0] < np.inf:
+                raise UsageError(
+                    "bad_activation_scale",
+                    f"the scale of static activations must be finite and not negative, not {self.activation_scale[0]}",
+                )
 
     @classmethod
-    def nearest(cls, w_OI: np.ndarray, format_name: str, activations: str = "float") -> Self:
+    def nearest(
+        cls,
+        w_OI: np.ndarray,
+        format_name: str,
+        activations: str = "float",
+        activation_scale: np.ndarray | None = None,
+    ) -> Self:
         """Round a matrix to the nearest codes, with scales that clip nothing.
 
         Parameters
@@ -87,8 +105,10 @@ class Quantized(Weight):
             The matrix.
         format_name : str
             Such as ``"int4-32"``; see `minislm.ops.formats.format_named`.
-        activations : {"float", "int8-row", "int8-32"}
+        activations : {"float", "int8-row", "int8-32", "static"}
             How inputs will enter the product.
+        activation_scale : ndarray, (1,), float32, optional
+            The scale of static activations.
 
         Returns
         -------
@@ -114,7 +134,7 @@ class Quantized(Weight):
             codes_OP[rows] = storage.pack(storage.round(tile, scales_OJ[rows], zeros))
             if zeros_OJ is not None and zeros is not None:
                 zeros_OJ[rows] = zeros
-        return cls(storage, n_inputs, codes_OP, scales_OJ, zeros_OJ, activations)
+        return cls(storage, n_inputs, codes_OP, scales_OJ, zeros_OJ, activations, activation_scale)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -123,7 +143,7 @@ class Quantized(Weight):
 
     @property
     def stored(self) -> tuple[np.ndarray, ...]:
-        """The arrays in the order in which ops take them."""
+        """The arrays of the matrix, in the order in which ops take them."""
         return (self.codes, self.scales) if self.zeros is None else (self.codes, self.scales, self.zeros)
 
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
@@ -155,8 +175,9 @@ class Quantized(Weight):
         return self.rows(np.arange(len(self.codes)))
 
     def arrays(self) -> Arrays:
-        """Return the codes under the empty name, ``scales``, and ``zeros`` where there are any."""
-        return dict(zip(("", "scales", "zeros"), self.stored, strict=False))
+        """Return the codes under the empty name, ``scales``, and ``zeros`` and ``activation_scale`` where they are."""
+        arrays = dict(zip(("", "scales", "zeros"), self.stored, strict=False))
+        return arrays if self.activation_scale is None else {**arrays, "activation_scale": self.activation_scale}
 
     def spec(self) -> dict[str, Any]:
         """Return type, shape, format and activations."""
@@ -170,13 +191,14 @@ class Quantized(Weight):
     @classmethod
     def from_arrays(cls, spec: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         """Rebuild it over the given arrays."""
-        storage = format_named(field_of(spec, "format", str))
-        check_names(spec, arrays, ["", "scales"] if storage.symmetric else ["", "scales", "zeros"])
+        storage, activations = format_named(field_of(spec, "format", str)), field_of(spec, "activations", str)
+        zeros, scale = [] if storage.symmetric else ["zeros"], ["activation_scale"] if activations == "static" else []
+        check_names(spec, arrays, ["", "scales", *zeros, *scale])
         n_outputs, n_inputs = shape_of(spec)
-        activations = field_of(spec, "activations", str)
         with claims_of_a_file():
             check_array("the codes of a Quantized", arrays[""], (n_outputs, storage.row_bytes(n_inputs)), ["uint8"])
-            return cls(storage, n_inputs, arrays[""], arrays["scales"], arrays.get("zeros"), activations)
+            optional = arrays.get("zeros"), activations, arrays.get("activation_scale")
+            return cls(storage, n_inputs, arrays[""], arrays["scales"], *optional)
 
     def lower(self, slot: int, program: Any) -> int:
         """Append one step."""
@@ -187,4 +209,7 @@ class Quantized(Weight):
         """Return the op that `activations` asks for, and its options."""
         if self.activations == "float":
             return "quantized_product", {"format": self.format}
-        return "quantized_product_int8", {"format": self.format, "activations": self.activations}
+        options: dict[str, Any] = {"format": self.format, "activations": self.activations}
+        if self.activation_scale is not None:
+            options["activation_scale"] = float(self.activation_scale[0])
+        return "quantized_product_int8", options

@@ -14,6 +14,7 @@ from minislm.dispatch import TIERS, backend
 from minislm.errors import UnsupportedError
 from minislm.files import safetensors
 from minislm.ops import tiles
+from minislm.ops.quantized import ACTIVATION_GROUPS
 from minislm.testing import rounding
 from minislm.testing import weights as laws
 from minislm.testing.samples import EXPRESSIONS, LAYOUTS, STORAGES, laid_out, parts, sample_expression, sample_weights
@@ -102,7 +103,7 @@ def test_rounded_activations_keep_their_bound(rng):
         for part in parts(weight)
         if isinstance(part, Quantized) and part.activations != "float"
     ]
-    assert {weight.activations for weight in rounded} == {"int8-row", "int8-32"}
+    assert {weight.activations for weight in rounded} == set(ACTIVATION_GROUPS)
     for weight in rounded:
         rounding.check_rounded_activations(weight)
 

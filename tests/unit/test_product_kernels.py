@@ -86,11 +86,12 @@ def test_sums_of_bytes_are_exact_at_their_extremes(kernel, name, n_inputs):
 def test_bytes_give_what_the_op_gives_from_the_same_exact_sums(kernel, name):
     for n_inputs in LENGTHS:
         x_NI, stored = rows(5, n_inputs), Quantized.nearest(rows(6, n_inputs, seed=1), name)
-        for activations in ("int8-row", "int8-32"):
+        for activations in ("int8-row", "int8-32", "static"):
             options = {"format": stored.format, "activations": activations}
+            options |= {"activation_scale": 0.01} if activations == "static" else {}
             expected = load_op("quantized_product_int8")(x_NI, *stored.stored, **options)
             y_NO = kernel("quantized_product_int8")(x_NI, *stored.stored, **options)
-            if name == "int8" and activations == "int8-row":
+            if name == "int8" and activations != "int8-32":
                 assert np.array_equal(y_NO, expected)
             assert_close(y_NO, expected, length=max(1, n_inputs // 32), name=f"{n_inputs} inputs")
 
@@ -101,10 +102,11 @@ def test_rounded_activations_are_those_of_the_op(kernel, group):
         x_NI = rows(4, n_inputs) * np.float32([[1e-30], [1.0], [1e30], [0.0]])
         x_NI[1, ::3] = (np.arange(len(x_NI[1, ::3])) % 254 - 126.5) / 127  # halves, which go to the even code
         x_NI[1, :1] = 1.0
-        codes, scales = kernel("quantize_activations")(x_NI, group=group)
-        expected_codes, expected_scales = load_op("quantize_activations")(x_NI, group=group)
-        assert np.array_equal(codes, expected_codes)
-        assert np.array_equal(scales, expected_scales)
+        for scale in (None, 0.0, 1e-38, 0.5 / 127, 1.0, 1e29):
+            codes, scales = kernel("quantize_activations")(x_NI, group=group, scale=scale)
+            expected_codes, expected_scales = load_op("quantize_activations")(x_NI, group=group, scale=scale)
+            assert np.array_equal(codes, expected_codes)
+            assert np.array_equal(scales, expected_scales)
 
 
 @pytest.mark.parametrize(

@@ -52,22 +52,25 @@ def quantized_rows(rng: np.random.Generator) -> Cases:
 
 
 def quantize_activations(rng: np.random.Generator) -> Cases:
-    """Draw rows of very different size, some of them zero, some with one large entry."""
+    """Draw rows of very different size, some of them zero, some with one large entry; given scales clip some."""
     cases: Cases = []
     for n_rows, n_inputs, group in ((1, 1, 0), (4, 7, 0), (3, 32, 32), (5, 70, 32), (2, 31, 32), (0, 5, 0)):
         x_NI = rng.normal(size=(n_rows, n_inputs)) * 10.0 ** rng.integers(-6, 7, (n_rows, 1))
         x_NI[1:2] = 0.0
         x_NI[2:3, -1] *= 1e4
         cases.append(((x_NI,), {"group": group}))
+        cases.append(((x_NI,), {"group": group, "scale": float(rng.uniform(0.001, 0.1))}))
+    cases.append(((x_NI,), {"group": 0, "scale": 0.0}))
     return cases
 
 
 def quantized_product_int8(rng: np.random.Generator) -> Cases:
-    """Draw rows and quantized matrices for both ways of rounding activations."""
+    """Draw rows and quantized matrices for every way of rounding activations; a static scale clips some."""
     return [
-        ((x_NI, *stored), {"format": format, "activations": activations})
+        ((x_NI, *stored), {"format": format, "activations": activations, **scale})
         for x_NI, stored, format in _matrices(rng)
         for activations in ACTIVATION_GROUPS
+        for scale in ([{"activation_scale": 0.013}] if activations == "static" else [{}])
     ]
 
 
