@@ -95,6 +95,8 @@ HELPERS: tuple[str, ...] = (
     "softmax:row_max",
     "softmax:nonzero",
     "dropout:site",
+    "dropout:stream_start",
+    "dropout:threshold",
     "formats:format_named",
     "quantized:activation_group",
     "bits:pack_bits",
