@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from minislm.compression.base import Method, Report, need
-from minislm.compression.fitting import trained
+from minislm.compression.base import Method, Report, need, needed
 from minislm.compression.parts import chosen
-from minislm.compression.sparsity import thawed
+from minislm.compression.sparsity import frozen_as, thawed
 from minislm.errors import UsageError
+from minislm.training.loop import fit
+from minislm.training.parameters import matching
 from minislm.training.settings import TrainSettings
 from minislm.weights.base import Weight
 from minislm.weights.dense import Dense
@@ -24,9 +25,30 @@ if TYPE_CHECKING:
     from minislm.training.data import TrainingData
 
 
+class Begun(NamedTuple):
+    """A model with updates beside its weights, ready to be trained.
+
+    Parameters
+    ----------
+    model : Model
+        What `fit` is to train.
+    settings : TrainSettings
+        How: everything but the updates is frozen.
+    start : Model
+        The same with its Weights stored as they are to be in the end.
+    paths : tuple of str
+        The Weights with updates.
+    """
+
+    model: Any
+    settings: TrainSettings
+    start: Any
+    paths: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Lora(Method):
-    """Train an update of low rank for each chosen weight, and nothing else.
+    """Train an update of low rank for each chosen weight, and little else.
 
     Parameters
     ----------
@@ -39,6 +61,9 @@ class Lora(Method):
     merge : bool
         Whether the updates are added to their dense weights in the end. False: they stay beside them, whatever the
         storage of those: on quantized weights this is the only way to train at all.
+    also : str
+        What is trained as it is besides the updates, such as the new heads of an encoder: `fnmatch` patterns over full
+        array names, separated by commas; empty: nothing.
     seed : int
         The random start is a function of it.
 
@@ -65,6 +90,7 @@ class Lora(Method):
     rank: int = 8
     alpha: float = 8.0
     merge: bool = False
+    also: str = ""
     seed: int = 0
 
     def check(self) -> None:
@@ -83,6 +109,30 @@ class Lora(Method):
         directory: Path | None = None,
     ) -> Any:
         """Return the model with trained updates; see `Method.run`."""
+        begun = self.begin(model, where)
+        result = fit(begun.model, needed(self, data), begun.settings, report=report, directory=directory)
+        return self.end(result.model, begun)
+
+    def begin(self, model: Any, where: str = "*") -> Begun:
+        """Put updates beside weights, for whoever trains them by `fit`.
+
+        Parameters
+        ----------
+        model : Model
+            What they are for; it stays as it is.
+        where : str
+            As of `run`.
+
+        Returns
+        -------
+        Begun
+            What to train, and how.
+
+        Raises
+        ------
+        UsageError
+            Code ``contradicting_options``: a weight that could not be merged; ``pattern_matches_nothing``.
+        """
         bases = chosen(model, where)
         for path, weight in bases.items() if self.merge else ():
             if not isinstance(weight, Dense):
@@ -92,14 +142,33 @@ class Lora(Method):
                 )
         rng = np.random.default_rng(self.seed)
         start = model.replaced({path: self._beside(weight, rng) for path, weight in bases.items()})
-        frozen = [name for name in thawed(start).parameters() if not _is_update(name, bases)]
-        freeze = ",".join([*frozen, self.training.freeze] if self.training.freeze else frozen)
-        settings = dataclasses.replace(self.training, freeze=freeze)
-        model = trained(self, start, data, settings, report=report, directory=directory)
+        learner = thawed(start)
+        names = list(learner.parameters())
+        whole = matching(names, self.also, "also")
+        frozen = [name for name in names if name not in whole and not _is_update(name, bases)]
+        freeze = ",".join([*frozen, self.training.freeze])
+        return Begun(learner, dataclasses.replace(self.training, freeze=freeze), start, tuple(bases))
+
+    def end(self, model: Any, begun: Begun) -> Any:
+        """Return a trained model as `run` does.
+
+        Parameters
+        ----------
+        model : Model
+            ``begun.model``, trained.
+        begun : Begun
+            What `begin` returned.
+
+        Returns
+        -------
+        Model
+            Its Weights stored as they were, with their updates beside them or merged.
+        """
+        model = frozen_as(model, begun.start)
         if not self.merge:
             return model
         weights = model.weights()
-        return model.replaced({path: Dense(weights[path].dense()) for path in bases})
+        return model.replaced({path: Dense(weights[path].dense()) for path in begun.paths})
 
     def _beside(self, weight: Weight, rng: np.random.Generator) -> Weight:
         """Return a Weight with an update beside it that is zero as yet."""

@@ -99,6 +99,31 @@ def from_files(
         first byte that shows it. Code ``bad_record``: a record has no text, with its line. Code ``column_missing``: a
         table has no such column. Code ``text_too_short``.
     """
+    return from_documents(read_documents(paths, pattern=pattern, field=field))
+
+
+def read_documents(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, pattern: str = "*.txt", field: str = "text"
+) -> list[str]:
+    """Read files and folders as `from_files` does, and leave the documents as they are.
+
+    Parameters
+    ----------
+    paths : path or iterable of path
+        As of `from_files`.
+    pattern, field : str
+        As of `from_files`.
+
+    Returns
+    -------
+    list of str
+        Documents in the order of `paths`.
+
+    Raises
+    ------
+    NotFoundError, DataError
+        As `from_files`, but for ``text_too_short``.
+    """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
     documents: list[str] = []
@@ -107,7 +132,7 @@ def from_files(
         if not any(text.strip() for text in found):
             raise DataError("empty_text", f"{path} holds no text; give another path, pattern or field")
         documents += found
-    return from_documents(documents)
+    return documents
 
 
 def from_documents(documents: Iterable[str]) -> Corpus:

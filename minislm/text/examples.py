@@ -273,7 +273,7 @@ def _words(record: Record, name: str) -> list[str]:
         isinstance(word, str) and word and word == word.strip() for word in words
     ):
         raise record.error("bad_record", f"{name!r} must be a list of words, without spaces around them")
-    return words
+    return [record._replace(values={name: word}).text(name) for word in words]
 
 
 def _marked_text(record: Record, fields: Fields) -> tuple[str, tuple[Span, ...]]:

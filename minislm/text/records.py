@@ -77,6 +77,8 @@ class Record(NamedTuple):
         value = self.get(name)
         if not isinstance(value, str):
             raise self.error("bad_record", f"expected text under {name!r}; mend or remove the line")
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise self.error("bad_record", f"the text under {name!r} holds half a character; mend or remove the line")
         return value
 
     def error(self, code: str, message: str) -> DataError:

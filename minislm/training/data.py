@@ -181,7 +181,7 @@ class Examples(ABC):
         float
             Padding left out.
         """
-        return size * self.n_tokens / self.n_examples
+        return min(size, self.n_examples) * self.n_tokens / self.n_examples
 
 
 class TokenWindows(Examples):
@@ -260,8 +260,8 @@ class TokenWindows(Examples):
         if hasattr(model.config, "heads"):
             raise ConfigError(
                 "config_invalid",
-                f"next tokens are for a model that reads from left to right; this one is of type {model.config.type!r}. "
-                "Take masked words",
+                f"next tokens are for a model that reads from left to right, and this one is of type "
+                f"{model.config.type!r}. Take masked words",
             )
         if self.context > model.config.context:
             raise ConfigError(
@@ -308,7 +308,7 @@ class TrainingData:
 
     train: Examples
     validation: Examples | None = None
-    objective: Objective = None  # type: ignore[assignment] # until it is filled in
+    objective: Any = None  # an Objective once it is filled in
 
     def __post_init__(self) -> None:
         if self.objective is None:

@@ -140,7 +140,10 @@ class Tasks(Objective):
 def _cross_entropy(logits: np.ndarray, targets: Any, label_smoothing: float = 0.0) -> tuple[float, Any]:
     """Judge logits (..., V) by targets (...), those that are `NOT_JUDGED` left out."""
     logits_NV = logits.reshape(-1, logits.shape[-1])
-    return ops.cross_entropy(logits_NV, targets.reshape(-1), ignore=NOT_JUDGED, label_smoothing=label_smoothing)
+    judged: tuple[float, Any] = ops.cross_entropy(
+        logits_NV, targets.reshape(-1), ignore=NOT_JUDGED, label_smoothing=label_smoothing
+    )
+    return judged
 
 
 def _n_judged(targets: Any) -> int:

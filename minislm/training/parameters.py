@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -188,17 +188,43 @@ def decays(name: str, array: np.ndarray) -> bool:
     return array.ndim > 1 and name.rpartition(".")[2] != "scales"
 
 
-def _unfrozen(arrays: Arrays, freeze: str) -> Arrays:
-    """Return the arrays that no pattern of `freeze` matches; see `FlatParameters` for what it raises."""
-    left = dict(arrays)
-    for pattern in (part.strip() for part in freeze.split(",") if part.strip()):
-        matches = fnmatch.filter(arrays, pattern)
+def matching(names: Collection[str], patterns: str, option: str) -> set[str]:
+    """Return the names that match.
+
+    Parameters
+    ----------
+    names : collection of str
+        Full names of a model's arrays.
+    patterns : str
+        `fnmatch` patterns separated by commas; empty: none.
+    option : str
+        What they are for, in errors.
+
+    Returns
+    -------
+    set of str
+        The union over the patterns.
+
+    Raises
+    ------
+    UsageError
+        Code ``pattern_matches_nothing``: one of the patterns names no array.
+    """
+    found: set[str] = set()
+    for pattern in (part.strip() for part in patterns.split(",") if part.strip()):
+        matches = fnmatch.filter(names, pattern)
         if not matches:
             raise UsageError(
-                "pattern_matches_nothing", f"freeze: no array matches {pattern!r}; the model has {', '.join(arrays)}"
+                "pattern_matches_nothing", f"{option}: no array matches {pattern!r}; the model has {', '.join(names)}"
             )
-        for name in matches:
-            left.pop(name, None)
+        found.update(matches)
+    return found
+
+
+def _unfrozen(arrays: Arrays, freeze: str) -> Arrays:
+    """Return the arrays that no pattern of `freeze` matches; see `FlatParameters` for what it raises."""
+    frozen = matching(arrays, freeze, "freeze")
+    left = {name: array for name, array in arrays.items() if name not in frozen}
     if not left:
         raise ConfigError(
             "nothing_to_train", f"no array is left to train: the model has {len(arrays)}, freeze={freeze!r}"

@@ -198,7 +198,7 @@ class Run:
         return {
             **settings,
             "objective": _described(self.objective),
-            "starting model": _digest(self.source.arrays()),
+            "starting model": _digest({repr(self.source.config): np.zeros(0), **self.source.arrays()}),
             "data": _digest({f"{i} {name}": a for i, e in enumerate(examples) for name, a in e.arrays().items()}),
         }
 

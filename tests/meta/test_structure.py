@@ -90,7 +90,7 @@ def test_kernels_import_nothing_but_ops_and_errors():
     ("table", "folder", "others"),
     [
         (MODELS, "models", {"base", "maker", "parts"}),
-        (VERBS, "cli", {"common", "live"}),
+        (VERBS, "cli", {"common", "live", "train_options"}),
     ],
     ids=["models", "cli"],
 )

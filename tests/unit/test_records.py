@@ -40,6 +40,8 @@ def test_fields_of_fields(tmp_path):
     assert [record.get(name) for name in ("translation.en", "translation.de.x", "none", "n.x")] == [None] * 4
     with pytest.raises(DataError, match=f"{tmp_path}, line 7: expected text under 'n'"):
         record.text("n")
+    with pytest.raises(DataError, match="half a character"):
+        Record({"text": "a \ud83d"}, tmp_path, 7).text("text")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import training_runs
-from training_runs import SETTINGS, same_bits, timeless, tiny_data, tiny_model
+from task_runs import RUNS
+from training_runs import SETTINGS, decoder_run, same_bits, timeless, tiny_data, tiny_model
 
 from minislm import dispatch
 from minislm.errors import TrainingError
@@ -73,6 +74,30 @@ def test_from_every_step_the_bits_are_the_same(whole, tmp_path, step):
     assert all(a.elapsed_s < b.elapsed_s for a, b in itertools.pairwise(result.history))
     assert result.notes == ()
     assert_same_run(tmp_path, result, *whole)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_task_resumes_to_the_same_bits(tmp_path, name):
+    settings = dataclasses.replace(SETTINGS, steps=6, eval_every=2)
+    expected = fit(*RUNS[name](), settings, directory=tmp_path / "whole")
+    assert len({record.validation_loss for record in expected.history}) > 2
+    for step in (1, 4):
+        directory = tmp_path / str(step)
+        directory.mkdir()
+        interrupted_after(step, tmp_path / "whole", directory)
+        result = fit(*RUNS[name](), settings, directory=directory)
+        assert result.notes == ()
+        assert_same_run(directory, result, tmp_path / "whole", expected)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_other_examples_are_another_run(tmp_path, name):
+    settings = dataclasses.replace(SETTINGS, steps=1, eval_every=0)
+    model, data = RUNS[name]()
+    fit(model, data, settings, directory=tmp_path)
+    with pytest.raises(TrainingError, match="data was") as error:
+        fit(model, dataclasses.replace(data, train=data.validation), settings, directory=tmp_path)
+    assert error.value.code == "checkpoint_mismatch"
 
 
 def test_a_directory_changes_nothing(whole):
@@ -247,9 +272,9 @@ def assert_nothing_is_left_over(directory):
     assert all(name in ("lock", "metrics.jsonl") or name.startswith("step-") for name in names)
 
 
-def killed_after(directory, step, part, steps):
+def killed_after(directory, step, part, steps, name):
     """Run in another process and kill it a part of a step after `step`'s; True if it was still running."""
-    arguments = [sys.executable, training_runs.__file__, str(directory), str(steps)]
+    arguments = [sys.executable, training_runs.__file__, str(directory), str(steps), name]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE)
     for _ in range(step):
         began = time.perf_counter()
@@ -260,27 +285,34 @@ def killed_after(directory, step, part, steps):
     return process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("n_kills", [3, pytest.param(200, marks=pytest.mark.slow)])
-def test_killed_at_any_instant_it_resumes_to_the_same_bits(tmp_path, n_kills):
+KILLED = {"decoder": decoder_run, "labelled": RUNS["labelled"], "sequence": RUNS["sequence"]}  # one of each family
+
+
+@pytest.mark.parametrize(
+    ("name", "n_kills"),
+    [("decoder", 3), ("labelled", 1), ("sequence", 1), *(pytest.param(n, 200, marks=pytest.mark.slow) for n in KILLED)],
+)
+def test_killed_at_any_instant_it_resumes_to_the_same_bits(tmp_path, name, n_kills):
     """Kill -9 at random instants of a run that saves after every step, so that most of them fall into a save."""
     settings = dataclasses.replace(SETTINGS, keep_checkpoints=2)
-    expected = fit(tiny_model(), tiny_data(), settings, directory=tmp_path / "whole")
+    expected = fit(*KILLED[name](), settings, directory=tmp_path / "whole")
     instants = random.Random(1)
     killed = 0
     for i in range(n_kills):
         directory = tmp_path / str(i)
-        killed += killed_after(directory, instants.randrange(2, 12), instants.random(), settings.steps)
+        killed += killed_after(directory, instants.randrange(2, 12), instants.random(), settings.steps, name)
         assert load(directory)[1] == [], "a kill must not leave a damaged checkpoint under a checkpoint's name"
-        result = fit(tiny_model(), tiny_data(), settings, directory=directory)
+        result = fit(*KILLED[name](), settings, directory=directory)
         assert_same_run(directory, result, tmp_path / "whole", expected)
         assert_nothing_is_left_over(directory)
         shutil.rmtree(directory)
     assert killed > 0.8 * n_kills
+    print(f"{name}: killed at {killed} of {n_kills} random instants, resumed to the same bits from all")
 
 
-def killed_at_call(directory, call, n):
+def killed_at_call(directory, call, n, name):
     """Run two steps and kill the process as it enters the n-th system call of a kind; False if there are fewer."""
-    arguments = [sys.executable, training_runs.__file__, str(directory), "2", "wait"]
+    arguments = [sys.executable, training_runs.__file__, str(directory), "2", name, "wait"]
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     inject = f"inject={call}:signal=KILL:when={n}"
@@ -296,24 +328,25 @@ def killed_at_call(directory, call, n):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("name", KILLED)
 @pytest.mark.parametrize("call", ["openat", "write", "fsync", "mkdir", "rename", "unlinkat", "chmod"])
-def test_killed_at_every_system_call_something_whole_is_left(tmp_path, call):
+def test_killed_at_every_system_call_something_whole_is_left(tmp_path, call, name):
     settings = dataclasses.replace(SETTINGS, steps=2, keep_checkpoints=1)
-    expected = fit(tiny_model(), tiny_data(), settings, directory=tmp_path / "whole")
+    expected = fit(*KILLED[name](), settings, directory=tmp_path / "whole")
     n = 1
-    while killed_at_call(tmp_path / str(n), call, n):
+    while killed_at_call(tmp_path / str(n), call, n, name):
         directory = tmp_path / str(n)
         if (directory / "metrics.jsonl").exists():
             found, skipped = load(directory)
             steps_recorded = len(read_metrics(directory / "metrics.jsonl"))
             assert skipped == []
             assert (found.step if found else 0) >= steps_recorded - 1
-        result = fit(tiny_model(), tiny_data(), settings, directory=directory)
+        result = fit(*KILLED[name](), settings, directory=directory)
         assert_same_run(directory, result, tmp_path / "whole", expected)
         assert_nothing_is_left_over(directory)
         n += 1
     assert n > 1
-    print(f"killed at {n - 1} calls of {call}")
+    print(f"{name}: killed at {n - 1} calls of {call}, resumed to the same bits from all")
 
 
 def test_paths_may_be_text(tmp_path):

@@ -52,18 +52,26 @@ def timeless(history):
     return [(r.step, r.steps, r.loss, r.learning_rate, r.grad_norm, r.tokens, r.validation_loss) for r in history]
 
 
+def decoder_run():
+    """A model and its data, as `task_runs` has them for the other families."""
+    return tiny_model(), tiny_data()
+
+
 if __name__ == "__main__":
-    directory, steps = Path(sys.argv[1]), int(sys.argv[2])
+    from task_runs import RUNS
+
+    directory, steps, name = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    make = {"decoder": decoder_run, **RUNS}[name]
     kept = 1 if steps == 2 else 2
     settings = TrainSettings(**{**SETTINGS.to_json(), "steps": steps, "keep_checkpoints": kept})
 
     if "wait" in sys.argv:  # for a tracer, which should see no import
         with tempfile.TemporaryDirectory() as elsewhere:
-            fit(tiny_model(), tiny_data(), SETTINGS, directory=elsewhere)
+            fit(*make(), SETTINGS, directory=elsewhere)
         print("ready", flush=True)
         sys.stdin.readline()
 
     def say(record):
         print(f"step {record.step}", flush=True)
 
-    fit(tiny_model(), tiny_data(), settings, directory=directory, report=say)
+    fit(*make(), settings, directory=directory, report=say)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from minislm.config import Head
-from minislm.errors import ConfigError, DataError
+from minislm.errors import ConfigError, DataError, UsageError
 from minislm.text.examples import LabelledText
 from minislm.text.pairs import Encoded
 from minislm.text.spans import bio_labels, tags_of
@@ -75,13 +75,20 @@ class LabelledTexts(Bucketed):
         ------
         DataError
             Code ``too_long``; ``unknown_label``: a label that no head has; ``bad_record``: a second text is missing.
+        UsageError
+            Code ``bad_option``: a head of another kind.
         """
         encoded = _encoded(texts, tokenizer, context if cut else None)
-        for text, (ids, _, _) in zip(texts, encoded, strict=True):
-            if len(ids) > context:
-                raise _too_long(text, len(ids), context)
+        for text, row in zip(texts, encoded, strict=True):
+            if len(row.ids) > context:
+                raise _too_long(text, len(row.ids), context)
+        for head in heads:
+            if head.kind not in _LABELS:
+                raise UsageError(
+                    "bad_option", f"texts have labels for heads of the kinds {list(_LABELS)}, not {head.kind!r}"
+                )
         labels = {head: _LABELS[head.kind](texts, encoded, head) for head in heads}
-        ids, types = (Ragged.of([row[i] for row in encoded]) for i in (0, 1))
+        ids, types = Ragged.of([row.ids for row in encoded]), Ragged.of([row.types for row in encoded])
         return cls(ids, types, labels, tokenizer.pad_id or 0)
 
     def take(self, rows: np.ndarray) -> Batch:
@@ -240,4 +247,5 @@ def _ends(texts: Sequence[LabelledText], encoded: Sequence[Encoded], head: Head)
     return ends
 
 
-_LABELS = {"sequence": _classes, "token": _tags, "span": _ends}
+_Labeller = Callable[[Sequence[LabelledText], Sequence[Encoded], Head], Ragged | np.ndarray]
+_LABELS: dict[str, _Labeller] = {"sequence": _classes, "token": _tags, "span": _ends}

@@ -77,7 +77,8 @@ class SequencePairs(Bucketed):
                         "Shorten the text, allow it to be cut, or give the model a longer context",
                     )
             sides.append(Ragged.of([[*ids[: context - 1], eos] for ids in rows]))
-        return cls(*sides, eos)
+        sources, targets = sides
+        return cls(sources, targets, eos)
 
     def take(self, rows: np.ndarray) -> Batch:
         """Put some pairs together; the decoder reads the target one token late."""
