@@ -70,11 +70,9 @@ class CrossAttention(MultiHead):
             return self._cached(context)
         k_BSGK = self.project(self.key, context.memory_BSD, context, tape)
         v_BSGK = self.project(self.value, context.memory_BSD, context, tape)
-        n_rows, n_keys = k_BSGK.shape[:2]
         if context.cache is None:
-            return k_BSGK, v_BSGK, context.source_mask(n_keys)
-        lengths_B = np.full(n_rows, n_keys) if context.source_lengths_B is None else context.source_lengths_B
-        context.cache.fill_source(self.layer, context.slots_B, k_BSGK, v_BSGK, lengths_B)
+            return k_BSGK, v_BSGK, context.source_mask(k_BSGK.shape[1])
+        context.cache.fill_source(self.layer, context.slots_B, k_BSGK, v_BSGK, context.source_lengths_B)
         return self._cached(context)
 
     def _cached(self, context: Context) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,24 +7,29 @@ from itertools import product
 import numpy as np
 import pytest
 
-from minislm.config import LayerSizes
+from minislm.config import Head, LayerSizes
 from minislm.layers.base import Context, Grads, Tape
+from minislm.models import model_class
 from minislm.models.decoder import CHOICES, GATED, Decoder, DecoderConfig
+from minislm.models.encoder import EncoderConfig
+from minislm.models.transformer import TransformerConfig
 from minislm.testing import models as laws
+from minislm.testing.batches import sample_ids
 from minislm.training.data import TokenWindows, TrainingData
 from minislm.training.loop import fit
 from minislm.training.settings import TrainSettings
 
+SIZES = {"vocab_size": 23, "d_model": 12, "context": 9, "n_layers": 2, "n_heads": 2, "d_ff": 21}
+
 
 def sizes(**choices):
     """Odd sizes: no width is a multiple of 8, no two are equal."""
-    options = {"vocab_size": 23, "d_model": 12, "context": 9, "n_layers": 2, "n_heads": 2, "d_ff": 21}
-    return DecoderConfig.uniform(**{**options, **choices})
+    return DecoderConfig.uniform(**{**SIZES, **choices})
 
 
-CONFIGS = {
+DECODERS = {
     "gpt2": sizes(activation="gelu_tanh"),
-    "nanogpt": sizes(bias=False),
+    "nanogpt": sizes(bias=False, dropout=0.3),
     "llama": sizes(
         positions="rotary", norm="rms", mlp="gated", activation="silu", bias=False, tied=False, n_kv_heads=1
     ),
@@ -37,12 +42,49 @@ CONFIGS = {
         layers=(LayerSizes(4, 2, 6, 17), LayerSizes(1, 1, 2, 3), LayerSizes(3, 1, 4, 5)),
     ),
 }
-MODELS = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+CLASSES = Head("intent", "sequence", ("a", "b", "c")), Head("tags", "token", ("O", "B-x", "I-x", "B-y"))
+ENCODERS = {
+    "bert": EncoderConfig.uniform(
+        **SIZES, dropout=0.3, heads=(Head("words", "masked"), *CLASSES, Head("answer", "span"))
+    ),
+    "distilbert": EncoderConfig.uniform(**SIZES, n_types=0, activation="relu", pooler=False, heads=CLASSES),
+    "sentence": EncoderConfig.uniform(**SIZES, n_types=3, n_kv_heads=1, pooling="mean", heads=CLASSES[:1]),
+    "uneven encoder": EncoderConfig(
+        vocab_size=11,
+        d_model=10,
+        context=8,
+        layers=(LayerSizes(4, 2, 6, 17), LayerSizes(1, 1, 2, 3)),
+        activation="silu",
+        pooler=False,
+        heads=(Head("answer", "span"), Head("words", "masked")),
+    ),
+}
+TRANSFORMERS = {
+    "vaswani": TransformerConfig.uniform(**{**SIZES, "n_layers": 1}, dropout=0.3),
+    "uneven transformer": TransformerConfig(
+        vocab_size=11,
+        d_model=9,
+        context=8,
+        layers=(LayerSizes(4, 2, 6, 17), LayerSizes(1, 1, 2, 3)),
+        encoder_layers=(LayerSizes(3, 3, 5, 4),),
+        activation="gelu",
+    ),
+}
+
+
+def named(configs):
+    """One test for each config."""
+    return pytest.mark.parametrize("config", configs.values(), ids=configs.keys())
+
+
+MODELS = named({**DECODERS, **ENCODERS, **TRANSFORMERS})
+WRITERS = named({**DECODERS, **TRANSFORMERS})
+READERS = named({**ENCODERS, **TRANSFORMERS})
 
 
 def created(config, dtype=np.float32):
     """A model whose vectors are not constant, so that no law holds by accident."""
-    model = Decoder.create(config, seed=1, dtype=dtype)
+    model = model_class(config.type)[0].create(config, seed=1, dtype=dtype)
     rng = np.random.default_rng(2)
     noisy = {
         name: array + 0.3 * rng.standard_normal(array.shape).astype(dtype) for name, array in model.arrays().items()
@@ -50,14 +92,19 @@ def created(config, dtype=np.float32):
     return model.with_arrays(noisy)
 
 
-@MODELS
+@WRITERS
 def test_decoding_with_the_cache_equals_the_full_forward(config):
     laws.check_cached_equals_full(created(config))
 
 
-@MODELS
+@WRITERS
 def test_the_future_changes_nothing(config):
     laws.check_future_changes_nothing(created(config))
+
+
+@READERS
+def test_every_token_that_is_read_counts(config):
+    laws.check_everything_is_read(created(config))
 
 
 @MODELS
@@ -75,6 +122,16 @@ def test_every_gradient_equals_its_central_difference(config):
     laws.check_model_gradient(created(config, np.float64))
 
 
+@MODELS
+def test_a_model_comes_back_from_its_file(config, tmp_path):
+    laws.check_round_trip(created(config), tmp_path)
+
+
+@READERS
+def test_a_tiny_batch_can_be_learnt_by_heart(config):
+    laws.check_overfitting(model_class(config.type)[0].create(config, seed=3))
+
+
 @pytest.mark.parametrize(
     "choice",
     [
@@ -87,7 +144,7 @@ def test_every_gradient_equals_its_central_difference(config):
 def test_every_combination_of_choices_runs_and_stays_float32(choice):
     model = Decoder.create(sizes(**choice))
     tape, grads = Tape(), Grads()
-    logits = model.forward(laws.sample_ids(model, 2, 5), Context(), tape)
+    logits = model.forward(sample_ids(model, 2, 5), Context(), tape)
     model.backward(np.ones_like(logits), tape, grads)
     assert logits.shape == (2, 5, 23)
     assert logits.dtype == np.float32
@@ -95,7 +152,7 @@ def test_every_combination_of_choices_runs_and_stays_float32(choice):
     assert set(grads) == set(model.parameters())
 
 
-@MODELS
+@named(DECODERS)
 def test_a_tiny_text_can_be_overfitted(config):
     ids = np.random.default_rng(3).permutation(config.vocab_size)[:8]  # what follows a token is always the same
     data = TrainingData(TokenWindows(ids, 7))
@@ -105,14 +162,14 @@ def test_a_tiny_text_can_be_overfitted(config):
 
 
 def test_a_parameter_appears_once_under_its_first_path():
-    tied, untied = Decoder.create(CONFIGS["gpt2"]), Decoder.create(CONFIGS["llama"])
+    tied, untied = Decoder.create(DECODERS["gpt2"]), Decoder.create(DECODERS["llama"])
     assert "head.weight" not in tied.parameters()
     assert "head.weight" in untied.parameters()
     assert len({id(array) for array in tied.arrays().values()}) == len(tied.arrays())
 
 
 def test_replacing_a_weight_shares_everything_else():
-    model = Decoder.create(CONFIGS["gpt2"])
+    model = Decoder.create(DECODERS["gpt2"])
     path = "blocks.1.mlp.up.weight"
     other = model.replaced({path: model.weights()["blocks.0.mlp.up.weight"]})
     before, after = model.arrays(), other.arrays()

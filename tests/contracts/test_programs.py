@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_models import CONFIGS, MODELS, created
+from test_models import DECODERS, MODELS, created
 
 from minislm.testing.programs import check_program_equals_forward
 from minislm.testing.samples import EXPRESSIONS, sample_expression, sample_weights
@@ -24,7 +24,7 @@ def test_every_architecture(config):
 
 def check_stored(drawn, bound=1e-5):
     """Check a model all of whose matrices, where the shape allows, are stored as `drawn(O, I)` says."""
-    model = created(CONFIGS["gpt2"])
+    model = created(DECODERS["gpt2"])
     found = {path: drawn(*weight.shape) for path, weight in model.weights().items()}
     stored = {path: weight for path, weight in found.items() if weight.shape == model.weights()[path].shape}
     assert stored

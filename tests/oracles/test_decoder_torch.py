@@ -10,8 +10,8 @@ import pytest
 from minislm.layers.base import Context, Grads, Tape
 from minislm.models.decoder import Decoder
 from minislm.ops.loss import cross_entropy, cross_entropy_backward
-from minislm.testing.models import sample_ids
-from tests.contracts.test_models import CONFIGS, created
+from minislm.testing.batches import sample_ids
+from tests.contracts.test_models import DECODERS, created, named
 
 torch = pytest.importorskip("torch", reason="needs the oracle extra: pip install -e '.[oracle]'")
 pytestmark = pytest.mark.oracle
@@ -70,7 +70,7 @@ def oracle_logits(config, p, ids):
     return functional.linear(x, p["embedding.weight"]) if config.tied else linear(x, "head")
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+@named(DECODERS)
 def test_logits_loss_and_every_gradient_equal_torch(config):
     model: Decoder = created(config, np.float64)
     ids, targets = sample_ids(model, 2, 7), sample_ids(model, 2, 7, seed=5).reshape(-1)

@@ -35,14 +35,17 @@ def visible(n_rows, n_queries, n_keys, causal=False, key_mask_BS=None, window=No
     return mask
 
 
-def attention(q, k, v, scale=None, **masks):
-    repeats = q.shape[2] // k.shape[2]
-    q, k, v = (x.transpose(1, 2) for x in (q, k.repeat_interleave(repeats, 2), v.repeat_interleave(repeats, 2)))
+def attention_map(q, k, scale=None, **masks):
+    q, k = q.transpose(1, 2), k.repeat_interleave(q.shape[2] // k.shape[2], 2).transpose(1, 2)
     mask = visible(q.shape[0], q.shape[2], k.shape[2], **masks)[:, None]
     scores = q @ k.transpose(-1, -2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     some = mask.any(-1, keepdim=True)  # a query without keys gets zeros, not torch's nan
-    p = torch.softmax(torch.where(mask | ~some, scores, -torch.inf), -1) * some
-    return (p @ v).transpose(1, 2)
+    return torch.softmax(torch.where(mask | ~some, scores, -torch.inf), -1) * some
+
+
+def attention(q, k, v, **options):
+    v = v.repeat_interleave(q.shape[2] // v.shape[2], 2).transpose(1, 2)
+    return (attention_map(q, k, **options) @ v).transpose(1, 2)
 
 
 def attention_one(q, k, v, slots, lengths, window=None, scale=None):
@@ -115,10 +118,12 @@ ORACLES = {
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
     "silu": F.silu,
+    "tanh": torch.tanh,
     "silu_gate": lambda gate, up: F.silu(gate) * up,
     "gelu_gate": lambda gate, up: F.gelu(gate) * up,
     "softmax": lambda x: F.softmax(x, -1),
     "attention": attention,
+    "attention_map": attention_map,
     "attention_one": attention_one,
     "rotary": rotary,
     "dropout": dropout,
