@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -127,7 +128,7 @@ class Config:
     """
 
     type: ClassVar[str]
-    records: ClassVar[dict[str, type]] = {"layers": LayerSizes}  # the fields that are tuples of records
+    records: ClassVar[Mapping[str, Callable[..., Any]]] = {"layers": LayerSizes}  # the fields that are tuples of records
 
     vocab_size: int
     d_model: int
@@ -256,7 +257,7 @@ class Config:
             raise ConfigError("config_invalid", f"{name} must be a positive number, not {value}")
 
 
-def _record(kind: type, values: dict[str, Any]) -> Any:
+def _record(kind: Callable[..., Any], values: dict[str, Any]) -> Any:
     """Make a record of a Config's field out of JSON values."""
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 

@@ -158,7 +158,9 @@ class Attention(MultiHead):
     ----------
     path : str
         Its name in the model.
-    query, key, value, output, layer, n_heads, n_kv_heads, d_head
+    query, key, value, output : Linear
+        The projections.
+    layer, n_heads, n_kv_heads, d_head : int
         As of `MultiHead`.
     causal : bool
         Whether a position sees only itself and earlier ones.

@@ -17,6 +17,15 @@ class CrossAttention(MultiHead):
 
     With a cache, the keys and values of a memory are put there once; passes without a memory read them again. The
     memory's gradient is put aside under ``memory``, because every block reads the same one.
+
+    Parameters
+    ----------
+    path : str
+        Its name in the model.
+    query, key, value, output : Linear
+        The projections.
+    layer, n_heads, n_kv_heads, d_head : int
+        As of `MultiHead`.
     """
 
     def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:

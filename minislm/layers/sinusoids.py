@@ -30,7 +30,8 @@ class Sinusoids(Layer):
 
     def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
         """Map positions (B, T) to vectors (B, T, D)."""
-        return _table(self.n_positions, self.width)[x]
+        rows: np.ndarray = _table(self.n_positions, self.width)[x]
+        return rows
 
     def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
         """Return `dy` itself: positions have no gradient, and there is no parameter."""

@@ -10,7 +10,7 @@ References
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -63,7 +63,7 @@ class EncoderConfig(Config):
     """
 
     type: ClassVar[str] = "encoder"
-    records: ClassVar[dict[str, type]] = {"layers": LayerSizes, "heads": Head}
+    records: ClassVar[Mapping[str, Callable[..., Any]]] = {"layers": LayerSizes, "heads": Head}
 
     heads: tuple[Head, ...] = ()
     n_types: int = 2

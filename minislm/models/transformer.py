@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -52,7 +53,7 @@ class TransformerConfig(Config):
     """
 
     type: ClassVar[str] = "transformer"
-    records: ClassVar[dict[str, type]] = {"layers": LayerSizes, "encoder_layers": LayerSizes}
+    records: ClassVar[Mapping[str, Callable[..., Any]]] = {"layers": LayerSizes, "encoder_layers": LayerSizes}
 
     encoder_layers: tuple[LayerSizes, ...]
     activation: str = "relu"
@@ -102,10 +103,12 @@ class Transformer(Model):
         Token vectors, of length about 1; multiplied by sqrt(D) where tokens come in, and the head where logits go out.
     positions : Sinusoids
         Added to them.
-    encoder_dropout, decoder_dropout : Dropout
-        Applied to both sums.
+    encoder_dropout : Dropout
+        Applied to the source's sum.
     encoder_blocks : tuple of PostNormBlock
         In order; positions of the source see each other in both directions.
+    decoder_dropout : Dropout
+        Applied to the target's sum.
     decoder_blocks : tuple of PostNormCrossBlock
         In order; a position of the target sees itself, earlier ones and the source.
     """
@@ -259,8 +262,8 @@ class Transformer(Model):
     def _embedded(self, ids_BT: np.ndarray, context: Context, tape: Tape | None) -> np.ndarray:
         """Return scaled token vectors with their positions."""
         x = self.embedding.forward(ids_BT, context, tape) * math.sqrt(self.config.d_model)
-        at: np.ndarray = self.positions.forward(self.places(ids_BT, context), context, tape)
-        return x + at
+        embedded: np.ndarray = x + self.positions.forward(self.places(ids_BT, context), context, tape)
+        return embedded
 
     def _embedded_backward(self, dx: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
         """Undo `_embedded`."""

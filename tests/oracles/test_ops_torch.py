@@ -100,6 +100,11 @@ def kl_divergence(logits, teacher, temperature=1.0, reverse=False, keep_N=None):
     return temperature**2 * rows[keep].sum() / max(int(keep.sum()), 1)
 
 
+def relative_entropy(p, target, keep_N=None):
+    rows = F.kl_div(p.log(), target, reduction="none").sum(-1)
+    return mean(rows if keep_N is None else rows[torch.tensor(keep_N)])
+
+
 def mean(values):
     return values.sum() / max(values.numel(), 1)
 
@@ -129,6 +134,7 @@ ORACLES = {
     "dropout": dropout,
     "cross_entropy": cross_entropy,
     "kl_divergence": kl_divergence,
+    "relative_entropy": relative_entropy,
     "mean_square": lambda x, target: mean((x - target) ** 2),
     "cosine_distance": lambda x, target: mean(1 - F.cosine_similarity(x, target, dim=-1)),
 }
