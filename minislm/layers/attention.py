@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from minislm.dispatch import ops
 from minislm.layers.base import Context, Grads, Layer, Tape
+from minislm.layers.coupling import Coupling
 from minislm.layers.linear import Linear
 
 
@@ -148,6 +150,15 @@ class MultiHead(Layer):
             Gradient of its input.
         """
         return linear.backward(dy.reshape(*dy.shape[:2], linear.weight.shape[0]), tape, grads)
+
+    def couplings(self) -> Iterator[Coupling]:
+        """Yield the heads: each key and value head with its queries, or the queries alone where all share one."""
+        if self.n_kv_heads == 1:
+            yield Coupling(self.path, self.n_heads, {"n_heads": 1}, (self.query.path,), (self.output.path,))
+        else:
+            sizes = {"n_heads": self.n_heads // self.n_kv_heads, "n_kv_heads": 1}
+            producers = (self.query.path, self.key.path, self.value.path)
+            yield Coupling(self.path, self.n_kv_heads, sizes, producers, (self.output.path,))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from minislm.weights.base import Arrays, Weight, join
+from minislm.layers.coupling import Coupling
+from minislm.weights import build
+from minislm.weights.base import Arrays, Weight, below, join
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,16 @@ class Tape(list[tuple[str, Any]]):
         self.watched = frozenset(watched)
         self.saving = saving
         self.seen: dict[str, Any] = {}
+
+    def watch(self, paths: Collection[str]) -> None:
+        """Watch more layers.
+
+        Parameters
+        ----------
+        paths : collection of str
+            As `watched`.
+        """
+        self.watched |= frozenset(paths)
 
     def see(self, path: str, y: np.ndarray) -> None:
         """Keep a layer's result, if its path is watched.
@@ -343,6 +355,20 @@ class Layer(ABC):
                     if isinstance(item, Layer):
                         yield from item.parts()
 
+    def couplings(self) -> Iterator[Coupling]:
+        """Walk over the inner units that can only go, or be scaled, together; those of sub-layers, here.
+
+        Yields
+        ------
+        Coupling
+            One for each layer that has such units.
+        """
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            for item in value if isinstance(value, tuple) else (value,):
+                if isinstance(item, Layer):
+                    yield from item.couplings()
+
     def weights(self) -> dict[str, Weight]:
         """Collect the Weights.
 
@@ -433,3 +459,25 @@ class Layer(ABC):
             elif path in arrays:
                 parts[path] = arrays[path]
         return self.replaced(parts)
+
+    def rebuilt(self, specs: Mapping[str, Mapping[str, Any]], arrays: Mapping[str, np.ndarray]) -> Self:
+        """Exchange everything that is stored, its storage included.
+
+        Parameters
+        ----------
+        specs : mapping of str to mapping
+            The spec of every Weight, by full path.
+        arrays : mapping of str to ndarray
+            Every stored array by full name, as `arrays` returned them.
+
+        Returns
+        -------
+        Layer
+            A layer of these parts.
+        """
+        return self.replaced(
+            {
+                path: build(specs[path], below(path, arrays)) if isinstance(part, Weight) else arrays[path]
+                for path, part in self.parts()
+            }
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from minislm.dispatch import ops
 from minislm.layers.base import Context, Grads, Layer, Tape
+from minislm.layers.coupling import Coupling
 from minislm.layers.linear import Linear
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
@@ -50,6 +52,10 @@ class MLP(Layer):
         h = program.step(self.activation, (self.up.lower(x, program),), width=self.up.weight.shape[0])
         return self.down.lower(h, program)
 
+    def couplings(self) -> Iterator[Coupling]:
+        """Yield the neurons."""
+        yield Coupling(self.path, self.up.weight.shape[0], {"d_ff": 1}, (self.up.path,), (self.down.path,))
+
 
 @dataclass(frozen=True)
 class GatedMLP(Layer):
@@ -90,3 +96,8 @@ class GatedMLP(Layer):
         """Append gate, up, their product and down."""
         g, u = self.gate.lower(x, program), self.up.lower(x, program)
         return self.down.lower(program.step(self.activation, (g, u), width=self.up.weight.shape[0]), program)
+
+    def couplings(self) -> Iterator[Coupling]:
+        """Yield the neurons, each with its gate."""
+        producers = (self.gate.path, self.up.path)
+        yield Coupling(self.path, self.up.weight.shape[0], {"d_ff": 1}, producers, (self.down.path,))

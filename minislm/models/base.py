@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -13,6 +13,24 @@ from minislm.config import Config
 from minislm.errors import DataError, GenerationError
 from minislm.layers.base import PLAIN, Context, Grads, Layer, Tape
 from minislm.models.parts import Parts, RandomParts
+
+
+class Stack(NamedTuple):
+    """Blocks in a row.
+
+    Parameters
+    ----------
+    path : str
+        Of the blocks without their numbers, such as ``"blocks"``.
+    sizes : str
+        The field of the Config that has a `LayerSizes` for each.
+    reads_source : bool
+        Whether they read the source of an encoder-decoder, not the ids that `forward` is given.
+    """
+
+    path: str
+    sizes: str
+    reads_source: bool = False
 
 
 @dataclass(frozen=True)
@@ -26,6 +44,8 @@ class Model(Layer):
     config : Config
         Sizes and choices.
     """
+
+    stacks: ClassVar[tuple[Stack, ...]] = (Stack("blocks", "layers"),)
 
     config: Config
 

@@ -25,7 +25,7 @@ from minislm.layers.dropout import Dropout
 from minislm.layers.embedding import Embedding
 from minislm.layers.mlp import ACTIVATIONS
 from minislm.layers.sinusoids import Sinusoids
-from minislm.models.base import Model
+from minislm.models.base import Model, Stack
 from minislm.models.maker import Maker
 from minislm.models.parts import Parts
 
@@ -112,6 +112,11 @@ class Transformer(Model):
     decoder_blocks : tuple of PostNormCrossBlock
         In order; a position of the target sees itself, earlier ones and the source.
     """
+
+    stacks: ClassVar[tuple[Stack, ...]] = (
+        Stack("encoder.blocks", "encoder_layers", reads_source=True),
+        Stack("decoder.blocks", "layers"),
+    )
 
     config: TransformerConfig
     embedding: Embedding

@@ -15,7 +15,6 @@ import numpy as np
 
 from minislm.errors import TrainingError, UsageError
 from minislm.layers.base import Grads, Tape
-from minislm.models.parts import StoredParts
 from minislm.training.checkpoint import Checkpoint
 from minislm.training.data import TrainingData
 from minislm.training.environment import environment
@@ -210,9 +209,7 @@ class Run:
         checkpoint : Checkpoint
             Of a run with the same `identity`.
         """
-        parts = StoredParts(checkpoint.state["weights"], checkpoint.files["model"])
-        model = type(self.source).wired(self.source.config, parts)
-        parts.finish()
+        model = self.source.rebuilt(checkpoint.state["weights"], checkpoint.files["model"])
         self.flat = FlatParameters(model, self.settings.freeze)
         saved = [("m", self.flat.m, "optimizer"), ("v", self.flat.v, "optimizer")]
         if self.best is not None:
@@ -321,7 +318,9 @@ def _described(objective: Any) -> str:
     if dataclasses.is_dataclass(objective):
         for field in dataclasses.fields(objective):
             value = getattr(objective, field.name)
-            if isinstance(value, bool | int | float | str | Mapping):
+            if isinstance(value, Objective):
+                described += f" {field.name}=({_described(value)})"
+            elif isinstance(value, bool | int | float | str | Mapping | tuple):
                 described += f" {field.name}={value!r}"
     return described
 
