@@ -30,7 +30,7 @@ from minislm.cli.common import Common, print_table, verb
     "--text",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Text for steps that train: files, folders, JSONL; default: this Python's reference and docstrings.",
+    help="Text for steps that need it: files, folders, JSONL; default: this Python's reference and docstrings.",
 )
 @click.option("--field", default="text", show_default=True, help="Field of a JSONL line that holds the text.")
 @click.option("--details", is_flag=True, help="Print a row for every weight.")
@@ -69,7 +69,7 @@ def _compressed(lm: Any, recipe: Any, options: dict[str, Any], live: Any, output
     from minislm.training.train import windows
 
     data = None
-    if recipe.trains:
+    if recipe.needs_data:
         corpus = from_files(options["text"], field=options["field"]) if options["text"] else python_corpus()
         data = windows(lm, corpus)
     return compress(lm, recipe, data, report=live, directory=output.with_name(output.name + ".run"))

@@ -22,6 +22,7 @@ METHODS = {
     "factorise": "factorise:Factorise",
     "lora": "lora:Lora",
     "low_rank": "low_rank:LowRank",
+    "narrow": "narrow:Narrow",
     "prune": "prune:Prune",
     "quantization_aware": "qat:QuantizationAware",
     "quantize": "quantize:Quantize",

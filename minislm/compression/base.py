@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from minislm.compression.parts import chosen
 from minislm.errors import UsageError, unknown
 from minislm.training.settings import TrainSettings
 
@@ -60,7 +61,7 @@ class Method(ABC):
         model : Model
             What to compress; it stays as it is, byte for byte.
         data : TrainingData, optional
-            Tokens to train on; needed by Methods that train.
+            Examples; needed by Methods that train or calibrate (`needs_data`).
         where : str
             Which Weights: `fnmatch` patterns over their paths, separated by commas, such as ``"blocks.*.weight"``.
         original : Model, optional
@@ -76,9 +77,32 @@ class Method(ABC):
             A new one; what was not changed is shared with `model`.
         """
 
+    def foresee(self, model: Any, *, where: str = "*", original: Any = None) -> Any:
+        """Check what can be known before anything is run.
+
+        Parameters
+        ----------
+        model : Model
+            What `run` would be given, or one whose Weights have the same paths.
+        where, original : optional
+            As for `run`.
+
+        Returns
+        -------
+        Model
+            One whose Weights have the paths of those that `run` would return: here `model` itself.
+
+        Raises
+        ------
+        UsageError, UnsupportedError
+            As `run`: code ``pattern_matches_nothing`` and the like.
+        """
+        chosen(model, where)
+        return model
+
     @property
-    def trains(self) -> bool:
-        """Whether it needs data."""
+    def needs_data(self) -> bool:
+        """Whether `run` has to be given data: here, whether it trains."""
         return getattr(self, "training", None) is not None
 
     def to_json(self) -> dict[str, Any]:
@@ -194,3 +218,28 @@ def whole_model(method: Method, where: str) -> None:
         Code ``bad_option``: it is not ``"*"``.
     """
     need(where == "*", method, f"acts on the whole model, where={where!r} has no meaning; leave it out")
+
+
+def needed(method: Method, data: TrainingData | None) -> TrainingData:
+    """Return the data that a Method needs.
+
+    Parameters
+    ----------
+    method : Method
+        Named in the message.
+    data : TrainingData or None
+        What came.
+
+    Returns
+    -------
+    TrainingData
+        `data`.
+
+    Raises
+    ------
+    UsageError
+        Code ``data_missing``.
+    """
+    if data is None:
+        raise UsageError("data_missing", f"{method.name}: it needs data to learn from, and none was given")
+    return data

@@ -1,35 +1,29 @@
-"""Distil: a student trained to predict what its teacher predicts."""
+"""Distil: a student trained to be like its teacher."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from minislm.compression.base import Method, Report, need, whole_model
+from minislm.compression.base import Method, Report, need, needed, whole_model
+from minislm.compression.distillation import Distillation
 from minislm.compression.fitting import trained
-from minislm.config import Config, LayerSizes
-from minislm.dispatch import ops
-from minislm.errors import UnsupportedError, UsageError
-from minislm.layers.base import Context, Grads, Tape
-from minislm.training.objective import NOT_JUDGED, NextToken, Objective
+from minislm.compression.layer_map import MAPS, attention_pairs, block_pairs, last_pairs
+from minislm.compression.student import SIZES, Student, every_other_layer, fresh_projection, resized, same_answers
+from minislm.compression.targets import AttentionTarget, HiddenTarget, Target
 from minislm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from minislm.training.data import Batch, TrainingData
+    from minislm.training.data import TrainingData
 
 STUDENTS = ("every_other", "scratch", "itself")
-SIZES = ("n_layers", "d_model", "n_heads", "n_kv_heads", "d_ff")
 
 
 @dataclass(frozen=True)
 class Distil(Method):
-    """Train a student on its teacher's probabilities and on the text itself.
+    """Train a student on its teacher's answers, on the text itself, and on what lies inside the teacher.
 
     The teacher is `original` where one is given, and otherwise the model before this step.
 
@@ -41,26 +35,47 @@ class Distil(Method):
         A model of every other layer of the teacher, its first included, with the teacher's numbers; a new one; or the
         model before this step as it stands, whatever its storage.
     sizes : mapping of str to int, optional
-        Sizes of a student from scratch, any of ``n_layers, d_model, n_heads, n_kv_heads, d_ff``; what is missing is as
-        in the teacher, d_ff in proportion to d_model.
+        Sizes of a student from scratch, any of ``n_layers, n_encoder_layers, d_model, n_heads, n_kv_heads, d_ff``; what
+        is missing is as in the teacher, d_ff in proportion to d_model.
     temperature : float
         Softens both distributions; at least 1 as a rule.
     hard_weight : float
-        Weight of the text's own next token, [0, 1]; the teacher has the rest. 1 trains the same student alone.
+        Weight of what the text itself asks for, [0, 1]; the teacher's answers have the rest. 1 and no other weight
+        trains the same student alone.
+    hidden_weight : float
+        Weight of the mean squared difference of the hidden states that paired blocks return.
+    attention_weight : float
+        Weight of the divergence of the attention maps of paired blocks, which must have equally many heads.
+    cosine_weight : float
+        Weight of the mean cosine distance of the hidden states that the last blocks return.
+    layers : {"uniform", "last"} or mapping of str to str
+        Which block is paired with which of the teacher's, as for `minislm.compression.layer_map.block_pairs`: evenly
+        spread, with the last ones, or by paths, such as ``{"blocks.0": "blocks.2"}``.
     seed : int
-        A student from scratch begins as a function of it.
+        A student from scratch, and projections, begin as a function of it.
 
     Notes
     -----
-    The loss is ``h CE(y, p(1)) + (1 - h) T^2 KL(q(T) || p(T))``, where p(T) and q(T) are the softmax of the student's
-    and the teacher's logits over the temperature T, and h is `hard_weight`. The factor T^2 keeps the second gradient at
-    the size of the first, whatever the temperature. A step costs one forward pass of the teacher more than training
-    alone; losses are summed in float64.
+    The loss is ``h hard + (1 - h) T^2 KL(q(T) || p(T)) + a MSE(W x, y) + b KL(A || B) + c (1 - cos(W x, y))``: p(T) and
+    q(T) are the softmax of the student's and the teacher's logits over the temperature T, h is `hard_weight`, x and B
+    are hidden states and attention maps of the student, y and A those of the teacher. The factor T^2 keeps the second
+    gradient at the size of the first, whatever the temperature. Losses of several pairs are averaged, those of an
+    encoder's heads are summed. Where widths differ, a projection W for each pair is trained along and dropped in the
+    end [3]_. A step costs one forward pass of the teacher more than training alone; losses are summed in float64.
+
+    DistilBERT's triple loss [2]_, whose published weights are 5 : 2 : 1 of soft, hard and cosine, is
+    ``student="every_other", temperature=2, hard_weight=2 / 7, cosine_weight=1 / 7`` on an encoder with a masked head:
+    all weights are divided by 7, of which AdamW takes no notice. TinyBERT's [4]_ is ``hidden_weight=1,
+    attention_weight=1``, there with the squared difference of the scores that the maps are the softmax of.
 
     References
     ----------
     .. [1] Hinton, Vinyals, Dean (2015), "Distilling the knowledge in a neural network", arXiv 1503.02531, section 2.
-    .. [2] Sanh, Debut, Chaumond, Wolf (2019), "DistilBERT", arXiv 1910.01108: a student of every other layer.
+    .. [2] Sanh, Debut, Chaumond, Wolf (2019), "DistilBERT", arXiv 1910.01108, section 3: a student of every other
+       layer, and the triple loss.
+    .. [3] Romero et al. (2014), "FitNets", arXiv 1412.6550, equation 3: hidden states through a trained projection.
+    .. [4] Jiao et al. (2019), "TinyBERT", arXiv 1909.10351, equations 7 and 8.
+    .. [5] Wang et al. (2020), "MiniLM", arXiv 2002.10957, section 3.1: the divergence of attention maps.
 
     Examples
     --------
@@ -75,6 +90,10 @@ class Distil(Method):
     sizes: Mapping[str, int] | None = None
     temperature: float = 2.0
     hard_weight: float = 0.1
+    hidden_weight: float = 0.0
+    attention_weight: float = 0.0
+    cosine_weight: float = 0.0
+    layers: str | Mapping[str, str] = "uniform"
     seed: int = 0
 
     def check(self) -> None:
@@ -82,6 +101,8 @@ class Distil(Method):
         need(self.student in STUDENTS, self, f"student must be one of {STUDENTS}, not {self.student!r}")
         need(self.temperature > 0, self, f"temperature must be more than 0, not {self.temperature}")
         need(0 <= self.hard_weight <= 1, self, f"hard_weight must lie in [0, 1], not {self.hard_weight}")
+        for option in ("hidden_weight", "attention_weight", "cosine_weight"):
+            need(0 <= getattr(self, option) < float("inf"), self, f"{option} must be at least 0")
         need(
             (self.sizes is not None) == (self.student == "scratch"),
             self,
@@ -90,6 +111,17 @@ class Distil(Method):
         )
         for size in self.sizes or ():
             need(size in SIZES, self, f"sizes may name {', '.join(SIZES)}, not {size!r}")
+        need(
+            self.layers in MAPS or isinstance(self.layers, Mapping),
+            self,
+            f"layers must be one of {MAPS} or a mapping of blocks, not {self.layers!r}",
+        )
+        need(
+            self.layers == "uniform" or self.hidden_weight > 0 or self.attention_weight > 0,
+            self,
+            "layers pairs the blocks for hidden_weight and attention_weight; both are 0",
+            "contradicting_options",
+        )
 
     def run(
         self,
@@ -102,146 +134,61 @@ class Distil(Method):
         directory: Path | None = None,
     ) -> Any:
         """Return the trained student; see `Method.run`."""
+        student = self.foresee(model, where=where, original=original)
+        teacher = model if original is None else original
+        data = needed(self, data)
+        data.train.check(teacher)
+        targets = self.targets(student, teacher)
+        n_projections = sum(isinstance(target, HiddenTarget) and target.projection is not None for target in targets)
+        widths = teacher.config.d_model, student.config.d_model
+        projections = tuple(fresh_projection(i, *widths, self.seed) for i in range(n_projections))
+        objective = Distillation(teacher, self.temperature, self.hard_weight, data.objective, targets)
+        learner = Student("", student, projections) if projections else student
+        learnt = trained(self, learner, data, self.training, report=report, directory=directory, objective=objective)
+        return learnt.model if projections else learnt
+
+    def foresee(self, model: Any, *, where: str = "*", original: Any = None) -> Any:
+        """Return the student before it learns, after a check that it can learn from its teacher."""
         whole_model(self, where)
         teacher = model if original is None else original
-        same_vocabulary(model, teacher)
+        same_answers(model, teacher)
         if self.student == "every_other":
             student = every_other_layer(teacher)
         elif self.student == "scratch":
             student = type(teacher).create(resized(teacher.config, self.sizes or {}), self.seed)
         else:
             student = model
-        objective = Distillation(teacher, self.temperature, self.hard_weight)
-        return trained(self, student, data, self.training, report=report, directory=directory, objective=objective)
+        self.targets(student, teacher)
+        return student
 
+    def targets(self, student: Any, teacher: Any) -> tuple[Target, ...]:
+        """Say what the student learns from inside the teacher.
 
-@dataclass(frozen=True)
-class Distillation(Objective):
-    """The objective: soft targets of a teacher, and hard ones of the text.
+        Parameters
+        ----------
+        student, teacher : Model
+            Of one architecture.
 
-    Parameters
-    ----------
-    teacher : Model
-        Never trained, run without dropout.
-    temperature : float
-        Softens both distributions.
-    hard_weight : float
-        Weight of the text's own next token.
-    """
+        Returns
+        -------
+        tuple of Target
+            Those with a weight.
 
-    teacher: Any
-    temperature: float
-    hard_weight: float
-    teacher_sha256: str = dataclasses.field(init=False)  # so that a run resumes under its own teacher only
-
-    def __post_init__(self) -> None:
-        digest = hashlib.sha256()
-        for name, array in self.teacher.arrays().items():
-            digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
-        object.__setattr__(self, "teacher_sha256", digest.hexdigest())
-
-    def loss(self, model: Any, batch: Batch, context: Context, tape: Tape, grads: Grads) -> tuple[float, Any]:
-        """Run the student forward, and its teacher beside it."""
-        logits = model.forward(batch.ids_BT, context, tape)
-        logits_NV = logits.reshape(-1, logits.shape[-1])
-        targets_N = np.reshape(batch.targets_BT, -1)
-        loss, saved = ops.cross_entropy(logits_NV, targets_N, ignore=NOT_JUDGED)
-        dlogits_NV = ops.cross_entropy_backward(self.hard_weight, saved)
-        loss *= self.hard_weight
-        if self.hard_weight < 1:
-            teacher_NV = self.teacher.forward(batch.ids_BT, batch.context()).reshape(logits_NV.shape)
-            keep_N = targets_N != NOT_JUDGED
-            soft, saved = ops.kl_divergence(logits_NV, teacher_NV, temperature=self.temperature, keep_N=keep_N)
-            loss += (1.0 - self.hard_weight) * soft
-            dlogits_NV += ops.kl_divergence_backward(1.0 - self.hard_weight, saved)
-        return loss, dlogits_NV.reshape(logits.shape)
-
-    def judge(self, model: Any, batches: Iterable[Batch]) -> float:
-        """Return the student's own mean loss of a token."""
-        return NextToken().judge(model, batches)
-
-
-def same_vocabulary(model: Any, teacher: Any) -> None:
-    """Refuse a teacher whose logits mean other tokens, as far as sizes tell.
-
-    Parameters
-    ----------
-    model : Model
-        Its tokens are the student's.
-    teacher : Model
-        To be compared with it.
-
-    Raises
-    ------
-    UnsupportedError
-        Code ``vocabulary_differs``.
-    """
-    if model.config.vocab_size != teacher.config.vocab_size:
-        raise UnsupportedError(
-            "vocabulary_differs",
-            f"the model's vocabulary has {model.config.vocab_size} tokens, the teacher's {teacher.config.vocab_size}; "
-            "distillation compares probabilities token by token, so take a teacher with the same tokenizer",
-        )
-
-
-def every_other_layer(teacher: Any) -> Any:
-    """Return a model of the teacher's blocks 0, 2, 4 and so on.
-
-    Parameters
-    ----------
-    teacher : Model
-        Stays as it is.
-
-    Returns
-    -------
-    Model
-        Over the teacher's own numbers.
-    """
-    config = dataclasses.replace(teacher.config, layers=teacher.config.layers[::2])
-    student = type(teacher).create(config)
-    parts = dict(teacher.parts())
-    return student.replaced({path: parts[_doubled(path)] for path, _ in student.parts()})
-
-
-def _doubled(path: str) -> str:
-    """Return where the teacher has the part at `path`: ``blocks.1.mlp.up.weight`` comes from ``blocks.2.``."""
-    first, _, rest = path.partition(".")
-    if first != "blocks":
-        return path
-    number, _, rest = rest.partition(".")
-    return f"blocks.{2 * int(number)}.{rest}"
-
-
-def resized(config: Config, sizes: Mapping[str, int]) -> Config:
-    """Return a Config with other sizes and the same choices.
-
-    Parameters
-    ----------
-    config : Config
-        The teacher's.
-    sizes : mapping of str to int
-        Any of ``n_layers, d_model, n_heads, n_kv_heads, d_ff``.
-
-    Returns
-    -------
-    Config
-        All its blocks of one size.
-
-    Raises
-    ------
-    UsageError
-        Code ``bad_option``: the width is no multiple of the number of heads.
-    """
-    first = config.layers[0]
-    d_model = sizes.get("d_model", config.d_model)
-    n_heads = sizes.get("n_heads", first.n_heads)
-    if n_heads < 1 or d_model % n_heads:
-        raise UsageError("bad_option", f"distil: d_model ({d_model}) must be a multiple of n_heads ({n_heads})")
-    layer = LayerSizes(
-        n_heads=n_heads,
-        n_kv_heads=sizes.get("n_kv_heads", n_heads if "n_heads" in sizes else first.n_kv_heads),
-        d_head=d_model // n_heads,
-        d_ff=sizes.get("d_ff", first.d_ff * d_model // config.d_model),
-    )
-    n_layers = sizes.get("n_layers", config.n_layers)
-    return dataclasses.replace(config, d_model=d_model, layers=(layer,) * n_layers)
+        Raises
+        ------
+        UsageError, UnsupportedError
+            As `block_pairs` and `attention_pairs`.
+        """
+        blocks = block_pairs(student, teacher, self.layers)
+        targets: list[Target] = []
+        for op, weight, pairs in (
+            ("mean_square", self.hidden_weight, blocks),
+            ("cosine_distance", self.cosine_weight, last_pairs(student, teacher)),
+        ):
+            for pair in pairs if weight else ():
+                projection = None if student.config.d_model == teacher.config.d_model else len(targets)
+                targets.append(HiddenTarget(pair, weight / len(pairs), op, projection))
+        if self.attention_weight:
+            attentions = attention_pairs(student, teacher, blocks)
+            targets += [AttentionTarget(pair, self.attention_weight / len(attentions)) for pair in attentions]
+        return tuple(targets)

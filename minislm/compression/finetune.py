@@ -27,7 +27,7 @@ class Train(Method):
 
     Notes
     -----
-    The objective is the cross-entropy of the next token.
+    The objective is that of the examples: the next token, or the tasks that an encoder's heads are for.
 
     Examples
     --------
@@ -50,5 +50,10 @@ class Train(Method):
         directory: Path | None = None,
     ) -> Any:
         """Return the model trained further; see `Method.run`."""
-        whole_model(self, where)
+        self.foresee(model, where=where)
         return trained(self, model, data, self.training, report=report, directory=directory)
+
+    def foresee(self, model: Any, *, where: str = "*", original: Any = None) -> Any:
+        """Return the model, after a check that no pattern is given."""
+        whole_model(self, where)
+        return model

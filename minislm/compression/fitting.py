@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minislm.compression.base import Method, Report
+from minislm.compression.base import Method, Report, needed
 from minislm.compression.sparsity import frozen_as, thawed
-from minislm.errors import UsageError
 from minislm.training.loop import fit
 from minislm.training.settings import TrainSettings
 
@@ -54,7 +53,5 @@ def trained(
     UsageError
         Code ``data_missing``.
     """
-    if data is None:
-        raise UsageError("data_missing", f"{method.name}: training needs data, and none was given")
-    result = fit(thawed(model), data, settings, report=report, directory=directory, **options)
+    result = fit(thawed(model), needed(method, data), settings, report=report, directory=directory, **options)
     return frozen_as(result.model, model)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minislm.compression.base import Method
 from minislm.errors import DataError, UnsupportedError, UsageError
 from minislm.weights.base import Weight
 from minislm.weights.dense import Dense
 from minislm.weights.product import Product
 from minislm.weights.sum import Sum
+
+if TYPE_CHECKING:
+    from minislm.compression.base import Method
 
 
 def chosen(model: Any, where: str) -> dict[str, Weight]:
@@ -88,6 +90,28 @@ def with_leaves(weight: Weight, new: Iterator[Weight]) -> Weight:
     if isinstance(weight, Sum):
         return Sum(with_leaves(weight.a, new), with_leaves(weight.b, new))
     return next(new)
+
+
+def leaf_inputs(weight: Weight, x_NI: np.ndarray) -> list[np.ndarray]:
+    """Return what each leaf of a Weight's expression multiplies.
+
+    Parameters
+    ----------
+    weight : Weight
+        Any expression.
+    x_NI : ndarray, (N, I)
+        What the Weight multiplies.
+
+    Returns
+    -------
+    list of ndarray
+        One for each of its `leaves`, in their order.
+    """
+    if isinstance(weight, Product):
+        return leaf_inputs(weight.left, weight.right.apply(x_NI)) + leaf_inputs(weight.right, x_NI)
+    if isinstance(weight, Sum):
+        return leaf_inputs(weight.a, x_NI) + leaf_inputs(weight.b, x_NI)
+    return [x_NI]
 
 
 def dense_matrix(method: Method, path: str, leaf: Weight) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from minislm.compression.base import Method, Report
+from minislm.compression.calibration import activation_scales, check_calibration, entering
 from minislm.compression.fitting import trained
 from minislm.compression.parts import chosen, dense_matrix, leaves, with_leaves
 from minislm.errors import UnsupportedError, unknown
@@ -33,12 +35,14 @@ class QuantizationAware(Method):
     ----------
     format : str
         A symmetric storage format, such as ``"int3"`` or ``"int4-32"``.
-    activations : {"float", "int8-row", "int8-32"}
+    activations : {"float", "int8-row", "int8-32", "static"}
         How inputs enter the product in the end; training sees unrounded ones.
     training : TrainSettings
         How to train.
     lsq : bool
         Whether scales are learned too. False: they stay as they begin.
+    calibration, percentile, samples : optional
+        As for `Quantize`: how the scales of static activations are found, after training.
 
     Notes
     -----
@@ -66,9 +70,12 @@ class QuantizationAware(Method):
     activations: str = "float"
     training: TrainSettings = field(default_factory=TrainSettings)
     lsq: bool = True
+    calibration: str | None = None
+    percentile: float | None = None
+    samples: int | None = None
 
     def check(self) -> None:
-        """Raise UnsupportedError where a name is unknown or the format is asymmetric."""
+        """Raise an error where a name is unknown, the format is asymmetric, or options contradict each other."""
         storage = format_named(self.format)
         if not storage.symmetric:
             raise UnsupportedError(
@@ -78,6 +85,7 @@ class QuantizationAware(Method):
             )
         if self.activations not in ACTIVATIONS:
             raise unknown("activations", self.activations, ACTIVATIONS)
+        check_calibration(self)
 
     def run(
         self,
@@ -95,7 +103,8 @@ class QuantizationAware(Method):
         freeze = [] if self.lsq else [name for name in model.parameters() if name.endswith(".scales")]
         settings = dataclasses.replace(self.training, freeze=",".join([*filter(None, [self.training.freeze]), *freeze]))
         model = trained(self, model, data, settings, report=report, directory=directory)
-        return self.stored(model, paths)
+        scales = activation_scales(self, model, data, {path: model.weights()[path] for path in paths})
+        return self.stored(model, paths, scales)
 
     def simulated(self, model: Any, paths: tuple[str, ...]) -> Any:
         """Let weights act as if they were quantized.
@@ -122,7 +131,9 @@ class QuantizationAware(Method):
             )
         return model.replaced(new)
 
-    def stored(self, model: Any, paths: tuple[str, ...]) -> Any:
+    def stored(
+        self, model: Any, paths: tuple[str, ...], scales: Mapping[str, list[np.ndarray | None]] | None = None
+    ) -> Any:
         """Quantize what `simulated` let act so, to the same values.
 
         Parameters
@@ -131,6 +142,8 @@ class QuantizationAware(Method):
             With FakeQuantized leaves at `paths`.
         paths : tuple of str
             Of Weights.
+        scales : mapping of str to list of ndarray, optional
+            Of what enters each leaf of each Weight, as `activation_scales` found it; None: activations are not static.
 
         Returns
         -------
@@ -141,7 +154,16 @@ class QuantizationAware(Method):
         for path in paths:
             weight = model.weights()[path]
             simulated = [leaf for leaf in leaves(weight) if isinstance(leaf, FakeQuantized)]
-            new[path] = with_leaves(weight, iter([leaf.quantized(self.activations) for leaf in simulated]))
+            own = scales[path] if scales else [None] * len(simulated)
+            new[path] = with_leaves(
+                weight,
+                iter(
+                    [
+                        leaf.quantized(entering(self.activations, scale), scale)
+                        for leaf, scale in zip(simulated, own, strict=True)
+                    ]
+                ),
+            )
         return model.replaced(new)
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from minislm.compression.base import Method, Report, need
+from minislm.compression.calibration import activation_scales, check_calibration, entering
 from minislm.compression.parts import chosen, dense_matrix, leaves, with_leaves
 from minislm.errors import unknown
 from minislm.ops.formats import format_named
@@ -27,37 +30,63 @@ class Quantize(Method):
     ----------
     format : str
         A storage format of `minislm.ops.formats`, such as ``"int8"``, ``"int4-32"`` or ``"uint4-64"``.
-    activations : {"float", "int8-row", "int8-32"}
-        How inputs enter the product: as they are, or rounded to signed bytes with one scale for each row or for every
-        32 inputs.
+    activations : {"float", "int8-row", "int8-32", "static"}
+        How inputs enter the product: as they are, or rounded to signed bytes with one scale for each row, for every 32
+        inputs, or for all of them. The last one is found on data; a table that is only looked up stays without.
+    calibration : {"minmax", "percentile", "mse"}, optional
+        How a static scale is found, given with it alone: nothing that occurred is clipped; the `percentile` is the
+        largest that is not; or the sum of squared errors is least.
+    percentile : float, optional
+        How many of 100 magnitudes that are not zero are not clipped, [50, 100]; given with its calibration alone. None:
+        99.99.
+    samples : int, optional
+        Examples to calibrate on, at most; None: 64.
 
     Notes
     -----
     The scale of a group is the smallest with which no weight is clipped, so every weight moves by at most half a step:
-    ``|w - s (c - z)| <= s / 2``. Both factors of a product are quantized, and of a sparse weight the stored values. No
-    data is needed. The cost is a few operations for each weight.
+    ``|w - s (c - z)| <= s / 2``. Both factors of a product are quantized, and of a sparse weight the stored values. It
+    takes no data, and a few operations for each weight.
+
+    Static scales need one forward pass over the examples. Magnitudes of all that enters a product are counted in a
+    histogram whose bins are 1/128 of their numbers wide, of 255 KiB for each product, whatever the data. The error of a
+    scale is estimated from it: rounding and clipping of numbers that are spread evenly within each bin, for scales
+    between the median and the largest magnitude, 16 for each doubling.
 
     References
     ----------
     .. [1] Jacob et al. (2017), "Quantization and training of neural networks for efficient integer-arithmetic-only
        inference", arXiv 1712.05877, equation 1.
+    .. [2] Wu, Judd, Zhang, Isaev, Micikevicius (2020), "Integer quantization for deep learning inference: principles
+       and empirical evaluation", arXiv 2004.09602: calibration by maximum and percentile.
+    .. [3] Nagel et al. (2021), "A white paper on neural network quantization", arXiv 2106.08295, section 3.1: by mean
+       squared error.
 
     Examples
     --------
-    >>> Quantize("int8").to_json()
-    {'method': 'quantize', 'format': 'int8', 'activations': 'float'}
+    >>> Quantize("int8", activations="static", calibration="mse").needs_data
+    True
     """
 
     name: ClassVar[str] = "quantize"
 
     format: str = "int4-32"
     activations: str = "float"
+    calibration: str | None = None
+    percentile: float | None = None
+    samples: int | None = None
 
     def check(self) -> None:
-        """Raise UnsupportedError where a name is unknown."""
+        """Raise UnsupportedError where a name is unknown, UsageError where options are out of range or contradict."""
         format_named(self.format)
         if self.activations not in ACTIVATIONS:
             raise unknown("activations", self.activations, ACTIVATIONS)
+        check_calibration(self)
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether a scale has to be found."""
+        return self.calibration is not None
 
     def run(
         self,
@@ -70,17 +99,19 @@ class Quantize(Method):
         directory: Path | None = None,
     ) -> Any:
         """Return the model with its chosen weights quantized; see `Method.run`."""
-        return model.replaced(
-            {
-                path: with_leaves(weight, iter([self._rounded(path, leaf) for leaf in leaves(weight)]))
-                for path, weight in chosen(model, where).items()
-            }
-        )
+        weights = chosen(model, where)
+        scales = activation_scales(self, model, data, weights)
+        new: dict[str, Weight] = {}
+        for path, weight in weights.items():
+            pairs = zip(leaves(weight), scales[path], strict=True)
+            new[path] = with_leaves(weight, iter([self._rounded(path, leaf, scale) for leaf, scale in pairs]))
+        return model.replaced(new)
 
-    def _rounded(self, path: str, leaf: Weight) -> Weight:
+    def _rounded(self, path: str, leaf: Weight, scale: np.ndarray | None) -> Weight:
         """Return one leaf in the format; a sparse one keeps its zeros."""
         if not isinstance(leaf, Sparse):
-            return Quantized.nearest(dense_matrix(self, path, leaf), self.format, self.activations)
+            w_OI = dense_matrix(self, path, leaf)
+            return Quantized.nearest(w_OI, self.format, entering(self.activations, scale), scale)
         need(
             self.activations == "float",
             self,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import yaml
 
-from minislm.compression.base import Method, Report
-from minislm.errors import ConfigError, MinislmError, NotFoundError, unknown
+from minislm.compression.base import Method, Report, needed
+from minislm.errors import ConfigError, MinislmError, NotFoundError, UnsupportedError, UsageError, unknown
 
 if TYPE_CHECKING:
     from minislm.training.data import TrainingData
@@ -91,9 +91,9 @@ class Recipe:
             raise ConfigError("recipe_invalid", "a recipe needs at least one step")
 
     @property
-    def trains(self) -> bool:
-        """Whether some step needs data."""
-        return any(method.trains for method, _ in self.steps)
+    def needs_data(self) -> bool:
+        """Whether some step has to be given data."""
+        return any(method.needs_data for method, _ in self.steps)
 
     def run(
         self,
@@ -111,7 +111,7 @@ class Recipe:
         model : Model
             To be compressed; it stays as it is.
         data : TrainingData, optional
-            For steps that train.
+            For steps that train or calibrate.
         original : Model, optional
             The teacher; None: `model`.
         report : callable, optional
@@ -126,6 +126,7 @@ class Recipe:
             The compressed one.
         """
         original = model if original is None else original
+        self.foresee(model, data, original)
         for number, (method, where) in enumerate(self.steps, start=1):
             if report is not None:
                 report(StepStarted(number, len(self.steps), method.name, where))
@@ -138,6 +139,32 @@ class Recipe:
                 directory=None if directory is None else directory / f"step-{number}",
             )
         return model
+
+    def foresee(self, model: Any, data: TrainingData | None = None, original: Any = None) -> None:
+        """Check every step before the first one runs, as far as it can be known: name patterns, students, data.
+
+        Parameters
+        ----------
+        model : Model
+            To be compressed.
+        data : TrainingData, optional
+            For steps that need it.
+        original : Model, optional
+            The teacher; None: `model`.
+
+        Raises
+        ------
+        UsageError, UnsupportedError
+            What the step would raise, its message naming the step.
+        """
+        original = model if original is None else original
+        for number, (method, where) in enumerate(self.steps, start=1):
+            try:
+                if method.needs_data:
+                    needed(method, data)
+                model = method.foresee(model, where=where, original=original)
+            except (UsageError, UnsupportedError) as error:
+                raise type(error)(error.code, f"step {number}: {error}") from error
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON values.

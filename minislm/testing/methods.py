@@ -19,8 +19,8 @@ from minislm.compression.report import CompressionReport
 from minislm.files import safetensors
 from minislm.models import build
 from minislm.models.base import Model
-from minislm.testing.models import sample_ids
-from minislm.training.data import TokenWindows, TrainingData
+from minislm.testing.batches import said, sample_context, sample_ids
+from minislm.training.data import TrainingData
 from minislm.weights.base import Weight
 
 TRAINING = {"steps": 4, "batch_size": 2, "learning_rate": 1e-3}
@@ -29,10 +29,15 @@ SAMPLES: dict[str, tuple[dict[str, Any], ...]] = {
         {"training": TRAINING},
         {"training": TRAINING, "student": "scratch", "sizes": {"n_layers": 1, "d_model": 8}, "hard_weight": 0.5},
         {"training": TRAINING, "student": "itself", "temperature": 1.0},
+        {"training": TRAINING, "hidden_weight": 1.0, "attention_weight": 0.5, "cosine_weight": 0.5, "layers": "last"},
     ),
     "factorise": ({"training": TRAINING, "rank": 2},),
     "lora": ({"training": TRAINING, "rank": 2}, {"training": TRAINING, "rank": 2, "merge": True}),
     "low_rank": ({"rank": 3}, {"size": 0.5}, {"energy": 0.5, "training": TRAINING}),
+    "narrow": (
+        {"heads": 0.5, "ff": 0.4, "samples": 3},
+        {"heads": 0.6, "ff": 0.5, "scope": "global", "samples": 3, "training": TRAINING},
+    ),
     "prune": (
         {"sparsity": 0.5},
         {"sparsity": 0.97, "storage": "csr", "scope": "global"},
@@ -42,34 +47,17 @@ SAMPLES: dict[str, tuple[dict[str, Any], ...]] = {
     "quantization_aware": (
         {"format": "int3", "training": TRAINING},
         {"format": "int4-32", "training": TRAINING, "lsq": False},
+        {"format": "int8", "training": TRAINING, "activations": "static", "calibration": "minmax", "samples": 3},
     ),
-    "quantize": ({"format": "int8"}, {"format": "int4-32", "activations": "int8-32"}, {"format": "uint3-64"}),
+    "quantize": (
+        {"format": "int8"},
+        {"format": "int4-32", "activations": "int8-32"},
+        {"format": "uint3-64"},
+        {"format": "int8", "activations": "static", "calibration": "mse", "samples": 3},
+        {"format": "int4-32", "activations": "static", "calibration": "percentile", "percentile": 99.0},
+    ),
     "train": ({"training": TRAINING},),
 }
-
-
-def sample_data(model: Model, seed: int = 0) -> TrainingData:
-    """Make tokens with something to learn in them, for a small model.
-
-    Parameters
-    ----------
-    model : Model
-        Lends its vocabulary and context.
-    seed : int
-        The tokens are a function of it.
-
-    Returns
-    -------
-    TrainingData
-        Tokens of which each mostly follows from the one before.
-    """
-    rng = np.random.default_rng(seed)
-    size = model.config.vocab_size
-    ids = np.cumsum(rng.choice([1, 1, 1, 2, 5], 60 * model.config.context)) % size
-    split = len(ids) * 4 // 5
-    return TrainingData(
-        TokenWindows(ids[:split], model.config.context), TokenWindows(ids[split:], model.config.context)
-    )
 
 
 def digest(model: Model) -> str:
@@ -168,8 +156,10 @@ def check_round_trip(model: Model, folder: Path) -> None:
     safetensors.write(path, model.arrays())
     loaded = build(model.config, model.specs(), safetensors.read(path))
     assert digest(loaded) == digest(model), "loading after saving gives another model"
-    ids = sample_ids(model, 2, min(5, model.config.context))
-    assert np.array_equal(loaded.forward(ids), model.forward(ids)), "the loaded model computes something else"
+    n_positions = min(5, model.config.context)
+    ids_BT, context = sample_ids(model, 2, n_positions), sample_context(model, 2, n_positions, padding=1)
+    before, after = (said(each, ids_BT, context) for each in (model, loaded))
+    assert all(np.array_equal(after[name], before[name]) for name in before), "the loaded model computes something else"
     with open(path, "rb") as file:
         header = 8 + int.from_bytes(file.read(8), "little")
     stored = os.path.getsize(path) - header

@@ -9,16 +9,18 @@ import pytest
 
 from minislm.compression import METHODS, load_method
 from minislm.compression.low_rank import LowRank
+from minislm.compression.narrow import Narrow
 from minislm.compression.prune import Prune
 from minislm.compression.quantize import Quantize
 from minislm.models.decoder import Decoder, DecoderConfig
 from minislm.testing import methods as laws
+from minislm.testing.examples import sample_data
 from minislm.weights.dense import Dense
 from minislm.weights.product import Product
 from minislm.weights.sparse import Sparse
+from tests.unit.small_models import FAMILIES, small_model
 
-SIZES = {"vocab_size": 23, "d_model": 12, "context": 9, "n_layers": 3, "n_heads": 2, "d_ff": 21}
-MODERN = {"positions": "rotary", "norm": "rms", "mlp": "gated", "activation": "silu", "bias": False, "tied": False}
+SIZES = {"d_model": 12, "context": 9, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "d_ff": 21}
 CASES = [(name, number) for name in METHODS for number in range(len(laws.SAMPLES[name]))]
 EVERY = pytest.mark.parametrize(("name", "number"), CASES, ids=[f"{name}-{number}" for name, number in CASES])
 WHOLE = ("distil", "train")  # act on the model as a whole
@@ -26,11 +28,11 @@ WHOLE = ("distil", "train")  # act on the model as a whole
 
 @pytest.fixture(scope="module")
 def model():
-    return Decoder.create(DecoderConfig.uniform(**SIZES), seed=1)
+    return small_model("gpt2", **SIZES)
 
 
 def sample(name, number):
-    return load_method(name).from_json(laws.SAMPLES[name][number]), "*" if name in WHOLE else "blocks.*.weight"
+    return load_method(name).from_json(laws.SAMPLES[name][number]), "*" if name in WHOLE else "*blocks.*.weight"
 
 
 def test_every_method_has_samples():
@@ -39,11 +41,11 @@ def test_every_method_has_samples():
 
 
 @EVERY
-@pytest.mark.parametrize("choices", [{}, {**MODERN, "n_kv_heads": 1}], ids=["gpt2", "llama"])
-def test_the_source_stays_and_the_result_round_trips(name, number, choices, tmp_path):
-    model = Decoder.create(DecoderConfig.uniform(**SIZES, **choices), seed=1)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_source_stays_and_the_result_round_trips(name, number, family, tmp_path):
+    model = small_model(family, **SIZES)
     method, where = sample(name, number)
-    small = laws.check_source_unchanged(method, model, laws.sample_data(model), where)
+    small = laws.check_source_unchanged(method, model, sample_data(model), where)
     assert laws.digest(small) != laws.digest(model), "nothing was done"
     laws.check_round_trip(small, tmp_path)
 
@@ -51,7 +53,7 @@ def test_the_source_stays_and_the_result_round_trips(name, number, choices, tmp_
 @EVERY
 def test_run_twice_it_gives_the_same_bits(name, number, model):
     method, where = sample(name, number)
-    laws.check_repeatable(method, model, laws.sample_data(model), where)
+    laws.check_repeatable(method, model, sample_data(model), where)
 
 
 @EVERY
@@ -62,7 +64,7 @@ def test_options_survive_json(name, number):
 
 
 @pytest.mark.parametrize(
-    "method", [Prune(sparsity=0.0), LowRank(rank=12), LowRank(energy=1.0), LowRank(size=1.0)], ids=repr
+    "method", [Prune(sparsity=0.0), LowRank(rank=12), LowRank(energy=1.0), LowRank(size=1.0), Narrow()], ids=repr
 )
 def test_no_compression_is_the_identity(method, model):
     assert laws.digest(method.run(model)) == laws.digest(model)

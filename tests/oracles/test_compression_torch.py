@@ -5,13 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minislm.compression.distil import Distillation
+from minislm.compression.distil import Distil
+from minislm.compression.distillation import Distillation
 from minislm.compression.low_rank import factorised
+from minislm.config import Head
 from minislm.layers.base import PLAIN, Grads, Tape
 from minislm.models.decoder import Decoder, DecoderConfig
+from minislm.models.encoder import Encoder, EncoderConfig
 from minislm.ops.formats import format_named
-from minislm.testing.models import sample_ids
+from minislm.testing.batches import sample_ids
 from minislm.training.data import Batch
+from minislm.training.objective import NextToken, Tasks
+from minislm.training.settings import TrainSettings
 from minislm.weights.fake_quantized import FakeQuantized
 from minislm.weights.masked import Masked
 
@@ -40,6 +45,65 @@ def test_distillation_loss_and_gradient(temperature, hard_weight):
     gradient = logits.grad.numpy()
     assert np.linalg.norm(gradient) > 1e-3
     assert np.linalg.norm(dlogits - gradient) <= 1e-9 * np.linalg.norm(gradient)
+
+
+def test_the_triple_loss_is_distilberts():
+    """As its published training script has it, divided by the sum of the first two weights."""
+    heads = (Head("words", "masked"),)
+    sizes = {"vocab_size": 19, "d_model": 8, "context": 6, "n_heads": 2, "heads": heads}
+    student, teacher = (
+        Encoder.create(EncoderConfig.uniform(n_layers=n, **sizes), seed=n, dtype=np.float64) for n in (1, 2)
+    )
+    teacher = teacher.with_arrays({"embedding.weight": 20 * teacher.embedding.weight.array})
+    ids, lengths = sample_ids(student, 3, 6), np.array([6, 4, 5])
+    valid = np.arange(6) < lengths[:, None]
+    labels = np.where(valid & (np.arange(6) % 2 == 0), ids, -1)
+    batch = Batch(ids, lengths_B=lengths, labels={"words": labels})
+    method = Distil(TrainSettings(), temperature=2.0, hard_weight=2 / 7, cosine_weight=1 / 7)
+    objective = Distillation(teacher, 2.0, 2 / 7, Tasks(), method.targets(student, teacher))
+    loss, _ = objective.loss(student, batch, batch.context(), Tape(), Grads())
+
+    (own, hidden), (theirs, target) = (run_encoder(model, batch) for model in (student, teacher))
+    keep = torch.tensor(valid)
+    soft = torch.nn.KLDivLoss(reduction="batchmean")(
+        torch.log_softmax(own[keep] / 2.0, -1), torch.softmax(theirs[keep] / 2.0, -1)
+    )
+    hard = torch.nn.CrossEntropyLoss(ignore_index=-1)(own.reshape(-1, 19), torch.tensor(labels.reshape(-1)))
+    ones = torch.ones(int(valid.sum()))
+    cosine = torch.nn.CosineEmbeddingLoss()(hidden[keep], target[keep], ones)
+    expected = 5.0 * 2.0**2 * soft + 2.0 * hard + 1.0 * cosine
+    assert 7 * loss == pytest.approx(expected.item(), rel=1e-9)
+
+
+def run_encoder(model, batch):
+    """Logits and last hidden states, as tensors."""
+    said = model.forward(batch.ids_BT, batch.context())["words"]
+    return torch.tensor(said), torch.tensor(model.hidden(batch.ids_BT, batch.context()))
+
+
+def test_hidden_states_and_attention_maps_against_torch():
+    sizes = {"vocab_size": 19, "d_model": 8, "context": 6, "n_heads": 2}
+    student, teacher = (
+        Decoder.create(DecoderConfig.uniform(n_layers=n, **sizes), seed=n, dtype=np.float64) for n in (1, 2)
+    )
+    ids = sample_ids(student, 3, 6)
+    batch = Batch(ids, np.roll(ids, -1, axis=1))
+    method = Distil(TrainSettings(), hidden_weight=3.0, attention_weight=5.0)
+    objective = Distillation(teacher, 1.0, 1.0, NextToken(), method.targets(student, teacher))
+    loss, _ = objective.loss(student, batch, batch.context(), Tape(), Grads())
+    hard, _ = NextToken().loss(student, batch, batch.context(), Tape(), Grads())
+    hidden, maps = [], []
+    for model, block in ((student, "blocks.0"), (teacher, "blocks.1")):
+        tape = Tape([block, f"{block}.attention"])
+        model.forward(ids, batch.context(), tape)
+        hidden.append(torch.tensor(tape.seen[block]))
+        q, k = (torch.tensor(array).transpose(1, 2) for array in tape.seen[f"{block}.attention"][:2])
+        scores = q @ k.transpose(2, 3) / 2.0
+        maps.append(torch.softmax(scores.masked_fill(torch.ones(6, 6).triu(1) > 0, -torch.inf), -1))
+    rows = ids.size * 2
+    kl = torch.nn.functional.kl_div(maps[0].clamp_min(1e-300).log(), maps[1], reduction="sum") / rows
+    expected = hard + 3.0 * torch.nn.functional.mse_loss(*hidden) + 5.0 * kl
+    assert loss == pytest.approx(float(expected), rel=1e-9)
 
 
 @pytest.mark.parametrize("format_name", ["int2", "int3", "int4-32", "int8"])

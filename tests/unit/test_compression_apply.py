@@ -13,6 +13,7 @@ from minislm.errors import UnsupportedError
 from minislm.language_model import LanguageModel
 from minislm.models.decoder import Decoder, DecoderConfig
 from minislm.testing import methods as laws
+from minislm.testing.examples import sample_data
 from minislm.text.tokenizer import Tokenizer
 from minislm.training.settings import TrainSettings
 
@@ -47,8 +48,8 @@ def test_a_saved_model_remembers_its_recipes(lm, tmp_path):
 def test_a_teacher_from_a_folder_teaches(lm, tmp_path):
     minislm.save(language_model("abcdef ghij", seed=5, n_layers=4), tmp_path / "teacher")
     recipe = Recipe((Step(Distil(SHORT)),), teacher=str(tmp_path / "teacher"))
-    small, _ = minislm.compress(lm, recipe, laws.sample_data(lm.model))
-    own, _ = minislm.compress(lm, Distil(SHORT), laws.sample_data(lm.model))
+    small, _ = minislm.compress(lm, recipe, sample_data(lm.model))
+    own, _ = minislm.compress(lm, Distil(SHORT), sample_data(lm.model))
     assert small.model.config.n_layers == 2  # every other of the teacher's four
     assert own.model.config.n_layers == 1
 
@@ -56,5 +57,5 @@ def test_a_teacher_from_a_folder_teaches(lm, tmp_path):
 def test_a_teacher_of_other_tokens_is_refused(lm, tmp_path):
     minislm.save(language_model("abcdef ghik"), tmp_path / "teacher")
     with pytest.raises(UnsupportedError) as caught:
-        minislm.compress(lm, Recipe((Step(Distil(SHORT)),), str(tmp_path / "teacher")), laws.sample_data(lm.model))
+        minislm.compress(lm, Recipe((Step(Distil(SHORT)),), str(tmp_path / "teacher")), sample_data(lm.model))
     assert caught.value.code == "vocabulary_differs"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minislm.compression import load_method
-from minislm.compression.distil import Distil, every_other_layer
+from minislm.compression.distil import Distil
 from minislm.compression.factorise import Factorise
 from minislm.compression.finetune import Train
 from minislm.compression.lora import Lora
@@ -16,12 +16,11 @@ from minislm.compression.prune import Prune
 from minislm.compression.qat import QuantizationAware, best_scales
 from minislm.compression.quantize import Quantize
 from minislm.compression.sparsity import cubic, keep_largest, keep_share
-from minislm.errors import DataError, MinislmError, TrainingError, UnsupportedError, UsageError
+from minislm.errors import DataError, MinislmError, UnsupportedError, UsageError
 from minislm.models.decoder import Decoder, DecoderConfig
 from minislm.ops.formats import format_named
-from minislm.ops.loss import kl_divergence
 from minislm.testing import methods as laws
-from minislm.testing.models import sample_ids
+from minislm.testing.examples import sample_data
 from minislm.training.settings import TrainSettings
 from minislm.weights.dense import Dense
 from minislm.weights.quantized import Quantized
@@ -38,7 +37,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def data(model):
-    return laws.sample_data(model)
+    return sample_data(model)
 
 
 # ---- names and options
@@ -391,70 +390,6 @@ def test_both_factors_of_a_product_are_quantized(model):
     assert [small.specs()[UP][side]["type"] for side in ("left", "right")] == ["quantized", "quantized"]
 
 
-# ---- distillation
-
-
-def test_a_student_of_every_other_layer_begins_with_its_teachers_numbers(model):
-    student = every_other_layer(model)
-    assert student.config.n_layers == 2
-    assert student.blocks[1].mlp.up.weight is model.blocks[2].mlp.up.weight
-    assert student.blocks[1].norm_1.weight is model.blocks[2].norm_1.weight
-    assert student.embedding.weight is model.embedding.weight
-    ids = sample_ids(model, 2, 5)
-    skipped = model.replaced(
-        {
-            path: Dense(np.zeros(weight.shape, np.float32))
-            for path, weight in model.weights().items()
-            if _ends_a_part(path)
-        }
-    )
-    assert np.array_equal(student.forward(ids), skipped.forward(ids))  # blocks 1 and 3 add nothing
-
-
-def _ends_a_part(path):
-    return path.startswith(("blocks.1.", "blocks.3.")) and path.endswith(("output.weight", "down.weight"))
-
-
-def test_a_student_from_scratch_has_its_own_sizes(model, data):
-    small = Distil(SHORT, student="scratch", sizes={"n_layers": 1, "d_model": 8}).run(model, data)
-    assert (small.config.n_layers, small.config.d_model, small.config.layers[0].d_ff) == (1, 8, 10)
-    assert small.config.activation == model.config.activation
-    with pytest.raises(UsageError, match="multiple of n_heads"):
-        Distil(SHORT, student="scratch", sizes={"d_model": 9}).run(model, data)
-
-
-def test_a_teacher_with_another_vocabulary_is_refused(model, data):
-    other = Decoder.create(DecoderConfig.uniform(**{**SIZES, "vocab_size": 24}))
-    with pytest.raises(UnsupportedError) as caught:
-        Distil(SHORT).run(model, data, original=other)
-    assert caught.value.code == "vocabulary_differs"
-
-
-def test_a_student_of_its_own_teacher_has_nothing_to_learn_from_it(model, data):
-    still = TrainSettings(steps=2, batch_size=2, weight_decay=0.0)
-    small = Distil(still, student="itself", hard_weight=0.0).run(model, data)
-    for name, array in small.arrays().items():
-        assert np.abs(array - model.arrays()[name]).max() < 5e-3  # Adam makes steps of rounding errors
-
-
-def test_hard_labels_alone_are_plain_training(model, data):
-    alone = Distil(SHORT, student="itself", hard_weight=1.0).run(model, data)
-    assert laws.digest(alone) == laws.digest(Train(SHORT).run(model, data))
-
-
-def test_the_student_comes_near_its_teacher(model, data):
-    settings = TrainSettings(steps=60, batch_size=8, learning_rate=5e-3)
-    teacher = Train(settings).run(model, data)
-    alone = Distil(settings, student="scratch", sizes={"n_layers": 1}, hard_weight=1.0, seed=3).run(teacher, data)
-    taught = Distil(settings, student="scratch", sizes={"n_layers": 1}, hard_weight=0.0, seed=3).run(teacher, data)
-    ids = next(iter(data.validation.evaluation(16))).ids_BT
-
-    def distance(student):
-        return kl_divergence(student.forward(ids).reshape(-1, 23), teacher.forward(ids).reshape(-1, 23))[0]
-
-    assert distance(taught) < distance(alone)
-
-
 # ---- interruption
 
 
@@ -475,16 +410,6 @@ def test_an_interrupted_method_goes_on_where_it_stopped(model, data, tmp_path):
     )
     assert resumed == [5, 6]
     assert laws.digest(again) == laws.digest(whole)
-
-
-def test_checkpoints_of_another_teacher_are_refused(model, data, tmp_path):
-    settings = TrainSettings(steps=2, batch_size=2)
-    student = Distil(settings, student="itself")
-    student.run(model, data, directory=tmp_path)
-    other = Decoder.create(model.config, seed=9)
-    with pytest.raises(TrainingError) as caught:
-        student.run(model, data, original=other, directory=tmp_path)
-    assert caught.value.code == "checkpoint_mismatch"
 
 
 def test_lora_leaves_sparse_values_alone(model, data):

@@ -10,8 +10,9 @@ from minislm.compression.distil import Distil
 from minislm.compression.prune import Prune
 from minislm.compression.quantize import Quantize
 from minislm.compression.recipe import Recipe, Step, StepStarted
-from minislm.errors import ConfigError, NotFoundError
+from minislm.errors import ConfigError, NotFoundError, UsageError
 from minislm.models.decoder import Decoder, DecoderConfig
+from minislm.testing.examples import sample_data
 from minislm.training.settings import TrainSettings
 
 TEXT = """
@@ -126,3 +127,31 @@ def test_steps_run_in_order_and_are_announced():
     ]
     assert small.weights()["blocks.0.mlp.up.weight"].spec()["values"]["format"] == "int4"
     assert small.weights()["embedding.weight"].spec()["format"] == "int8"
+
+
+LATE_FAULTS = (
+    (Step(Quantize("int4"), "blocks.9.*"), "step 3: no weight matches 'blocks.9.*'"),
+    (Step(Quantize("int8", activations="static", calibration="mse")), "step 3: quantize: it needs data"),
+    (Step(Distil(TrainSettings(steps=1)), "blocks.*"), "step 3: distil: acts on the whole model"),
+)
+
+
+@pytest.mark.parametrize(("step", "words"), LATE_FAULTS)
+def test_what_is_wrong_in_a_late_step_is_told_before_the_first_one_runs(step, words):
+    model = Decoder.create(DecoderConfig.uniform(vocab_size=11, d_model=8, context=4, n_layers=2, n_heads=2))
+    recipe = Recipe((Step(Prune(pattern="2:4"), "blocks.*"), Step(Quantize("int8"), "embedding.*"), step))
+    started = []
+    data = None if "needs data" in words else sample_data(model)
+    with pytest.raises(UsageError) as caught:
+        recipe.run(model, data, report=started.append)
+    assert words in str(caught.value)
+    assert started == []
+
+
+def test_the_patterns_behind_a_student_are_those_of_the_student():
+    model = Decoder.create(DecoderConfig.uniform(vocab_size=11, d_model=8, context=4, n_layers=4, n_heads=2))
+    data, student = sample_data(model), Step(Distil(TrainSettings(steps=1, batch_size=1)))
+    small = Recipe((student, Step(Quantize("int4"), "blocks.1.*"))).run(model, data)
+    assert small.weights()["blocks.1.mlp.up.weight"].format.name == "int4"
+    with pytest.raises(UsageError, match=r"step 2: no weight matches 'blocks\.2"):
+        Recipe((student, Step(Quantize("int4"), "blocks.2.*"))).run(model, data)
