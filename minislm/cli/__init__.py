@@ -20,6 +20,12 @@ VERBS = {
     "eval": "eval:command",
     "info": "info:command",
     "generate": "generate:command",
+    "translate": "translate:command",
+    "classify": "classify:command",
+    "tag": "tag:command",
+    "answer": "answer:command",
+    "fill-mask": "fill_mask:command",
+    "embed": "embed:command",
     "doctor": "doctor:command",
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from minislm.errors import DataError, NotFoundError
+from minislm.errors import DataError, NotFoundError, UsageError
 
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -177,6 +177,70 @@ def read_text(path: str) -> str:
         raise DataError(
             "not_utf8", f"{place} is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}; convert it first"
         ) from error
+
+
+def text_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Let a verb take texts: ``-t``, lines of a file, or lines of standard input; it gets them as ``texts``.
+
+    Parameters
+    ----------
+    function : callable
+        ``(common, texts=..., **options)``; decorated before its other options.
+
+    Returns
+    -------
+    callable
+        The same with the options in place of ``texts``.
+    """
+
+    @functools.wraps(function)
+    def run(
+        common: Common, text: tuple[str, ...], file: str | None, standard_input: str | None, **options: Any
+    ) -> None:
+        sources = [bool(text), file is not None, standard_input is not None]
+        if sum(sources) != 1:
+            raise UsageError("bad_option", "give texts in one way: -t TEXT, -f FILE, or - for standard input")
+        texts = list(text) if text else _lines(read_text(file or "-"))
+        if not texts:
+            raise DataError("empty_text", f"{file or 'standard input'} holds no text; give one in each line")
+        function(common, texts=texts, **options)
+
+    for option in (
+        click.option("-f", "--file", help="A file with one text in each line."),
+        click.option("-t", "--text", multiple=True, help="A text; may be repeated."),
+        click.argument("standard_input", required=False, type=click.Choice(["-"]), metavar="[-]"),
+    ):
+        run = option(run)
+    return run
+
+
+def named_fields(names: Iterable[str]) -> Any:
+    """Read ``--field`` options.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Each ``FIELD=NAME``, or the NAME of the field ``text`` alone.
+
+    Returns
+    -------
+    Fields
+        Under which names the records of files hold what tasks need.
+
+    Raises
+    ------
+    UsageError
+        Code ``bad_option``: there is no such field.
+    """
+    from minislm.text.examples import Fields
+
+    pairs = (name.partition("=") for name in names)
+    return Fields.named({(field if equals else "text"): (name if equals else field) for field, equals, name in pairs})
+
+
+def _lines(text: str) -> list[str]:
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
 
 
 def _finite(values: Any) -> Any:

@@ -1,4 +1,4 @@
-"""``minislm eval``: how well a model predicts a text, how fast, and how close to another."""
+"""``minislm eval``: how well a model predicts a text or does a task, how fast, and how close to another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, print_table, verb
+from minislm.cli.common import Common, named_fields, print_table, verb
+from minislm.errors import GateError, UsageError
+
+TASKS = ("classify", "tag", "classify+tag", "answer", "translate")
+OF_TEXT = ("text", "max_tokens", "against", "speed", "memory", "max_perplexity_ratio")  # options without --task
 
 
 @verb(
@@ -17,16 +21,26 @@ from minislm.cli.common import Common, print_table, verb
     minislm eval out/python
     minislm eval out/python-int4 --against out/python --max-perplexity-ratio 1.02
     minislm eval out/mine --text book.txt --speed --memory
+    minislm eval out/commands --task classify+tag --data test.jsonl
+    minislm eval out/intents --task classify --data test.csv --field label=intent
+    minislm eval out/en-de --task translate --data test.en.gz --data test.de.gz --beams 1
     """,
 )
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option("--task", type=click.Choice(TASKS), help="Judge on labelled texts or pairs of texts instead.")
+@click.option(
+    "--data", multiple=True, type=click.Path(path_type=Path), help="With --task: as `minislm train` reads it."
+)
+@click.option("--beams", default=4, show_default=True, help="With --task translate; 1: greedy.")
 @click.option(
     "--text",
     multiple=True,
     type=click.Path(path_type=Path),
     help="Files, folders, JSONL; default: held-out text of this Python.",
 )
-@click.option("--field", default="text", show_default=True, help="Field of a JSONL line that holds the text.")
+@click.option(
+    "--field", "fields", multiple=True, metavar="[FIELD=]NAME", help="Where records have a field; repeatable."
+)
 @click.option("--max-tokens", default=0, help="Judge on so many tokens at most; default: all.")
 @click.option(
     "--against", type=click.Path(path_type=Path), help="A model to compare with: KL, top 1, perplexity ratio."
@@ -34,17 +48,57 @@ from minislm.cli.common import Common, print_table, verb
 @click.option("--speed", is_flag=True, help="Time a prompt and a continuation.")
 @click.option("--memory", is_flag=True, help="Measure peak memory in a fresh process.")
 @click.option("--max-perplexity-ratio", type=float, help="With --against: exit with 5 above this ratio.")
-def command(common: Common, model: Path, max_perplexity_ratio: float | None, **options: Any) -> None:
-    """Judge MODEL on held-out text."""
-    from minislm.errors import GateError, UsageError
+def command(common: Common, model: Path, task: str | None, **options: Any) -> None:
+    """Judge MODEL on held-out text, or on a task.
+
+    \b
+    classify      accuracy
+    tag           precision, recall and F1 of whole spans, as seqeval counts them
+    classify+tag  both, and how often the class and all spans are right
+    answer        exact match and F1 of words, as SQuAD counts them
+    translate     BLEU by sacrebleu (pip install 'minislm[eval]'), and exact match
+    """
+    if options["max_perplexity_ratio"] is not None and options["against"] is None:
+        raise UsageError("bad_option", "--max-perplexity-ratio needs --against")
+    if task is None:
+        values = _text_figures(model, options)
+    else:
+        values = _task_figures(model, task, options)
+    common.result(values, lambda: print_table(("figure", "value"), [(k, _words(v)) for k, v in values.items()]))
+    limit = options["max_perplexity_ratio"]
+    if limit is not None and not values["perplexity_ratio"] <= limit:
+        raise GateError("perplexity_gate", f"the perplexity ratio is {values['perplexity_ratio']:.4f}, above {limit:g}")
+
+
+def _task_figures(model: Path, task: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Judge on labelled texts or pairs of texts."""
+    from minislm.evaluation.labelled import judge_labelled, judge_pairs
+    from minislm.language_model import load
+    from minislm.text.examples import read_labelled, read_pairs
+
+    if other := [name for name in OF_TEXT if options[name]]:
+        raise UsageError("bad_option", f"--{other[0].replace('_', '-')} does not go with --task")
+    if not options["data"]:
+        raise UsageError("bad_option", "--task needs --data: the labelled texts or pairs of texts to be judged on")
+    fields = named_fields(options["fields"])
+    if task == "translate":
+        pairs = read_pairs(options["data"], fields)
+        return {"pairs": len(pairs), **judge_pairs(load(model), pairs, n_beams=options["beams"])}
+    texts = read_labelled(options["data"], task.split("+"), fields)
+    return {"texts": len(texts), **judge_labelled(load(model), texts)}
+
+
+def _text_figures(model: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Judge by the likelihood of a text."""
     from minislm.evaluation.memory import peak_memory
-    from minislm.evaluation.quality import agreement, likelihood, text_bytes
+    from minislm.evaluation.quality import agreement, likelihood, require_decoder, text_bytes
     from minislm.evaluation.speed import measure_speed
     from minislm.language_model import load
 
-    if max_perplexity_ratio is not None and options["against"] is None:
-        raise UsageError("bad_option", "--max-perplexity-ratio needs --against")
+    if options["data"]:
+        raise UsageError("bad_option", "--data needs --task; a text to be predicted is given by --text")
     lm = load(model)
+    require_decoder(lm.model)
     ids = _tokens(lm, options)
     judged = likelihood(lm.model, ids, n_bytes=text_bytes(lm, ids))
     values: dict[str, Any] = {
@@ -64,19 +118,14 @@ def command(common: Common, model: Path, max_perplexity_ratio: float | None, **o
         values["prompt_tokens_per_s"], values["generation_tokens_per_s"] = dataclasses.astuple(speed)
     if options["memory"]:
         values["memory_growth_bytes"] = peak_memory(model).growth_bytes
-    common.result(values, lambda: print_table(("figure", "value"), [(k, _words(v)) for k, v in values.items()]))
-    if max_perplexity_ratio is not None and not values["perplexity_ratio"] <= max_perplexity_ratio:
-        raise GateError(
-            "perplexity_gate",
-            f"the perplexity ratio is {values['perplexity_ratio']:.4f}, above {max_perplexity_ratio:g}",
-        )
+    return values
 
 
 def _tokens(lm: Any, options: dict[str, Any]) -> Any:
     from minislm.text.corpus import from_files, python_corpus
 
     if options["text"]:
-        corpus = from_files(options["text"], field=options["field"])
+        corpus = from_files(options["text"], field=named_fields(options["fields"]).text)
         documents = (*corpus.train, *corpus.held_out)
     else:
         documents = python_corpus().held_out
@@ -84,5 +133,5 @@ def _tokens(lm: Any, options: dict[str, Any]) -> Any:
     return ids[: options["max_tokens"] or None]
 
 
-def _words(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+def _words(value: Any) -> str:
+    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -29,6 +29,8 @@ echo "def main" | minislm generate out/teacher - --top-k 40 --stop "\\n\\n" --js
 @click.option("--min-p", type=float, help="Keep tokens at least this fraction as likely as the most likely one.")
 @click.option("--repetition-penalty", type=float, help="More than 1 makes tokens that have appeared less likely.")
 @click.option("--stop", multiple=True, help="Stop where this text appears (\\n is a line end); may be repeated.")
+@click.option("--beams", "n_beams", type=int, help="Continuations that a search keeps side by side; at temperature 0.")
+@click.option("--length-penalty", type=float, help="With beams: the more, the longer the text.")
 @click.option("--ignore-eos", is_flag=True, default=None, help="Go on after the end-of-text token.")
 def command(
     common: Common,
@@ -39,7 +41,7 @@ def command(
     stop: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Continue a text with a model.
+    """Continue a text with a model, or write what an encoder-decoder makes of it.
 
     MODEL is a model folder. The text comes from -p, from a file, or from standard input (-). New text streams to
     stdout, what it cost to stderr. Options that are not given are those saved with the model.

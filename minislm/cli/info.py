@@ -10,6 +10,7 @@ import click
 from minislm.cli.common import Common, print_table, verb
 
 if TYPE_CHECKING:
+    from minislm.inference.program import Program
     from minislm.models.base import Model
 
 EXAMPLES = """
@@ -26,8 +27,8 @@ def command(common: Common, model: str, program: bool) -> None:
     """Show what a model holds, tensor by tensor.
 
     MODEL is a model folder. For each tensor: shape, storage, how activations enter, bytes, bits for each weight. With
-    --program: the steps that generation runs for one token at the full context, with the bytes that each reads and its
-    operations.
+    --program: the steps that generation runs for one token at the full context, or an encoder for a text as long as the
+    context, with the bytes that each reads and its operations.
     """
     from minislm.language_model import load
 
@@ -52,7 +53,9 @@ def _show_tensors(common: Common, model: Model) -> None:
     }
 
     def render() -> None:
-        choices = ", ".join(f"{name} {value}" for name, value in config.items() if name != "layers")
+        choices = [f"{name} {value}" for name, value in config.items() if not isinstance(value, list | tuple)]
+        records = [f"{len(value)} {name.replace('_', ' ')}" for name, value in config.items() if isinstance(value, list | tuple)]
+        heads = [f"{head['name']} ({head['kind']}, {len(head['labels'])} labels)" for head in config.get("heads", ())]
         print_table(
             ("tensor", "shape", "storage", "activations", "bytes", "bits/weight"),
             [
@@ -60,7 +63,7 @@ def _show_tensors(common: Common, model: Model) -> None:
                 for r in rows
             ],
             right=(5,),
-            title=f"{choices}, {len(model.config.layers)} layers",
+            title=", ".join([*choices, *records]) + "".join(f"\nhead {head}" for head in heads),
         )
         click.echo(f"total: {parameters:,} parameters, {size_bytes:,} bytes, {bits:.2f} bits/weight")
 
@@ -69,41 +72,66 @@ def _show_tensors(common: Common, model: Model) -> None:
 
 def _show_program(common: Common, model: Model) -> None:
     from minislm.inference.program import Program
+    from minislm.models.encoder import Encoder
+    from minislm.models.transformer import Transformer
 
-    program, length = Program.of(model), model.config.context
-    costs = program.describe(n_rows=1, length=length)
-    values = {
-        "rows": 1,
+    length = model.config.context
+    lowered: dict[str, tuple[str, Program, int]]
+    token = f"one token after {length - 1} others"
+    if isinstance(model, Encoder):
+        lowered = {"text": (f"a text of {length} tokens", Program.of(model), length)}
+    elif isinstance(model, Transformer):
+        lowered = {
+            "source": (f"a source of {length} tokens", Program.of_source(model), length),
+            "token": (f"{token}, with that source", Program.of(model), 1),
+        }
+    else:
+        lowered = {"token": (token, Program.of(model), 1)}
+    values = {name: _program_costs(program, n_rows, length) for name, (_, program, n_rows) in lowered.items()}
+
+    def render() -> None:
+        for name, (title, _, _) in lowered.items():
+            _print_costs(title, values[name])
+
+    common.result(values, render)
+
+
+def _program_costs(program: Program, n_rows: int, length: int) -> dict[str, Any]:
+    costs = program.describe(n_rows, length, source_length=length)
+    return {
+        "rows": n_rows,
         "length": length,
         "buffer_bytes_per_row": program.row_bytes(),
         "size_bytes": sum(cost.size_bytes for cost in costs),
         "operations": sum(cost.operations for cost in costs),
+        "results": {name: f"%{buffer}" for name, buffer in program.results.items()},
         "steps": [cost._asdict() for cost in costs],
     }
 
-    def render() -> None:
-        print_table(
-            ("buffer", "op", "reads", "constants", "shape", "bytes", "operations"),
-            [
-                (
-                    f"%{c.result}",
-                    c.op,
-                    " ".join({0: "ids", 1: "positions"}.get(x, f"%{x}") for x in c.inputs),
-                    " ".join(map(_by, c.constants)),
-                    _by(c.shape),
-                    c.size_bytes,
-                    c.operations,
-                )
-                for c in costs
-            ],
-            title=f"one token after {length - 1} others",
-        )
-        click.echo(
-            f"total: {values['size_bytes']:,} bytes read, {values['operations']:,} operations, "
-            f"{values['buffer_bytes_per_row']:,} bytes of buffers for each token of a pass"
-        )
 
-    common.result(values, render)
+def _print_costs(title: str, costs: dict[str, Any]) -> None:
+    names = {buffer: name for name, buffer in costs["results"].items()}
+    print_table(
+        ("buffer", "op", "reads", "constants", "shape", "bytes", "operations", "result"),
+        [
+            (
+                f"%{step['result']}",
+                step["op"],
+                " ".join({0: "ids", 1: "positions", 2: "types"}.get(x, f"%{x}") for x in step["inputs"]),
+                " ".join(map(_by, step["constants"])),
+                _by(step["shape"]),
+                step["size_bytes"],
+                step["operations"],
+                names.get(f"%{step['result']}", ""),
+            )
+            for step in costs["steps"]
+        ],
+        title=title,
+    )
+    click.echo(
+        f"total: {costs['size_bytes']:,} bytes read, {costs['operations']:,} operations, "
+        f"{costs['buffer_bytes_per_row']:,} bytes of buffers for each token of a pass"
+    )
 
 
 def _tensor(path: str, part: Any) -> dict[str, Any]:

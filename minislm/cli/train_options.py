@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minislm.cli.common import named_fields
 from minislm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -149,12 +150,9 @@ def files(data: tuple[Path, ...], options: Mapping[str, Any]) -> Files:
     UsageError
         Code ``bad_option``: there is no such field.
     """
-    from minislm.text.examples import Fields
     from minislm.training.assignments.base import Files
 
-    pairs = (name.partition("=") for name in options["fields"])
-    named = {(field if equals else "text"): (name if equals else field) for field, equals, name in pairs}
-    return Files(data, options["held_out"], Fields.named(named), options["cut"])
+    return Files(data, options["held_out"], named_fields(options["fields"]), options["cut"])
 
 
 def sizes(family: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minislm.dispatch import ops
-from minislm.errors import DataError
+from minislm.errors import DataError, UnsupportedError
 from minislm.models.base import Model
+from minislm.models.encoder import Encoder
+from minislm.models.transformer import Transformer
 
 if TYPE_CHECKING:
     from minislm.language_model import LanguageModel
@@ -97,7 +99,10 @@ def likelihood(
     ------
     DataError
         Code ``text_too_short``: fewer than 2 tokens.
+    UnsupportedError
+        Code ``not_a_decoder``.
     """
+    require_decoder(model)
     total, done = 0.0, 0
     for inputs_BT, targets_BT in windows(ids, model.config.context, batch_size):
         logits_BTV = model.forward(inputs_BT)
@@ -130,6 +135,8 @@ def evaluate(lm: LanguageModel, documents: Sequence[str], *, max_tokens: int = 0
     ------
     DataError
         Code ``text_too_short``: fewer than 2 tokens.
+    UnsupportedError
+        Code ``not_a_decoder``.
     """
     ids = lm.tokenizer.encode_documents(documents)[: max_tokens or None]
     return likelihood(lm.model, ids, n_bytes=text_bytes(lm, ids))
@@ -174,7 +181,11 @@ def agreement(model: Model, teacher: Model, ids: np.ndarray, *, batch_size: int 
     ------
     DataError
         Code ``text_too_short``: fewer than 2 tokens. Code ``vocabularies_differ``: logits of different width.
+    UnsupportedError
+        Code ``not_a_decoder``.
     """
+    for each in (model, teacher):
+        require_decoder(each)
     if model.config.vocab_size != teacher.config.vocab_size:
         raise DataError(
             "vocabularies_differ",
@@ -226,3 +237,24 @@ def windows(ids: np.ndarray, context: int, batch_size: int) -> Iterator[tuple[np
     if n_targets % context:
         tail = np.arange(n_whole * context, n_targets)[None]
         yield ids[tail], ids[tail + 1]
+
+
+def require_decoder(model: Model) -> None:
+    """Refuse models that do not predict a text by itself.
+
+    Parameters
+    ----------
+    model : Model
+        Any.
+
+    Raises
+    ------
+    UnsupportedError
+        Code ``not_a_decoder``: an encoder or an encoder-decoder.
+    """
+    if isinstance(model, Encoder | Transformer):
+        raise UnsupportedError(
+            "not_a_decoder",
+            f"a model of type {model.config.type!r} predicts no text by itself; judge it on a task, with "
+            "evaluation.labelled or `minislm eval --task`",
+        )

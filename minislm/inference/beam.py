@@ -42,6 +42,11 @@ class BeamSearch(Writer):
     length, where all that is in progress finishes. This is what transformers does with its default,
     ``early_stopping=False``.
 
+    Parameters
+    ----------
+    request, tokenizer, settings : Request, Tokenizer, GenerationSettings
+        As of every `Writer`.
+
     References
     ----------
     .. [1] Wu et al. (2016), "Google's neural machine translation system", arXiv 1609.08144, section 7: scores that are

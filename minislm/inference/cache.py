@@ -280,8 +280,10 @@ class KVCache:
 
         Returns
         -------
-        rows_N, positions_N : ndarray of int64, (N,)
-            The row and the place in it of each position, source after source.
+        rows_N : ndarray of int64, (N,)
+            The row of each position, source after source.
+        positions_N : ndarray of int64, (N,)
+            Its place there.
 
         Raises
         ------

@@ -111,8 +111,10 @@ class Sources:
 
         Returns
         -------
-        rows_B, lengths_B : ndarray of int64, (B,)
-            The row that each reads, and how many positions of it.
+        rows_B : ndarray of int64, (B,)
+            The row that each reads.
+        lengths_B : ndarray of int64, (B,)
+            How many positions of it.
 
         Raises
         ------

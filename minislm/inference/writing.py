@@ -114,7 +114,13 @@ class Writer(ABC):
 
 
 class Sampler(Writer):
-    """Draws one token after the other, or takes the most likely one."""
+    """Draws one token after the other, or takes the most likely one.
+
+    Parameters
+    ----------
+    request, tokenizer, settings : Request, Tokenizer, GenerationSettings
+        As of every `Writer`.
+    """
 
     def __init__(self, request: Request, tokenizer: Tokenizer, settings: GenerationSettings) -> None:
         super().__init__(request, tokenizer, settings)

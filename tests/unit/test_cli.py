@@ -297,7 +297,7 @@ def test_info_shows_every_tensor(folder):
 
 
 def test_info_shows_the_program(folder):
-    values = json.loads(called("info", folder, "--program", "--json").stdout)
+    values = json.loads(called("info", folder, "--program", "--json").stdout)["token"]
     ops = [step["op"] for step in values["steps"]]
     assert ops[:3] == ["rows", "rows", "add"]
     assert ops[-1] == "linear"

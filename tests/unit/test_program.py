@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 
-from minislm.errors import DataError, GenerationError, UsageError
+from minislm.config import Head
+from minislm.errors import DataError, GenerationError, UnsupportedError, UsageError
 from minislm.inference import steps
 from minislm.inference.cache import KVCache
+from minislm.inference.lowering import INPUTS
+from minislm.inference.passes import Pass
 from minislm.inference.program import Program
+from minislm.models import model_class
 from minislm.models.decoder import Decoder, DecoderConfig
+from minislm.models.encoder import EncoderConfig
+from minislm.models.transformer import TransformerConfig
 from minislm.testing.programs import check_program_equals_forward
 
 SIZES = {"vocab_size": 23, "d_model": 12, "context": 9, "n_layers": 2, "n_heads": 2, "d_ff": 21}
@@ -15,10 +21,14 @@ LEARNED = DecoderConfig.uniform(**SIZES)
 ROTARY = DecoderConfig.uniform(
     **SIZES, positions="rotary", norm="rms", mlp="gated", activation="silu", bias=False, tied=False, n_kv_heads=1
 )
+HEADS = (Head("words", "masked"), Head("intent", "sequence", ("a", "b")), Head("tags", "token", ("O", "B-x", "I-x")))
+ENCODER = EncoderConfig.uniform(**SIZES, heads=HEADS)
+MEAN = EncoderConfig.uniform(**SIZES, heads=HEADS[1:2], pooling="mean")
+TRANSFORMER = TransformerConfig.uniform(**SIZES)
 
 
 def created(config):
-    model = Decoder.create(config, seed=1)
+    model = model_class(config.type)[0].create(config, seed=1)
     rng = np.random.default_rng(2)
     noise = {name: 0.3 * rng.standard_normal(array.shape).astype(np.float32) for name, array in model.arrays().items()}
     return model.with_arrays({name: array + noise[name] for name, array in model.arrays().items()})
@@ -74,16 +84,17 @@ def test_memory_is_shared_and_does_not_grow_with_layers():
     assert program.row_bytes() < 4 * sum(step.width for step in program.steps) / 3
 
 
-def test_no_two_living_buffers_share_memory():
-    for config in (LEARNED, ROTARY):
-        program = Program.of(created(config))
-        places, widths = program._plan()
-        for step, place in zip(program.steps, places, strict=True):
-            assert widths[place] >= step.width
-            readers = [later.result for later in program.steps if step.result in later.inputs]
-            for later in program.steps:
-                if step.result < later.result <= max(readers, default=step.result):
-                    assert places[later.result - 2] != place
+@pytest.mark.parametrize("config", [LEARNED, ROTARY, ENCODER], ids=["learned", "rotary", "encoder"])
+def test_no_two_living_buffers_share_memory(config):
+    program = Program.of(created(config))
+    places, widths = program._plan()
+    for step, place in zip(program.steps, places, strict=True):
+        assert widths[place] >= step.width
+        readers = [later.result for later in program.steps if step.result in later.inputs]
+        last = program.steps[-1].result if step.result in program.results.values() else max(readers, default=0)
+        for later in program.steps:
+            if step.result < later.result <= last:
+                assert places[later.result - INPUTS] != place
 
 
 def test_results_of_a_run_outlive_the_next():
@@ -120,7 +131,7 @@ def test_costs_are_those_of_the_arrays():
     assert (attend.operations, attend.size_bytes) == (5 * 4 * 8 * 12, 4 * 8 * 24)
     looked_up = next(row for row in rows if row.op == "rows")
     assert looked_up.size_bytes == 5 * 12 * 4
-    assert [row.result for row in rows] == list(range(2, len(rows) + 2))
+    assert [row.result for row in rows] == list(range(INPUTS, len(rows) + INPUTS))
 
 
 @pytest.mark.parametrize(
@@ -152,3 +163,126 @@ def test_a_cache_longer_than_the_context_does_not_help():
     with pytest.raises(GenerationError) as caught:
         run(program, cache, [1] * 10)
     assert caught.value.code == "context_length_exceeded"
+
+
+# Encoders, and the sources of encoder-decoders
+
+
+def faulty(name, change):
+    """A step that does something else to what the right one makes."""
+    right = steps.SPECIAL[name]
+
+    def step(current, out, *inputs, **options):
+        right(current, out, *inputs, **options)
+        change(current, out)
+
+    return step
+
+
+def spoil(current, out):
+    out[-1] += 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("attend_all", ENCODER),
+        ("attend_all", TRANSFORMER),
+        ("pool_first", ENCODER),
+        ("pool_mean", MEAN),
+        ("attend_source", TRANSFORMER),
+    ],
+)
+def test_a_wrong_step_is_caught(name, config, monkeypatch):
+    check_program_equals_forward(created(config))
+    monkeypatch.setitem(steps.SPECIAL, name, faulty(name, spoil))
+    with pytest.raises(AssertionError):
+        check_program_equals_forward(created(config))
+
+
+def test_attention_across_the_border_of_two_texts_is_caught(monkeypatch):
+    monkeypatch.setattr(Pass, "runs", lambda self: iter([(slice(0, self.n_rows), self.n_rows)]))
+    with pytest.raises(AssertionError):
+        check_program_equals_forward(created(ENCODER))
+
+
+def test_a_source_in_another_slot_is_caught(monkeypatch):
+    def shifted(current, out, *kv, layer, d_head):
+        rows = (current.rows_N + 1) % 4
+        current.cache.sources.write(layer, rows, current.positions_N, *(x.reshape(len(x), -1, d_head) for x in kv))
+
+    monkeypatch.setitem(steps.SPECIAL, "keep_source", shifted)
+    with pytest.raises(AssertionError):
+        check_program_equals_forward(created(TRANSFORMER))
+
+
+def test_a_result_whose_memory_is_given_away_is_caught(monkeypatch):
+    plan = Program._plan
+
+    def without_results(self):
+        kept, self.results = self.results, {}
+        found, self.results = plan(self), kept
+        return found
+
+    monkeypatch.setattr(Program, "_plan", without_results)
+    with pytest.raises(AssertionError):
+        check_program_equals_forward(created(ENCODER))
+
+
+def test_steps_that_no_wanted_result_needs_are_left_out():
+    model = created(ENCODER)
+    whole = Program.of(model)
+    assert set(whole.results) == {"hidden", "words", "intent", "tags"}
+    shapes = [step.constants[0].shape for step in Program.of(model, ["tags"]).steps if step.op == "linear"]
+    assert (23, 12) not in shapes  # the vocabulary of the masked head
+    assert (3, 12) in shapes
+    assert len(Program.of(model, ["hidden"]).steps) < len(Program.of(model, ["tags"]).steps) < len(whole.steps)
+    with pytest.raises(UnsupportedError) as caught:
+        Program.of(model, ["tag"])
+    assert caught.value.code == "unknown_result"
+
+
+def test_neighbours_of_one_length_are_one_run():
+    found = list(Pass.whole([2, 2, 3, 1, 1, 2]).runs())
+    assert found == [(slice(0, 4), 2), (slice(4, 7), 3), (slice(7, 9), 1), (slice(9, 11), 2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "code"),
+    [
+        ({"ids": [1, 23]}, DataError, "bad_token_ids"),
+        ({"ids": [1, 2], "counts": [1]}, UsageError, "bad_counts"),
+        ({"ids": [1], "counts": [1, 0]}, UsageError, "bad_counts"),
+        ({"ids": [], "counts": []}, UsageError, "bad_counts"),
+        ({"ids": [1] * 10}, GenerationError, "context_length_exceeded"),
+        ({"ids": [1, 2], "types": [0, 2]}, DataError, "bad_token_types"),
+        ({"ids": [1, 2], "types": [-1, 0]}, DataError, "bad_token_types"),
+        ({"ids": [1, 2], "types": [0]}, UsageError, "bad_counts"),
+    ],
+)
+def test_what_no_encoder_reads_is_refused(options, error, code):
+    ids, counts, types = options["ids"], options.get("counts", [len(options["ids"])]), options.get("types")
+    with pytest.raises(error) as caught:
+        Program.of(created(ENCODER)).run_all(np.array(ids), np.array(counts), types)
+    assert caught.value.code == code
+
+
+def test_a_source_longer_than_the_cache_is_refused():
+    cache = KVCache.create(TRANSFORMER.layers, 2, 4, source_capacity=3)
+    slots = np.array([cache.claim(), cache.claim()])
+    program, source = Program.of(created(TRANSFORMER)), Program.of_source(created(TRANSFORMER))
+    with pytest.raises(GenerationError, match="source_capacity") as caught:
+        source.run_all(np.ones(6, int), np.array([2, 4]), cache=cache, slots_B=slots)
+    assert caught.value.code == "kv_cache_full"
+    with pytest.raises(UsageError) as missing:
+        program.run(np.array([1]), slots[:1], np.array([1]), cache)
+    assert missing.value.code == "no_source"
+    assert not cache.lengths_C.any()
+
+
+def test_costs_of_attention_are_those_of_the_keys_that_are_met():
+    rows = Program.of(created(TRANSFORMER)).describe(n_rows=1, length=5, source_length=7)
+    assert [(row.operations, row.size_bytes) for row in rows if row.op == "attend_source"] == [
+        (4 * 7 * 12, 2 * 4 * 7 * 12)
+    ] * 2
+    assert [row.operations for row in rows if row.op == "attend"] == [4 * 5 * 12] * 2

@@ -1,0 +1,31 @@
+"""``minislm embed``: texts as vectors."""
+
+from __future__ import annotations
+
+import click
+
+from minislm.cli.common import Common, text_options, verb
+
+EXAMPLES = """
+minislm embed out/reader -t "play some jazz" -t "put on some music"
+minislm embed out/reader -f texts.txt --pooling mean > vectors.txt
+"""
+
+
+@verb("embed", examples=EXAMPLES)
+@click.argument("model")
+@click.option("--pooling", type=click.Choice(["mean", "first"]), help="Default: what the model's config says.")
+@click.option("--normalized/--raw", default=True, help="Give each vector the length 1, or leave it; default: length 1.")
+@text_options
+def command(common: Common, model: str, texts: list[str], pooling: str | None, normalized: bool) -> None:
+    """Turn texts into vectors with an encoder.
+
+    MODEL is a model folder. Each line is the vector of one text.
+    """
+    from minislm.language_model import load
+
+    vectors = load(model).embed(texts, pooling=pooling, normalized=normalized).tolist()
+    common.result(
+        [{"text": text, "vector": vector} for text, vector in zip(texts, vectors, strict=True)],
+        lambda: click.echo("\n".join(" ".join(f"{number:.6g}" for number in vector) for vector in vectors)),
+    )

@@ -1,0 +1,39 @@
+"""``minislm tag``: the labelled parts of texts."""
+
+from __future__ import annotations
+
+import click
+
+from minislm.cli.common import Common, print_table, text_options, verb
+
+EXAMPLES = """
+minislm tag out/commands -t "play jazz by Nina Simone"
+minislm tag out/commands -f requests.txt --json
+"""
+
+
+@verb("tag", examples=EXAMPLES)
+@click.argument("model")
+@click.option("--head", help="Which head is asked, where the model has several that tag.")
+@text_options
+def command(common: Common, model: str, texts: list[str], head: str | None) -> None:
+    """Find the labelled parts of texts with an encoder.
+
+    MODEL is a model folder. A part has a label, the characters where it starts and ends, and the mean probability of
+    its tags; texts are numbered from 1.
+    """
+    from minislm.language_model import load
+
+    found = load(model).tag(texts, head=head)
+    common.result(
+        [{"text": text, "spans": [span._asdict() for span in spans]} for text, spans in zip(texts, found, strict=True)],
+        lambda: print_table(
+            ("text", "start", "end", "label", "part", "score"),
+            [
+                (number, span.start, span.end, span.label, span.text, f"{span.score:.3f}")
+                for number, spans in enumerate(found, start=1)
+                for span in spans
+            ],
+            right=(5,),
+        ),
+    )
