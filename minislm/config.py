@@ -128,7 +128,7 @@ class Config:
     """
 
     type: ClassVar[str]
-    records: ClassVar[Mapping[str, Callable[..., Any]]] = {"layers": LayerSizes}  # the fields that are tuples of records
+    records: ClassVar[Mapping[str, Callable[..., Any]]] = {"layers": LayerSizes}  # fields that are tuples of them
 
     vocab_size: int
     d_model: int
