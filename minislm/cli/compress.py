@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from minislm.cli.common import Common, print_table, verb
+from minislm.cli.train_options import OWN_TASK, TASK_NAMES, files
+from minislm.errors import UsageError
+
+if TYPE_CHECKING:
+    from minislm.compression.recipe import Recipe
+    from minislm.language_model import LanguageModel
 
 
 @verb(
     "compress",
     examples="""
     minislm compress out/python int4.yaml -o out/python-int4
-    minislm compress out/python student.yaml -o out/student --text book.txt
+    minislm compress out/python student.yaml -o out/student --data book.txt
     minislm compress out/python --method quantize --set format=int8 -o out/python-int8
     minislm compress out/python --method prune --set pattern=2:4 --where "blocks.*" -o out/python-2-4
+    minislm compress out/commands half.yaml -o out/commands-half --task classify+tag --data commands.jsonl
     """,
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -26,13 +33,16 @@ from minislm.cli.common import Common, print_table, verb
 @click.option("--method", help="One method in place of a recipe file.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of that method; repeatable.")
 @click.option("--where", default="*", show_default=True, help="Weights that the method applies to.")
+@click.option("--task", type=click.Choice(TASK_NAMES), help="What steps learn; default: what the model is for.")
 @click.option(
-    "--text",
+    "--data",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Text for steps that need it: files, folders, JSONL; default: this Python's reference and docstrings.",
+    help="Examples for steps that need them, as `minislm train` reads them; default: text of this Python.",
 )
-@click.option("--field", default="text", show_default=True, help="Field of a JSONL line that holds the text.")
+@click.option("--held-out", multiple=True, type=click.Path(path_type=Path), help="Judge on this; default: a tenth.")
+@click.option("--field", "fields", multiple=True, metavar="[FIELD=]NAME", help="Where --data has a field; repeatable.")
+@click.option("--cut", is_flag=True, help="Cut texts that are too long instead of refusing them.")
 @click.option("--details", is_flag=True, help="Print a row for every weight.")
 def command(common: Common, model: Path, recipe: Path | None, output: Path, **options: Any) -> None:
     """Compress MODEL by a RECIPE (YAML: steps of method, where and options), or by one --method.
@@ -41,7 +51,6 @@ def command(common: Common, model: Path, recipe: Path | None, output: Path, **op
     """
     from minislm.cli.live import Live
     from minislm.compression.recipe import Recipe
-    from minislm.errors import UsageError
     from minislm.language_model import load, save
 
     if (recipe is None) == (options["method"] is None):
@@ -63,15 +72,16 @@ def command(common: Common, model: Path, recipe: Path | None, output: Path, **op
     common.result(report.to_json(), lambda: _show(report, options["details"], output))
 
 
-def _compressed(lm: Any, recipe: Any, options: dict[str, Any], live: Any, output: Path) -> Any:
+def _compressed(lm: LanguageModel, recipe: Recipe, options: dict[str, Any], live: Any, output: Path) -> Any:
     from minislm.compression import compress
-    from minislm.text.corpus import from_files, python_corpus
-    from minislm.training.train import windows
+    from minislm.training.assignments import read
 
     data = None
     if recipe.needs_data:
-        corpus = from_files(options["text"], field=options["field"]) if options["text"] else python_corpus()
-        data = windows(lm, corpus)
+        task = options["task"] or OWN_TASK.get(lm.model.config.type)
+        if task is None:
+            raise UsageError("bad_option", "say with --task what the steps of the recipe that learn are to learn")
+        data = read(task, files(options["data"], options)).data(lm)
     return compress(lm, recipe, data, report=live, directory=output.with_name(output.name + ".run"))
 
 
