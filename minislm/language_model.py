@@ -35,6 +35,8 @@ GENERATION_NAMES = {
     "min_p": "min_p",
     "repetition_penalty": "repetition_penalty",
     "stop": "stop_strings",
+    "n_beams": "num_beams",
+    "length_penalty": "length_penalty",
 }
 
 

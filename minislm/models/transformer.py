@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from minislm.config import Config, LayerSizes
-from minislm.errors import DataError
+from minislm.errors import ConfigError, DataError
 from minislm.layers.base import PLAIN, Context, Grads, Tape
 from minislm.layers.block import PostNormBlock, PostNormCrossBlock
 from minislm.layers.dropout import Dropout
@@ -28,6 +28,8 @@ from minislm.layers.sinusoids import Sinusoids
 from minislm.models.base import Model, Stack
 from minislm.models.maker import Maker
 from minislm.models.parts import Parts
+
+MOST_POSITIONS = 65_536
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class TransformerConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.context > MOST_POSITIONS:  # no stored array bounds the table of sines that is computed
+            raise ConfigError("config_invalid", f"context must be at most {MOST_POSITIONS}, not {self.context}")
         self._check_layers("encoder_layers")
         self._check_choice("activation", ACTIVATIONS)
         self._check_rate("dropout")

@@ -11,16 +11,24 @@ import numpy as np
 import pytest
 
 import minislm
+from minislm import models
+from minislm.config import Head
 from minislm.errors import DataError, GenerationError, MinislmError, ModelFileError, UnsupportedError, UsageError
 from minislm.files import safetensors
 from minislm.inference.settings import GenerationSettings
 from minislm.language_model import LanguageModel, load, save
 from minislm.models.decoder import Decoder, DecoderConfig
+from minislm.models.encoder import EncoderConfig
+from minislm.models.transformer import TransformerConfig
 from minislm.testing.samples import sample_weights
 from minislm.text.tokenizer import Tokenizer
 from minislm.weights import WEIGHTS
 
 SIZES = DecoderConfig.uniform(vocab_size=260, d_model=32, context=24, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=40)
+LAYER = {"n_heads": 4, "n_kv_heads": 2, "d_head": 8, "d_ff": 40}
+SMALL = {"d_model": 16, "context": 24, "n_layers": 1, "n_heads": 2}
+ENCODER = EncoderConfig.uniform(vocab_size=261, **SMALL, heads=(Head("label", "sequence", ("a", "b")),))
+TRANSFORMER = TransformerConfig.uniform(vocab_size=257, **SMALL)
 CHOICES = [
     {},
     {"positions": "rotary", "norm": "rms", "mlp": "gated", "activation": "silu", "bias": False, "tied": False},
@@ -87,6 +95,57 @@ def test_every_storage_comes_back_bit_by_bit(tmp_path, lm, rng, storage):
         assert type(back.model.weights()[path]) is type(weight)
 
 
+def another(config):
+    """A model of another family."""
+    return models.model_class(config.type)[0].create(config, seed=4)
+
+
+@pytest.mark.parametrize("config", [ENCODER, TRANSFORMER], ids=["encoder", "transformer"])
+def test_every_family_comes_back(tmp_path, config):
+    lm = LanguageModel(another(config), Tokenizer.train([], kind="bytes", encoder=config is ENCODER))
+    save(lm, tmp_path / "model")
+    back = load(tmp_path / "model")
+    assert type(back.model) is type(lm.model)
+    assert same(back, lm)
+    if config is ENCODER:
+        assert back.classify(["play", "a longer text"]) == lm.classify(["play", "a longer text"])
+        np.testing.assert_array_equal(back.embed(["play"]), lm.embed(["play"]))
+    else:
+        assert back.translate(["ab"], max_new_tokens=4)[0].ids == lm.translate(["ab"], max_new_tokens=4)[0].ids
+
+
+HEAD = {"name": "label", "kind": "sequence", "labels": ["a", "b"]}
+SIDES = {
+    "a label more": (ENCODER, {"heads": [{**HEAD, "labels": ["a", "b", "c"]}]}),
+    "a head less": (ENCODER, {"heads": []}),
+    "a head more": (ENCODER, {"heads": [HEAD, {"name": "more", "kind": "span", "labels": []}]}),
+    "another kind": (ENCODER, {"heads": [{**HEAD, "kind": "masked", "labels": []}]}),
+    "an unknown kind": (ENCODER, {"heads": [{**HEAD, "kind": "clas"}]}),
+    "a name with a dot": (ENCODER, {"heads": [{**HEAD, "name": "a.b"}]}),
+    "twice": (ENCODER, {"heads": [HEAD, HEAD]}),
+    "a head that is a number": (ENCODER, {"heads": [7]}),
+    "labels that are a number": (ENCODER, {"heads": [{**HEAD, "labels": 7}]}),
+    "labels that are lists": (ENCODER, {"heads": [{**HEAD, "labels": [[]]}]}),
+    "2^40 types": (ENCODER, {"n_types": 2**40}),
+    "no encoder": (TRANSFORMER, {"encoder_layers": []}),
+    "an encoder of 5,000 layers": (TRANSFORMER, {"encoder_layers": [LAYER] * 5_000}),
+    "an encoder that is no list": (TRANSFORMER, {"encoder_layers": 3}),
+    "the encoder missing": (TRANSFORMER, {"encoder_layers": "missing"}),
+    "a context of 2^31-1": (TRANSFORMER, {"context": 2**31 - 1}),
+}
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_other_families_are_checked_too(tmp_path, name):
+    config, changes = SIDES[name]
+    lm = LanguageModel(another(config), Tokenizer.train([], kind="bytes", encoder=config is ENCODER))
+    save(lm, tmp_path / "model")
+    changed_config(tmp_path / "model", **changes)
+    with pytest.raises(MinislmError) as caught:
+        load(tmp_path / "model")
+    assert caught.value.code in ("config_invalid", "config_vs_weights")
+
+
 def test_saving_over_the_model_that_is_mapped(folder, lm):
     for _ in range(3):
         save(load(folder), folder)
@@ -100,6 +159,7 @@ def test_saving_over_the_model_that_is_mapped(folder, lm):
         GenerationSettings(),
         GenerationSettings(temperature=0.0, seed=2**64 - 1),
         GenerationSettings(top_p=0.5, stop=["x"]),
+        GenerationSettings(temperature=0.0, n_beams=4, length_penalty=0.6),
     ],
 )
 def test_settings_stand_in_the_words_of_others(tmp_path, lm, settings):
@@ -109,6 +169,7 @@ def test_settings_stand_in_the_words_of_others(tmp_path, lm, settings):
     assert values["do_sample"] is (settings.temperature > 0)
     assert values["eos_token_id"] == 256
     assert values["stop_strings"] == (list(settings.stop) or None)
+    assert (values["num_beams"], values["length_penalty"]) == (settings.n_beams, settings.length_penalty)
 
 
 def test_settings_of_others_are_understood(folder):
@@ -144,7 +205,6 @@ def changed_config(folder, **changes):
     path.write_text(json.dumps(values))
 
 
-LAYER = {"n_heads": 4, "n_kv_heads": 2, "d_head": 8, "d_ff": 40}
 CONFIG_BOMBS = {
     "vocabulary of 2^31-1": {"vocab_size": 2**31 - 1},
     "width of 2^20": {"d_model": 2**20},
