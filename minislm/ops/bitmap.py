@@ -103,6 +103,10 @@ def bitmap_product_t(
     -----
     ``dx[n, i] = sum of dy[n, o] * w[o, i] over the stored (o, i)``, at the cost of `bitmap_product`.
 
+    References
+    ----------
+    As of `bitmap_product`.
+
     Examples
     --------
     >>> import numpy as np
@@ -148,6 +152,10 @@ def bitmap_rows(
     -----
     Nothing is computed but the values themselves. Rows are put in place by ranges, and ranges without a wanted row
     are skipped.
+
+    References
+    ----------
+    As of `bitmap_product`.
 
     Examples
     --------

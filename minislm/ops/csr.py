@@ -99,6 +99,10 @@ def csr_product_t(
     -----
     ``dx[n, i] = sum of dy[n, o] * w[o, i] over the stored (o, i)``, at the cost of `csr_product`.
 
+    References
+    ----------
+    As of `csr_product`.
+
     Examples
     --------
     >>> import numpy as np
@@ -144,6 +148,10 @@ def csr_rows(
     -----
     Nothing is computed but the values themselves. Rows are put in place by ranges, and ranges without a wanted row
     are skipped.
+
+    References
+    ----------
+    As of `csr_product`.
 
     Examples
     --------

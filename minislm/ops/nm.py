@@ -106,6 +106,10 @@ def nm_product_t(
     -----
     ``dx[n, i] = sum of dy[n, o] * w[o, i] over the stored (o, i)``, at the cost of `nm_product`.
 
+    References
+    ----------
+    As of `nm_product`.
+
     Examples
     --------
     >>> import numpy as np
@@ -153,6 +157,10 @@ def nm_rows(
     -----
     Nothing is computed but the values themselves. Rows are put in place by ranges, and ranges without a wanted row
     are skipped.
+
+    References
+    ----------
+    As of `nm_product`.
 
     Examples
     --------
