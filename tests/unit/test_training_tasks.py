@@ -184,6 +184,15 @@ def test_labels_stand_at_their_tokens():
     assert not batch.types_BT.any()
 
 
+def test_tags_are_of_the_first_text():
+    texts = [text._replace(pair=text.text) for text in labelled_texts()]
+    examples = LabelledTexts.of(texts, tokenizer(), heads_for(texts), 2 * CONTEXT)
+    batch = examples.take(np.arange(len(texts)))
+    tags = batch.labels["tags"]
+    assert (tags[batch.types_BT == 1] == -1).all()
+    assert ((tags > 0).sum(axis=1) > 0).all()
+
+
 def test_answers_are_the_tokens_of_their_characters():
     texts = questions()
     examples = LabelledTexts.of(texts, tokenizer(), heads_for(texts), CONTEXT)
@@ -263,6 +272,10 @@ def test_bad_sequences():
     with pytest.raises(DataError, match=r"line 2: the source has \d+ tokens") as caught:
         SequencePairs.of([texts[0]._replace(source="fly"), *texts[1:]], tokenizer(False), 7)
     assert caught.value.code == "too_long"
+    longest = max(len(tokenizer(False).encode(pair.source)) for pair in texts)
+    assert SequencePairs.of(texts, tokenizer(False), longest + 1).sources.lengths.max() == longest + 1
+    with pytest.raises(DataError, match=f"the source has {longest + 1} tokens"):
+        SequencePairs.of(texts, tokenizer(False), longest)
     with pytest.raises(DataError, match="the target has"):
         SequencePairs.of([texts[0]._replace(source="fly", target="fly to Rome please please")], tokenizer(False), 7)
     cut = SequencePairs.of(texts, tokenizer(False), 7, cut=True)
@@ -349,7 +362,9 @@ def test_bad_masks(letters):
 def test_every_part_goes_through_its_epochs():
     rows = [[i] * (1 + i % 5) for i in range(50)]
     short, long = Ragged.of(rows[:11]), Ragged.of(rows[11:])
-    mixture = Mixture(LabelledTexts(short, short, {}), LabelledTexts(long, long, {}))
+    parts = [LabelledTexts(short, short, {}), LabelledTexts(long, long, {})]
+    mixture = Mixture(*parts)
+    all_turns, found_of = set(), ([], [])
     of = {tuple(row): i for i, row in enumerate(rows)}
     per_epoch = 3 + 10
     for epoch in range(3):
@@ -358,6 +373,12 @@ def test_every_part_goes_through_its_epochs():
         assert all(len({row < 11 for row in batch}) == 1 for batch in found)
         turns = [batch[0] < 11 for batch in found]
         assert turns not in (sorted(turns), sorted(turns)[::-1])
+        all_turns.add(str(turns))
+        for batch in found:
+            found_of[batch[0] >= 11].append(batch)
+    assert len(all_turns) == 3
+    for part, batches in zip(parts, found_of, strict=True):
+        assert batches == [rows_of(part.batch(i, 4, seed=1), of) for i in range(len(batches))]
     assert sorted(itertools.chain(*(rows_of(b, of) for b in mixture.evaluation(4)))) == list(range(50))
 
 
@@ -392,6 +413,9 @@ def test_tasks_add_up_their_heads():
         loss, dy = Tasks(weights).loss(model, batch, batch.context(), Tape(), Grads())
         assert loss == pytest.approx(sum(weights.get(n, 1.0) * np.mean(v) for n, v in own.items() if v), rel=1e-5)
         assert dy.keys() == batch.labels.keys()
+        _, plain = Tasks().loss(model, batch, batch.context(), Tape(), Grads())
+        for name, gradient in dy.items():
+            np.testing.assert_allclose(gradient, weights.get(name, 1.0) * plain[name], rtol=1e-5, err_msg=name)
     total = sum(weights.get(name, 1.0) * np.mean(values) for name, values in expected.items())
     assert Tasks(weights).judge(model, batches) == pytest.approx(total, rel=1e-5)
     with pytest.raises(UsageError, match="no head 'tag' to weigh"):
