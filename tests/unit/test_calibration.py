@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_models import small_model
 
 from minislm.compression.calibration import CALIBRATIONS, Magnitudes
 from minislm.compression.lora import Lora
@@ -190,6 +191,24 @@ def test_every_product_has_the_scale_of_what_enters_it(calibration, model, data)
             model.forward(batch.ids_BT, batch.context(), tape)
             magnitudes.add(tape.seen[name])
         assert weight.activation_scale.tobytes() == magnitudes.scale(calibration).tobytes(), path
+
+
+@pytest.mark.parametrize("family", ["encoder", "transformer"])
+def test_padding_is_not_among_the_activations(family):
+    model = small_model(family, dtype=np.float64)
+    data = sample_data(model)
+    small = Quantize("int8", activations="static", calibration="percentile", percentile=80.0, samples=9).run(
+        model, data
+    )
+    for path in (path for path in model.weights() if path.endswith("blocks.1.mlp.down.weight")):
+        layer, magnitudes = path.removesuffix(".weight"), Magnitudes(path)
+        tape, batch = Tape([layer]), next(data.train.evaluation(9))
+        model.forward(batch.ids_BT, batch.context(), tape)
+        lengths_B = batch.source_lengths_B if layer.startswith("encoder") else batch.lengths_B
+        valid_BT = np.arange(lengths_B.max()) < lengths_B[:, None]
+        assert not valid_BT.all()
+        magnitudes.add(tape.seen[layer][valid_BT.ravel()])
+        assert small.weights()[path].activation_scale == magnitudes.scale("percentile", 80.0)
 
 
 def test_a_model_with_static_activations_runs_as_a_program(model, data):

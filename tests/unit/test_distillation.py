@@ -21,6 +21,7 @@ from minislm.ops.loss import kl_divergence
 from minislm.testing import methods as laws
 from minislm.testing.examples import sample_data
 from minislm.testing.models import sample_ids
+from minislm.training.objective import NextToken, Tasks
 from minislm.training.settings import TrainSettings
 from minislm.weights.dense import Dense
 
@@ -220,6 +221,31 @@ def test_checkpoints_of_another_loss_are_refused(change, model, data, tmp_path):
     with pytest.raises(TrainingError) as caught:
         dataclasses.replace(method, **change).run(model, data, directory=tmp_path)
     assert caught.value.code == "checkpoint_mismatch"
+    smoothed = dataclasses.replace(data, objective=NextToken(label_smoothing=0.1))
+    with pytest.raises(TrainingError):
+        method.run(model, smoothed, directory=tmp_path)
+
+
+def test_losses_of_pairs_are_averaged_and_those_of_heads_weighed():
+    teacher, student = small_model("encoder", seed=2), small_model("encoder")
+    data = sample_data(teacher)
+    batch = batch_of(data)
+
+    def loss(hard_weight, hard, **weights):
+        targets = Distil(SHORT, **weights).targets(student, teacher)
+        objective = Distillation(teacher, 1.0, hard_weight, hard, targets)
+        return objective.loss(student, batch, batch.context(), Tape(), Grads())[0]
+
+    for option in ("hidden_weight", "attention_weight"):
+        maps = ("uniform", {"blocks.0": "blocks.0"}, {"blocks.1": "blocks.1"})
+        alone = loss(1.0, Tasks())
+        both, first, second = (loss(1.0, Tasks(), **{option: 3.0, "layers": layers}) - alone for layers in maps)
+        assert both == pytest.approx((first + second) / 2, rel=1e-5)
+        assert first != pytest.approx(second, rel=1e-2)
+    heads = {head.name: loss(0.0, Tasks({other.name: float(other is head) for other in HEADS})) for head in HEADS}
+    weights = {"words": 0.5, "topic": 2.0, "names": 0.0, "answer": 3.0}
+    expected = sum(weights[name] * value for name, value in heads.items())
+    assert loss(0.0, Tasks(weights)) == pytest.approx(expected, rel=1e-6)
 
 
 # ---- layer maps
@@ -289,7 +315,7 @@ def test_options_survive_json():
 
 def test_teachers_whose_answers_mean_something_else_are_refused(model, data):
     encoder = small_model("encoder")
-    fewer = encoder.with_heads([HEADS[0], Head("topic", "sequence", ("a", "b"))])
+    fewer = encoder.with_heads([Head("topic", "sequence", ("a", "b")), *(h for h in HEADS if h.name != "topic")])
     for student, teacher, code in (
         (model, small_model("gpt2", vocab_size=24), "vocabulary_differs"),
         (model, encoder, "architecture_differs"),
@@ -298,6 +324,15 @@ def test_teachers_whose_answers_mean_something_else_are_refused(model, data):
         with pytest.raises(UnsupportedError) as caught:
             Distil(SHORT, student="itself").run(student, data, original=teacher)
         assert caught.value.code == code
+
+
+def test_the_teacher_drops_nothing(data):
+    model = small_model("gpt2", dropout=0.5)
+    batch = batch_of(data)
+    context = batch.context(dropout=(0, 1, 0))
+    soft = Distillation(model, 1.0, 0.0)
+    assert soft.loss(model, batch, context, Tape(), Grads())[0] > 1e-2
+    assert soft.loss(model, batch, batch.context(), Tape(), Grads())[0] == 0.0
 
 
 def test_a_teacher_with_a_shorter_context_is_refused(model, data):

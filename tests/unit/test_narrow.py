@@ -113,6 +113,8 @@ def test_a_global_share_keeps_the_most_important():
     }
     assert Narrow(heads=0.5, scope="global").counts(groups, importance) == [3, 1]
     assert most_important(importance["blocks.0.attention"], 3).tolist() == [0, 2, 3]
+    importance["blocks.0.attention"] *= 1e-6  # blocks are compared by shares, not by sizes
+    assert Narrow(heads=0.5, scope="global").counts(groups, importance) == [3, 1]
     importance["blocks.1.attention"][:] = 0.0  # nothing matters: no division by it
     assert Narrow(heads=0.5, scope="global").counts(groups, importance) == [3, 1]
 
