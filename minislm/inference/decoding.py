@@ -19,7 +19,7 @@ from minislm.inference.writing import Sampler, Writer
 from minislm.text.tokenizer import Tokenizer
 
 PROMPT_CHUNK = 256  # tokens of prompts in one pass: enough for the products to be efficient
-SLOTS = 16  # sequences in progress at once
+SLOTS = 64  # sequences in progress at once
 REFILL = 0.25  # part of the slots that must be free before others enter: few long passes cost less than many short ones
 
 

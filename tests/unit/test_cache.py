@@ -167,7 +167,7 @@ class CacheMachine(RuleBasedStateMachine):
                 np.testing.assert_array_equal(v[row], self.spread(layer, padded, -1))
 
 
-CacheMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, derandomize=True, deadline=None)
+CacheMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, derandomize=True, deadline=None)
 TestCache = CacheMachine.TestCase
 
 
