@@ -55,6 +55,12 @@ def test_tags_and_spans_say_the_same(tmp_path):
     assert read_labelled([path], ["tag"])[0].spans == (Span(4, 6, "x"), Span(7, 11, "city"))
 
 
+def test_spans_may_touch(tmp_path):
+    spans = [{"start": 3, "end": 7, "label": "b"}, {"start": 0, "end": 3, "label": "a"}]
+    found = read_labelled([jsonl(tmp_path, {"text": "10pm 水 x", "spans": spans})], ["tag"])
+    assert found[0].spans == (Span(0, 3, "a"), Span(3, 7, "b"))
+
+
 def test_answers_as_squad_has_them(tmp_path):
     context = "Ana lives in Bonn."
     records = [
@@ -186,6 +192,12 @@ def test_tags_tell_the_spans_that_they_were_made_of(spans):
 
 def test_a_span_that_begins_inside_a_token_takes_it_whole():
     assert tags_of([Span(5, 8, "x"), Span(8, 12, "y")], OFFSETS)[1:-1] == ["O", "B-x", None, "I-x", "B-y", "O"]
+
+
+def test_tags_that_make_no_sense_are_read_as_they_are_counted():
+    offsets = [(i, i + 1) for i in range(6)]
+    tags = ["I-a", "I-b", "I-b", "O", "I-b", "B-b"]
+    assert spans_of(tags, offsets) == [Span(0, 1, "a"), Span(1, 3, "b"), Span(4, 5, "b"), Span(5, 6, "b")]
 
 
 @pytest.mark.oracle
