@@ -54,7 +54,11 @@ def _show_tensors(common: Common, model: Model) -> None:
 
     def render() -> None:
         choices = [f"{name} {value}" for name, value in config.items() if not isinstance(value, list | tuple)]
-        records = [f"{len(value)} {name.replace('_', ' ')}" for name, value in config.items() if isinstance(value, list | tuple)]
+        records = [
+            f"{len(value)} {name.replace('_', ' ')}"
+            for name, value in config.items()
+            if isinstance(value, list | tuple)
+        ]
         heads = [f"{head['name']} ({head['kind']}, {len(head['labels'])} labels)" for head in config.get("heads", ())]
         print_table(
             ("tensor", "shape", "storage", "activations", "bytes", "bits/weight"),
