@@ -15,15 +15,16 @@ minislm classify out/intents -f requests.txt --json
 @verb("classify", examples=EXAMPLES)
 @click.argument("model")
 @click.option("--head", help="Which head is asked, where the model has several that classify texts.")
+@click.option("--cut", is_flag=True, help="Cut texts that are too long instead of refusing them.")
 @text_options
-def command(common: Common, model: str, texts: list[str], head: str | None) -> None:
+def command(common: Common, model: str, texts: list[str], head: str | None, cut: bool) -> None:
     """Tell the class of texts with an encoder.
 
     MODEL is a model folder. Each text gets its likeliest class with its probability; --json: those of all classes.
     """
     from minislm.language_model import load
 
-    found = load(model).classify(texts, head=head)
+    found = load(model).classify(texts, head=head, cut=cut)
     common.result(
         [{"text": text, **one._asdict()} for text, one in zip(texts, found, strict=True)],
         lambda: print_table(

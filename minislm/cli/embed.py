@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from minislm.cli.common import Common, text_options, verb
@@ -16,15 +18,16 @@ minislm embed out/reader -f texts.txt --pooling mean > vectors.txt
 @click.argument("model")
 @click.option("--pooling", type=click.Choice(["mean", "first"]), help="Default: what the model's config says.")
 @click.option("--normalized/--raw", default=True, help="Give each vector the length 1, or leave it; default: length 1.")
+@click.option("--cut", is_flag=True, help="Cut texts that are too long instead of refusing them.")
 @text_options
-def command(common: Common, model: str, texts: list[str], pooling: str | None, normalized: bool) -> None:
+def command(common: Common, model: str, texts: list[str], **options: Any) -> None:
     """Turn texts into vectors with an encoder.
 
     MODEL is a model folder. Each line is the vector of one text.
     """
     from minislm.language_model import load
 
-    vectors = load(model).embed(texts, pooling=pooling, normalized=normalized).tolist()
+    vectors = load(model).embed(texts, **options).tolist()
     common.result(
         [{"text": text, "vector": vector} for text, vector in zip(texts, vectors, strict=True)],
         lambda: click.echo("\n".join(" ".join(f"{number:.6g}" for number in vector) for vector in vectors)),

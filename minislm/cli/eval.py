@@ -31,6 +31,7 @@ OF_TEXT = ("text", "max_tokens", "against", "speed", "memory", "max_perplexity_r
 @click.option(
     "--data", multiple=True, type=click.Path(path_type=Path), help="With --task: as `minislm train` reads it."
 )
+@click.option("--cut", is_flag=True, help="With --task: cut texts that are too long instead of refusing them.")
 @click.option("--beams", default=4, show_default=True, help="With --task translate; 1: greedy.")
 @click.option(
     "--text",
@@ -85,7 +86,7 @@ def _task_figures(model: Path, task: str, options: dict[str, Any]) -> dict[str, 
         pairs = read_pairs(options["data"], fields)
         return {"pairs": len(pairs), **judge_pairs(load(model), pairs, n_beams=options["beams"])}
     texts = read_labelled(options["data"], task.split("+"), fields)
-    return {"texts": len(texts), **judge_labelled(load(model), texts)}
+    return {"texts": len(texts), **judge_labelled(load(model), texts, cut=options["cut"])}
 
 
 def _text_figures(model: Path, options: dict[str, Any]) -> dict[str, Any]:

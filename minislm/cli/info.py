@@ -53,11 +53,9 @@ def _show_tensors(common: Common, model: Model) -> None:
     }
 
     def render() -> None:
-        choices = [f"{name} {value}" for name, value in config.items() if not isinstance(value, list | tuple)]
-        records = [
-            f"{len(value)} {name.replace('_', ' ')}"
+        choices = [
+            f"{len(value)} {name.replace('_', ' ')}" if isinstance(value, list | tuple) else f"{name} {value}"
             for name, value in config.items()
-            if isinstance(value, list | tuple)
         ]
         heads = [f"{head['name']} ({head['kind']}, {len(head['labels'])} labels)" for head in config.get("heads", ())]
         print_table(
@@ -67,7 +65,7 @@ def _show_tensors(common: Common, model: Model) -> None:
                 for r in rows
             ],
             right=(5,),
-            title=", ".join([*choices, *records]) + "".join(f"\nhead {head}" for head in heads),
+            title=", ".join(choices) + "".join(f"\nhead {head}" for head in heads),
         )
         click.echo(f"total: {parameters:,} parameters, {size_bytes:,} bytes, {bits:.2f} bits/weight")
 

@@ -15,8 +15,9 @@ minislm tag out/commands -f requests.txt --json
 @verb("tag", examples=EXAMPLES)
 @click.argument("model")
 @click.option("--head", help="Which head is asked, where the model has several that tag.")
+@click.option("--cut", is_flag=True, help="Cut texts that are too long instead of refusing them.")
 @text_options
-def command(common: Common, model: str, texts: list[str], head: str | None) -> None:
+def command(common: Common, model: str, texts: list[str], head: str | None, cut: bool) -> None:
     """Find the labelled parts of texts with an encoder.
 
     MODEL is a model folder. A part has a label, the characters where it starts and ends, and the mean probability of
@@ -24,7 +25,7 @@ def command(common: Common, model: str, texts: list[str], head: str | None) -> N
     """
     from minislm.language_model import load
 
-    found = load(model).tag(texts, head=head)
+    found = load(model).tag(texts, head=head, cut=cut)
     common.result(
         [{"text": text, "spans": [span._asdict() for span in spans]} for text, spans in zip(texts, found, strict=True)],
         lambda: print_table(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from minislm.language_model import LanguageModel
 
 
-def judge_labelled(lm: LanguageModel, examples: Sequence[LabelledText]) -> dict[str, float]:
+def judge_labelled(lm: LanguageModel, examples: Sequence[LabelledText], *, cut: bool = False) -> dict[str, float]:
     """Judge an encoder on texts that are all labelled for the same tasks.
 
     Parameters
@@ -27,6 +27,9 @@ def judge_labelled(lm: LanguageModel, examples: Sequence[LabelledText]) -> dict[
         With one head for each task.
     examples : sequence of LabelledText
         What `text.examples.read_labelled` returns.
+    cut : bool
+        Whether texts to be classed or tagged that are longer than the model's context lose their end, and the spans
+        there count as not found. False: they are an error.
 
     Returns
     -------
@@ -47,11 +50,11 @@ def judge_labelled(lm: LanguageModel, examples: Sequence[LabelledText]) -> dict[
     if examples[0].label is not None:
         pairs = [example.pair for example in examples if example.pair is not None]
         labels = [example.label or "" for example in examples]
-        classes = [found.label for found in lm.classify(texts, pairs or None)]
+        classes = [found.label for found in lm.classify(texts, pairs or None, cut=cut)]
         figures["accuracy"] = accuracy(labels, classes)
     if examples[0].spans is not None:
         spans = [example.spans or () for example in examples]
-        found = [[Span(*entity[:3]) for entity in entities] for entities in lm.tag(texts)]
+        found = [[Span(*entity[:3]) for entity in entities] for entities in lm.tag(texts, cut=cut)]
         scores = span_scores(spans, found)
         figures |= {f"span_{name}": getattr(scores, name) for name in ("precision", "recall", "f1")}
         if "accuracy" in figures:

@@ -85,7 +85,9 @@ def head_of(lm: LanguageModel, verb: str, kind: str, name: str | None = None) ->
     return found[0]
 
 
-def encoded_texts(lm: LanguageModel, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoded]:
+def encoded_texts(
+    lm: LanguageModel, texts: Sequence[str], pairs: Sequence[str] | None = None, *, cut: bool = False
+) -> list[Encoded]:
     """Encode texts for an encoder after a check that there is something to read.
 
     Parameters
@@ -96,6 +98,8 @@ def encoded_texts(lm: LanguageModel, texts: Sequence[str], pairs: Sequence[str] 
         None empty.
     pairs : sequence of str, optional
         The second text of each.
+    cut : bool
+        Whether what is longer than the model's context loses tokens at its end.
 
     Returns
     -------
@@ -117,7 +121,7 @@ def encoded_texts(lm: LanguageModel, texts: Sequence[str], pairs: Sequence[str] 
         for number, text in enumerate(given):
             if isinstance(text, str) and not text.strip():
                 raise DataError("empty_text", f"{name} {number} is empty; give it words, or leave it out")
-    return lm.tokenizer.encode_pairs(texts, pairs)
+    return lm.tokenizer.encode_pairs(texts, pairs, max_length=lm.model.config.context if cut else None)
 
 
 def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str) -> list[np.ndarray]:
@@ -149,7 +153,7 @@ def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str) -> list[np.
             raise GenerationError(
                 "context_length_exceeded",
                 f"text {number} has {length} tokens, special ones included, and the model's context {context}; shorten "
-                "or divide it",
+                "or divide it, or let it be cut",
             )
     program = Program.of(lm.model, [result])
     pooled = program.writer(program.results[result]).chosen

@@ -40,7 +40,7 @@ class Entity(NamedTuple):
     score: float
 
 
-def tag(lm: LanguageModel, texts: Sequence[str], *, head: str | None = None) -> list[list[Entity]]:
+def tag(lm: LanguageModel, texts: Sequence[str], *, head: str | None = None, cut: bool = False) -> list[list[Entity]]:
     """Find the labelled parts of texts.
 
     Parameters
@@ -51,6 +51,8 @@ def tag(lm: LanguageModel, texts: Sequence[str], *, head: str | None = None) -> 
         Of any lengths that the model can read.
     head : str, optional
         The head's name, where there are several.
+    cut : bool
+        Whether a text that is longer than the model's context loses its end. False: it is an error.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def tag(lm: LanguageModel, texts: Sequence[str], *, head: str | None = None) -> 
         raise UnsupportedError(
             "labels_not_bio", f"tag reads spans from O, B- and I- labels; head {chosen.name!r} has {strange[0]!r}"
         )
-    encoded = encoded_texts(lm, texts)
+    encoded = encoded_texts(lm, texts, cut=cut)
     logits = read(lm, encoded, chosen.name)
     return [_entities(*found, chosen.labels) for found in zip(texts, encoded, logits, strict=True)]
 

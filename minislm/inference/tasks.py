@@ -54,7 +54,12 @@ class Filling(NamedTuple):
 
 
 def classify(
-    lm: LanguageModel, texts: Sequence[str], pairs: Sequence[str] | None = None, *, head: str | None = None
+    lm: LanguageModel,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    head: str | None = None,
+    cut: bool = False,
 ) -> list[Classification]:
     """Tell the class of texts.
 
@@ -68,6 +73,8 @@ def classify(
         The second text of each, for a head that judges pairs.
     head : str, optional
         The head's name, where there are several.
+    cut : bool
+        Whether a text that is longer than the model's context loses its end. False: it is an error.
 
     Returns
     -------
@@ -87,7 +94,7 @@ def classify(
     """
     chosen = head_of(lm, "classify", "sequence", head)
     found = []
-    for logits_V in read(lm, encoded_texts(lm, texts, pairs), chosen.name):
+    for logits_V in read(lm, encoded_texts(lm, texts, pairs, cut=cut), chosen.name):
         p_V = _probabilities(logits_V)
         scores = dict(zip(chosen.labels, p_V.tolist(), strict=True))
         best = int(p_V.argmax())
@@ -137,7 +144,12 @@ def fill_mask(lm: LanguageModel, text: str, *, top_k: int = 5) -> list[list[Fill
 
 
 def embed(
-    lm: LanguageModel, texts: Sequence[str], *, pooling: str | None = None, normalized: bool = True
+    lm: LanguageModel,
+    texts: Sequence[str],
+    *,
+    pooling: str | None = None,
+    normalized: bool = True,
+    cut: bool = False,
 ) -> np.ndarray:
     """Turn texts into vectors: near where they mean the same, if the model was trained for that.
 
@@ -152,6 +164,8 @@ def embed(
         model's config says.
     normalized : bool
         Whether each vector is given the length 1, so that inner products are cosines.
+    cut : bool
+        Whether a text that is longer than the model's context loses its end. False: it is an error.
 
     Returns
     -------
@@ -173,7 +187,7 @@ def embed(
     pooling = config.pooling if pooling is None else pooling
     if pooling not in ("mean", "first"):
         raise UsageError("bad_option", f"pooling must be mean or first, not {pooling!r}")
-    hidden = read(lm, encoded_texts(lm, texts), "hidden")
+    hidden = read(lm, encoded_texts(lm, texts, cut=cut), "hidden")
     vectors_BD = np.empty((len(hidden), config.d_model), np.float32)
     for row, states_TD in enumerate(hidden):
         vectors_BD[row] = states_TD.mean(axis=0) if pooling == "mean" else states_TD[0]

@@ -195,6 +195,16 @@ def test_eval_judges_classes_and_spans(encoder, tmp_path):
     assert "0.7500" in table
 
 
+def test_texts_may_be_cut(encoder, tmp_path):
+    long = "play " + "it " * 50
+    for verb in ("classify", "tag", "embed"):
+        assert called(verb, encoder, "-t", long).exit_code == 1
+        assert len(values_of(verb, encoder, "-t", long, "--cut")) == 1
+    data = written(tmp_path / "data.jsonl", [{"text": long, "label": "play"}])
+    assert called("eval", encoder, "--task", "classify", "--data", data).exit_code == 1
+    assert values_of("eval", encoder, "--task", "classify", "--data", data, "--cut")["accuracy"] == 1.0
+
+
 def test_eval_judges_answers(encoder, tmp_path):
     rows = [
         {

@@ -300,6 +300,13 @@ def test_a_text_longer_than_the_context_is_refused(noisy, verb):
     assert caught.value.code == "context_length_exceeded"
 
 
+def test_a_text_that_may_be_cut_loses_its_end(noisy, lm):
+    long, short = "it " * 60, "it " * 38
+    assert noisy.classify([long], head="intent", cut=True) == noisy.classify([short], head="intent")
+    np.testing.assert_array_equal(noisy.embed([long], cut=True), noisy.embed([short]))
+    assert [one.start for one in lm.tag(["Berlin " * 60], cut=True)[0]] == [7 * number for number in range(38)]
+
+
 @pytest.mark.parametrize("verb", ["classify", "tag", "embed"])
 def test_a_single_text_is_no_list(noisy, verb):
     with pytest.raises(UsageError) as caught:

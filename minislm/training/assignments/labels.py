@@ -58,7 +58,7 @@ class Labels(Assignment):
 
     def judged(self, lm: LanguageModel) -> dict[str, Any]:
         """Compare what the model says of held-out texts with their labels."""
-        return dict(judge_labelled(lm, self.held_out[:JUDGED]))
+        return dict(judge_labelled(lm, self.held_out[:JUDGED], cut=self.cut))
 
     def _examples(self, lm: LanguageModel, texts: list[LabelledText]) -> LabelledTexts:
         config: Any = lm.model.config
