@@ -243,6 +243,26 @@ def test_labels_that_only_the_held_out_file_has_are_named(data, tmp_path):
     assert caught.value.code == "unknown_label"
 
 
+@pytest.mark.parametrize(
+    ("own", "stays"),
+    [
+        (Head("label", "sequence", ("swim", "fly", "walk", "go")), True),
+        (Head("label", "sequence", ("swim", "fly", "walk")), False),
+        (Head("label", "token", ("fly", "go", "walk")), False),
+        (Head("kind", "sequence", ("fly", "go", "walk")), False),
+    ],
+)
+def test_a_head_stays_where_it_knows_all_labels(data, own, stays):
+    assignment = read("classify", Files((data / "commands.jsonl",)))
+    lm = create(assignment.texts(), family="encoder", vocab_size=80, heads=(own,), **TINY)
+    prepared = assignment.prepared(lm, seed=1)
+    expected = own if stays else Head("label", "sequence", ("fly", "go", "walk"))
+    assert prepared.model.config.heads == (expected,)
+    assert (prepared.model.heads[0] is lm.model.heads[0]) == stays
+    batch = assignment.data(prepared).train.batch(0, 30, seed=0)
+    assert set(batch.labels["label"].tolist()) == {expected.labels.index(label) for label in ("fly", "go", "walk")}
+
+
 TINY = {"d_model": 8, "n_layers": 1, "n_heads": 2, "context": 32}
 
 
