@@ -15,7 +15,7 @@ import numpy as np
 from minislm.errors import ModelFileError, NotFoundError, UsageError, clipped
 from minislm.files import safetensors
 from minislm.files.durable import new_folder, standing
-from minislm.files.safetensors_header import PICKLE_SUFFIXES, pickled
+from minislm.files.opened import PICKLE_SUFFIXES, pickled
 
 CONFIG, WEIGHTS, TOKENIZER, GENERATION = FILES = (
     "config.json",

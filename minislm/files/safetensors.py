@@ -15,13 +15,13 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-from minislm.errors import ModelFileError, NotFoundError, clipped
+from minislm.errors import ModelFileError, clipped
 from minislm.files.durable import new_file
-from minislm.files.safetensors_header import PICKLE_SUFFIXES, Header, StoredTensor, checked_header, dtype_of, pickled
+from minislm.files.opened import opened
+from minislm.files.safetensors_header import Header, StoredTensor, checked_header, dtype_of
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -48,7 +48,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ``overlap``, ``hole``, ``too_many_entries``, ``string_too_long``, ``not_regular_file``.
     """
     path = Path(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         header = checked_header(file, path)
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return {name: _array(mapped, tensor) for name, tensor in header.tensors.items()}
@@ -73,7 +73,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         As `read`.
     """
     path = Path(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         return checked_header(file, path)
 
 
@@ -173,20 +173,3 @@ def _array(mapped: mmap.mmap, tensor: StoredTensor) -> np.ndarray:
             array = array.copy()
     array.flags.writeable = False
     return array
-
-
-def _opened(path: Path) -> BinaryIO:
-    """Open a regular file for reading."""
-    if path.suffix in PICKLE_SUFFIXES:
-        raise pickled(path)
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not make us wait
-    except FileNotFoundError as error:
-        raise NotFoundError("file_not_found", f"there is no file {path}") from error
-    except OSError as error:
-        raise ModelFileError("not_regular_file", f"{path} cannot be opened: {error.strerror}") from error
-    file = os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else None
-    if file is None:
-        os.close(handle)
-        raise ModelFileError("not_regular_file", f"{path} is no regular file")
-    return file

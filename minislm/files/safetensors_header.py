@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from minislm.errors import ModelFileError, clipped
+from minislm.files.opened import PICKLE_BEGINNINGS, pickled
 
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
@@ -31,8 +32,6 @@ MAX_HEADER_BYTES = 16 * 2**20  # stricter than the format's 100 MB, because JSON
 MAX_TENSORS = 65_536
 MAX_NAME = 1_000
 MAX_AXES = 8
-PICKLE_BEGINNINGS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class StoredTensor:
     Parameters
     ----------
     dtype : str
-        A key of `DTYPES`.
+        As its format names it.
     shape : tuple of int
         Its sizes.
     start, stop : int
@@ -90,26 +89,6 @@ def dtype_of(name: str) -> np.dtype[Any]:
         dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, DTYPES[name]))
         return dtype
     return np.dtype(DTYPES[name])
-
-
-def pickled(path: Path) -> ModelFileError:
-    """Make the error for a file that is, or by its name must be, a pickle.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    ModelFileError
-        To be raised; code ``unsafe_format``.
-    """
-    return ModelFileError(
-        "unsafe_format",
-        f"{path} is a pickle, which can run any code when it is opened, so minislm never opens one. Convert it to "
-        "safetensors with the tool that wrote it, if you trust its source, and load that",
-    )
 
 
 def checked_header(file: BinaryIO, path: Path) -> Header:

@@ -11,7 +11,8 @@ import safetensors
 
 from minislm.errors import ModelFileError, NotFoundError
 from minislm.files import safetensors as ours
-from minislm.files.safetensors_header import DTYPES, MAX_HEADER_BYTES, PICKLE_SUFFIXES
+from minislm.files.opened import PICKLE_SUFFIXES
+from minislm.files.safetensors_header import DTYPES, MAX_HEADER_BYTES
 
 F32 = '"dtype":"F32"'
 
