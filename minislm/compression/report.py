@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from minislm.weights.base import Weight
+from minislm.weights.blocks import Blocks
 from minislm.weights.dense import Dense
 from minislm.weights.diagonal import Diagonal
 from minislm.weights.fake_quantized import FakeQuantized
@@ -182,6 +183,8 @@ def storage_of(part: Any) -> str:
             return str(part.array.dtype)
         case Quantized():
             return part.format.name if part.activations == "float" else f"{part.format.name} x {part.activations}"
+        case Blocks():
+            return part.format.name
         case Sparse():
             return f"{part.pattern} of {storage_of(part.values)}"
         case Product():

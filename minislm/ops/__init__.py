@@ -73,6 +73,9 @@ OPS: dict[str, Op] = {
     "quantized_product_int8": Op("quantized:quantized_product_int8"),
     "quantized_product_t": Op("quantized:quantized_product_t"),
     "quantized_rows": Op("quantized:quantized_rows"),
+    "block_product": Op("blocks:block_product"),
+    "block_product_t": Op("blocks:block_product_t"),
+    "block_rows": Op("blocks:block_rows"),
     "low_rank_product": Op("low_rank:low_rank_product"),
     "fake_quantize": Op("fake_quantize:fake_quantize"),
     "fake_quantize_backward": Op("fake_quantize:fake_quantize_backward"),  # an estimate: the gradient law is not for it
@@ -98,6 +101,7 @@ HELPERS: tuple[str, ...] = (
     "dropout:stream_start",
     "dropout:threshold",
     "formats:format_named",
+    "blocks:block_format_named",
     "quantized:activation_group",
     "bits:pack_bits",
     "bits:unpack_bits",

@@ -11,10 +11,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from minislm.ops.blocks import BLOCK_FORMATS
 from minislm.ops.formats import format_named
 from minislm.testing.cases.bitmap import random_mask
+from minislm.testing.cases.blocks import random_blocks
 from minislm.testing.cases.nm import random_nm_mask
 from minislm.weights.base import Weight
+from minislm.weights.blocks import Blocks
 from minislm.weights.dense import Dense
 from minislm.weights.diagonal import Diagonal
 from minislm.weights.fake_quantized import FakeQuantized
@@ -179,6 +182,10 @@ def _quantized(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list
     return [*(Quantized.nearest(w_OI, name) for name in FORMATS), *rounded, *static]
 
 
+def _blocks(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[Weight]:
+    return [Blocks(format, i, random_blocks(rng, format, o, i)) for format in BLOCK_FORMATS.values()]
+
+
 def _sparse(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[Weight]:
     w_OI, mask_OI, mask24_OI = matrix(o, i), random_mask(rng, o, i), random_nm_mask(rng, o, i, 2, 4)
     plain = [
@@ -220,6 +227,7 @@ def _fake_quantized(matrix: Matrix, rng: np.random.Generator, o: int, i: int) ->
 STORAGES: dict[str, Callable[[Matrix, np.random.Generator, int, int], list[Weight]]] = {
     "dense": _dense,
     "quantized": _quantized,
+    "blocks": _blocks,
     "sparse": _sparse,
     "diagonal": _diagonal,
     "sum": _sum,
@@ -231,6 +239,7 @@ STORAGES: dict[str, Callable[[Matrix, np.random.Generator, int, int], list[Weigh
 EXPRESSIONS: dict[str, Callable[[Matrix, np.random.Generator, int, int], Weight]] = {
     "low rank": lambda w, rng, o, i: Dense(w(o, 2)) @ Dense(w(2, i)),
     "LoRA on 4 bit": lambda w, rng, o, i: Quantized.nearest(w(o, i), "int4-32") + Dense(w(o, 2)) @ Dense(w(2, i)),
+    "LoRA on blocks": lambda w, rng, o, i: _blocks(w, rng, o, i)[-1] + Dense(w(o, 2)) @ Dense(w(2, i)),
     "scaled channels": lambda w, rng, o, i: Quantized.nearest(w(o, i), "uint4-64") @ Diagonal(w(1, i)[0]),
     "scaled outputs": lambda w, rng, o, i: Diagonal(w(1, o)[0]) @ Quantized.nearest(w(o, i), "int8"),
     "2:4 with int4": lambda w, rng, o, i: Sparse.from_dense(w(o, i), random_nm_mask(rng, o, i, 2, 4), "2:4", "int4"),

@@ -18,6 +18,7 @@ from minislm.weights.checks import field_of
 WEIGHTS: dict[str, str] = {
     "dense": "dense:Dense",
     "quantized": "quantized:Quantized",
+    "blocks": "blocks:Blocks",
     "sparse": "sparse:Sparse",
     "diagonal": "diagonal:Diagonal",
     "sum": "sum:Sum",

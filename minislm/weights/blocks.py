@@ -1,0 +1,146 @@
+"""Blocks: a matrix as it lies in a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from minislm.dispatch import ops
+from minislm.errors import UnsupportedError
+from minislm.ops.blocks import BlockFormat, block_format_named
+from minislm.ops.formats import format_named
+from minislm.weights.base import Arrays, Weight
+from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
+from minislm.weights.quantized import Quantized
+
+TWINS = {"q8_0": "int8-32", "q4_0": "int4-32"}
+"""Block formats whose numbers a format of `minislm.ops.formats` holds too, in the same number of bytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks(Weight):
+    """A matrix in blocks of scales and codes, kept as the bytes that a file holds. It is not trained.
+
+    Parameters
+    ----------
+    format : BlockFormat
+        What the bytes mean.
+    n_inputs : int
+        Columns of the matrix, which the bytes do not tell.
+    blocks : ndarray, (O, P), uint8
+        Rows of blocks; mapped, when they were read. Scales may be any float16, infinities too, as in a `Dense`.
+
+    Raises
+    ------
+    UsageError
+        Code ``size_mismatch``, ``bad_shape`` or ``unknown_dtype``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minislm.ops.blocks import block_format_named
+    >>> q8_0 = block_format_named("q8_0")
+    >>> block = np.zeros(1, q8_0.record)
+    >>> block["scale"], block["codes"][0, :2] = 0.5, (2, -3)
+    >>> Blocks(q8_0, 2, block.view(np.uint8)[None]).dense()
+    array([[ 1. , -1.5]], dtype=float32)
+    """
+
+    format: BlockFormat
+    n_inputs: int
+    blocks: np.ndarray
+
+    def __post_init__(self) -> None:
+        check_array("the bytes of Blocks", self.blocks, (None, self.format.row_bytes(self.n_inputs)), ["uint8"])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Logical (outputs, inputs)."""
+        return len(self.blocks), self.n_inputs
+
+    def apply(self, x_NI: np.ndarray) -> np.ndarray:
+        """Return ``x @ W.T``, (N, O)."""
+        y_NO: np.ndarray = ops.block_product(x_NI, self.blocks, format=self.format)
+        return y_NO
+
+    def apply_t(self, dy_NO: np.ndarray) -> np.ndarray:
+        """Return ``dy @ W``, (N, I)."""
+        dx_NI: np.ndarray = ops.block_product_t(dy_NO, self.blocks, format=self.format, n_inputs=self.n_inputs)
+        return dx_NI
+
+    def grads(self, x_NI: np.ndarray, dy_NO: np.ndarray) -> Arrays:
+        """Return nothing: it is not trained."""
+        return {}
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Return the rows `ids`, (N, I) float32."""
+        w_NI: np.ndarray = ops.block_rows(ids, self.blocks, format=self.format, n_inputs=self.n_inputs)
+        return w_NI
+
+    def rows_grads(self, ids: np.ndarray, dw_NI: np.ndarray) -> Arrays:
+        """Return nothing: it is not trained."""
+        return {}
+
+    def dense(self) -> np.ndarray:
+        """Return the decoded matrix, float32."""
+        return self.rows(np.arange(len(self.blocks)))
+
+    def arrays(self) -> Arrays:
+        """Return the blocks under the empty name."""
+        return {"": self.blocks}
+
+    def spec(self) -> dict[str, Any]:
+        """Return type, shape and format."""
+        return {"type": "blocks", "shape": list(self.shape), "format": self.format.name}
+
+    @classmethod
+    def from_arrays(cls, spec: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """Rebuild it over the given array."""
+        format = block_format_named(field_of(spec, "format", str))
+        check_names(spec, arrays, [""])
+        n_outputs, n_inputs = shape_of(spec)
+        with claims_of_a_file():
+            check_array("the bytes of Blocks", arrays[""], (n_outputs, format.row_bytes(n_inputs)), ["uint8"])
+            return cls(format, n_inputs, arrays[""])
+
+    def lower(self, slot: int, program: Any) -> int:
+        """Append one step."""
+        return int(
+            program.step("block_product", (slot,), constants=(self.blocks,), width=len(self.blocks), format=self.format)
+        )
+
+    def quantized(self) -> Quantized:
+        """Copy the matrix to the `Quantized` that has the same numbers, for which there are faster kernels.
+
+        Returns
+        -------
+        Quantized
+            Of the format in `TWINS`: the same scales, codes and number of bytes in another order, and every value
+            the same to the bit.
+
+        Raises
+        ------
+        UnsupportedError
+            Code ``no_exact_twin``: no such format has these numbers. That is so for q4_k and q6_k, whose scales have
+            two levels, and where a scale is not finite or a code of q8_0 is -128, which no encoder writes.
+        """
+        twin = TWINS.get(self.format.name)
+        if twin is None:
+            raise UnsupportedError("no_exact_twin", f"{self.format} holds numbers that no format of groups can hold")
+        storage = format_named(twin)
+        records = self.format.blocks(self.blocks)
+        scales_OJ, codes_OJZ = records["scale"].astype(np.float16), records["codes"]
+        if storage.bits == 8:
+            codes_OJZ = codes_OJZ.view(np.uint8) ^ 0x80  # from -128 is zero to 128 is zero
+        else:
+            low, high = codes_OJZ & 15, codes_OJZ >> 4
+            codes_OJZ = np.concatenate((low, high), axis=2)
+            codes_OJZ = codes_OJZ[:, :, 0::2] | codes_OJZ[:, :, 1::2] << 4
+        if not np.isfinite(scales_OJ).all() or (storage.bits == 8 and not codes_OJZ.all()):
+            raise UnsupportedError(
+                "no_exact_twin", f"some blocks hold an infinite scale, or a code that {twin} does not have"
+            )
+        return Quantized(storage, self.n_inputs, codes_OJZ.reshape(len(self.blocks), -1), scales_OJ)
