@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minislm.files.gguf_header import FLOATS, mapped_header
-from minislm.files.safetensors_header import StoredTensor
+from minislm.files.safetensors_header import StoredTensor, dtype_of
 from minislm.ops.blocks import BLOCK_FORMATS
 from minislm.weights.base import Weight
 from minislm.weights.blocks import Blocks
@@ -75,16 +75,7 @@ def _stored(mapped: mmap.mmap, tensor: StoredTensor) -> np.ndarray | Weight:
     data = np.frombuffer(mapped, np.uint8, n_bytes, tensor.start) if n_bytes else np.empty(0, np.uint8)
     data.flags.writeable = False
     if tensor.dtype in FLOATS.values():
-        return data.view(_float(tensor.dtype)).reshape(tensor.shape)
+        return data.view(dtype_of(tensor.dtype)).reshape(tensor.shape)
     format = BLOCK_FORMATS[tensor.dtype]
     n_outputs, n_inputs = tensor.shape
     return Blocks(format, n_inputs, data.reshape(n_outputs, format.row_bytes(n_inputs)))
-
-
-def _float(name: str) -> np.dtype:
-    """Return a little-endian dtype; NumPy has no bfloat16 of its own."""
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)

@@ -21,13 +21,13 @@ import numpy as np
 
 from minislm.errors import ModelFileError, UnsupportedError, clipped
 from minislm.files.opened import PICKLE_BEGINNINGS, opened, pickled
-from minislm.files.safetensors_header import StoredTensor
+from minislm.files.safetensors_header import StoredTensor, dtype_of
 from minislm.ops.blocks import BLOCK_FORMATS
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 
-FLOATS = {0: "float32", 1: "float16", 30: "bfloat16"}
+FLOATS = {0: "F32", 1: "F16", 30: "BF16"}
 BLOCKS = {2: "q4_0", 8: "q8_0", 12: "q4_k", 14: "q6_k"}
 OTHERS = {
     3: "q4_1", 6: "q5_0", 7: "q5_1", 9: "q8_1", 10: "q2_k", 11: "q3_k", 13: "q5_k", 15: "q8_k", 16: "iq2_xxs",
@@ -135,7 +135,7 @@ class _Reader:
         return Header(version, settings, self.laid_out(tensors, alignment))
 
     def version(self) -> int:
-        version = self.number("I", "the header")
+        version: int = self.number("I", "the header")
         if version in VERSIONS:
             return version
         if int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS:
@@ -227,13 +227,13 @@ class _Reader:
             raise self.error("bad_shape", f"shape {clipped(shape)} is larger than any memory", name)
         kind, start = self.number("I", name), self.number("Q", name)
         if kind in OTHERS:
-            known = ", ".join([*FLOATS.values(), *BLOCKS.values()])
+            known = ", ".join([*FLOATS.values(), *BLOCKS.values()]).lower()
             raise UnsupportedError(
                 "unsupported_dtype",
                 f"{self.path}: tensor {clipped(name)} is stored as {OTHERS[kind]}; minislm reads {known}",
             )
         if kind in FLOATS:
-            dtype, per_block, block_bytes = FLOATS[kind], 1, 4 if kind == 0 else 2
+            dtype, per_block, block_bytes = FLOATS[kind], 1, dtype_of(FLOATS[kind]).itemsize
         elif kind in BLOCKS:
             dtype = BLOCKS[kind]
             per_block, block_bytes = BLOCK_FORMATS[dtype].inputs, BLOCK_FORMATS[dtype].n_bytes

@@ -11,6 +11,7 @@ from gguf_bytes import KINDS, SIZES, entry, n_bytes, raw, setting, text, value, 
 from minislm.errors import MinislmError, ModelFileError, NotFoundError, UnsupportedError
 from minislm.files import gguf
 from minislm.files import gguf_header as header
+from minislm.files.safetensors_header import dtype_of
 from minislm.ops.blocks import BLOCK_FORMATS
 from minislm.weights.blocks import Blocks
 
@@ -215,7 +216,7 @@ def test_tensors_are_those_that_were_written(tmp_path):
         tensor = tensors[name]
         assert tensor.shape == dims[::-1]
         if kind in header.FLOATS:
-            assert tensor.dtype.name == header.FLOATS[kind]
+            assert tensor.dtype == dtype_of(header.FLOATS[kind])
             array = tensor
         else:
             assert isinstance(tensor, Blocks)
