@@ -18,7 +18,6 @@ import numpy as np
 from minislm.files.gguf_header import FLOATS, mapped_header
 from minislm.files.safetensors_header import StoredTensor, dtype_of
 from minislm.ops.blocks import BLOCK_FORMATS
-from minislm.weights.base import Weight
 from minislm.weights.blocks import Blocks
 
 
@@ -30,13 +29,13 @@ class GGUFFile:
     ----------
     settings : dict
         Numbers, truth values, texts, arrays of numbers, lists of texts or of lists; by name.
-    tensors : dict of str to ndarray or Weight
+    tensors : dict of str to ndarray or Blocks
         By name, in the order of their bytes: floats as read-only arrays over the mapped file, with the axes as NumPy
         writes them (outputs before inputs); everything else as `Blocks` over it.
     """
 
     settings: dict[str, Any]
-    tensors: dict[str, np.ndarray | Weight]
+    tensors: dict[str, np.ndarray | Blocks]
 
 
 def read(path: str | os.PathLike[str]) -> GGUFFile:
@@ -69,8 +68,8 @@ def read(path: str | os.PathLike[str]) -> GGUFFile:
     return GGUFFile(header.settings, {name: _stored(mapped, tensor) for name, tensor in header.tensors.items()})
 
 
-def _stored(mapped: mmap.mmap, tensor: StoredTensor) -> np.ndarray | Weight:
-    """Make the array or the Weight of a checked tensor over the mapped file."""
+def _stored(mapped: mmap.mmap, tensor: StoredTensor) -> np.ndarray | Blocks:
+    """Make the array or the Blocks of a checked tensor over the mapped file."""
     n_bytes = tensor.stop - tensor.start
     data = np.frombuffer(mapped, np.uint8, n_bytes, tensor.start) if n_bytes else np.empty(0, np.uint8)
     data.flags.writeable = False
