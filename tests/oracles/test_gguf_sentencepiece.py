@@ -24,6 +24,10 @@ WORDS = (
 
 @pytest.fixture(scope="module")
 def processor():
+    return trained()
+
+
+def trained():
     """Train pairs as LLaMA's were: nothing normalized, bytes for what is unknown, digits alone, a space in front."""
     lines = [line for name in ("for", "numbers", "strings") for line in topics[name].splitlines() if line]
     model = io.BytesIO()

@@ -1,0 +1,121 @@
+"""GGUF files in llama.cpp itself: logits, tokens and quantized blocks are those that are read here.
+
+It needs a llama.cpp for Python that comes compiled: ``pip install cyllama``.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cyllama")
+pytest.importorskip("gguf")
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import tokenizers  # noqa: E402
+from cyllama.llama import llama_cpp  # noqa: E402
+from gguf_models import MODELS, small_model, write_model  # noqa: E402
+
+from minislm.files.gguf_model import read_gguf  # noqa: E402
+from minislm.files.gguf_tokenizer import WORDS  # noqa: E402
+from minislm.weights.blocks import Blocks  # noqa: E402
+from tests.oracles import test_gguf_sentencepiece as spm  # noqa: E402
+from tests.oracles.test_gguf_transformers import TOKENIZER  # noqa: E402
+from tests.unit.test_gguf_tokenizer import learned, settings_of, some_texts  # noqa: E402
+
+pytestmark = [pytest.mark.oracle, pytest.mark.slow]
+
+IDS = range(5, 45)
+TYPES = {"q4_0": 2, "q8_0": 7, "q4_k": 14, "q6_k": 18}
+"""What llama.cpp's quantizer calls the type of most matrices of a file."""
+
+
+class Model(llama_cpp.LlamaModel):
+    """The binding asks its models for this number, and they do not have it."""
+
+    n_vocab = 262
+
+
+def loaded(path, **changes):
+    llama_cpp.disable_logging()
+    params = llama_cpp.LlamaModelParams()
+    params.n_gpu_layers = 0
+    for name, value in changes.items():
+        setattr(params, name, value)
+    return Model(str(path), params, verbose=False)
+
+
+def logits(path):
+    """Read token by token, in 32 bits all through."""
+    model, params = loaded(path), llama_cpp.LlamaContextParams()
+    params.n_ctx, params.n_threads, params.n_threads_batch = 64, 1, 1
+    params.type_k = params.type_v = params.flash_attn_type = 0
+    context = llama_cpp.LlamaContext(model, params, verbose=False)
+    rows = []
+    for position, token in enumerate(IDS):
+        batch = llama_cpp.LlamaBatch(n_tokens=1, embd=0, n_seq_max=1)
+        batch.add(token, position, [0], True)
+        context.decode(batch)
+        rows.append(np.array(context.get_logits_ith(-1), np.float32))
+    return np.stack(rows)
+
+
+def expected_logits(model):
+    with torch.no_grad():
+        return model(torch.tensor(IDS)[None]).logits[0].numpy()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_file_is_the_same_model_there(name, tmp_path):
+    model = small_model(name)
+    write_model(tmp_path / "m.gguf", model, name, TOKENIZER)
+    bound = 2e-3 if name.startswith(("gpt2", "phi2")) else 1e-5  # its GELU is a table in 16 bits
+    np.testing.assert_allclose(logits(tmp_path / "m.gguf"), expected_logits(model), rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("format", TYPES)
+def test_what_its_quantizer_writes_is_read(format, tmp_path, monkeypatch):
+    cls, values, kind = MODELS["llama"]
+    wide = {**values, "hidden_size": 256, "intermediate_size": 256}
+    monkeypatch.setitem(MODELS, "llama", (cls, wide, kind))
+    model = small_model("llama")
+    write_model(tmp_path / "whole.gguf", model, "llama", TOKENIZER)
+    params = llama_cpp.LlamaModelQuantizeParams()
+    params.ftype, params.nthread, params.pure = TYPES[format], 1, True
+    llama_cpp.model_quantize(str(tmp_path / "whole.gguf"), str(tmp_path / "m.gguf"), params)
+    read, state, before = read_gguf(tmp_path / "m.gguf"), model.state_dict(), expected_logits(model)
+    found = {name: tensor for name, tensor in read.tensors.items() if isinstance(tensor, Blocks)}
+    assert len(found) >= 14
+    assert {str(tensor.format) for tensor in found.values()} == {format}
+    for name, tensor in found.items():
+        w = state[name].numpy()
+        error = np.linalg.norm(tensor.dense() - w) / np.linalg.norm(w)
+        assert error < {"q8_0": 0.01, "q6_k": 0.03}.get(format, 0.12), name
+        state[name].copy_(torch.from_numpy(tensor.dense()))
+    theirs, ours = logits(tmp_path / "m.gguf"), expected_logits(model)
+    # There, activations are rounded to bytes on their way into a product.
+    assert np.linalg.norm(theirs - ours) < 0.06 * np.linalg.norm(ours)
+    assert np.linalg.norm(theirs - ours) < 0.7 * np.linalg.norm(theirs - before)
+
+
+@pytest.mark.parametrize("name", [*WORDS, "spaced"])
+def test_tokens_are_the_same_there(name, tmp_path, rng, monkeypatch):
+    if name == "spaced":
+        settings, texts = spm.settings_of(spm.trained()), spm.some_texts(rng)
+    else:
+        settings, texts = settings_of(learned("gpt-2" if name == "default" else name), name), some_texts(rng)
+    if name == "default":
+        settings.pop("tokenizer.ggml.pre")
+    cls, values, kind = MODELS["gpt2"]
+    monkeypatch.setitem(MODELS, "gpt2", (cls, {**values, "vocab_size": len(settings["tokenizer.ggml.tokens"])}, kind))
+    write_model(tmp_path / "m.gguf", small_model("gpt2"), "gpt2", settings)
+    model = loaded(tmp_path / "m.gguf")
+    vocabulary = model.get_vocab()
+    inner = tokenizers.Tokenizer.from_str(read_gguf(tmp_path / "m.gguf").tokenizer)
+    inner.encode_special_tokens = True
+    for text in texts:
+        text = unicodedata.normalize("NFC", text).replace("\0", "")  # which it does not do, and which ends a text there
+        assert vocabulary.tokenize(text, False, False) == inner.encode(text, add_special_tokens=False).ids, text
