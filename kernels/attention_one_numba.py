@@ -15,30 +15,40 @@ def attention_one(
     v_CSGK: np.ndarray,
     slots_B: np.ndarray,
     lengths_B: np.ndarray,
+    bias_HS1: np.ndarray | None = None,
     *,
     window: int | None = None,
     scale: float | None = None,
+    cap: float | None = None,
     out: np.ndarray | None = None,
     threads: int = 1,
 ) -> np.ndarray:
     """Same as `ops.attention.attention_one`."""
     q, k, v, slots, lengths = border.cached_attention(q_BHK, k_CSGK, v_CSGK, slots_B, lengths_B)
-    y = border.output(out, q.shape, q, k, v)
+    bias = border.biases(bias_HS1, q.shape[1])
+    if bias is None:
+        bias = np.zeros((q.shape[1], 1), np.float32)
+    y = border.output(out, q.shape, q, k, v, bias)
     scale = q.shape[2] ** -0.5 if scale is None else scale
-    _forward(q, k, v, slots, lengths, border.reach(window), scale, y)
+    _forward(q, k, v, slots, lengths, bias, border.reach(window), scale, border.bound(cap), y)
     return border.delivered(y, out)
 
 
-@compiled(void(reads(3), reads(4), reads(4), reads(1, int64), reads(1, int64), int64, float32, writes(3)))
-def _forward(q_BHK, k_CSGK, v_CSGK, slots_B, lengths_B, window, scale, y_BHK):  # type: ignore[no-untyped-def]
-    n_heads, shared = q_BHK.shape[1], q_BHK.shape[1] // k_CSGK.shape[2]
+@compiled(
+    void(reads(3), reads(4), reads(4), reads(1, int64), reads(1, int64), reads(2), int64, float32, float32, writes(3))
+)
+def _forward(q_BHK, k_CSGK, v_CSGK, slots_B, lengths_B, bias_HS1, window, scale, cap, y_BHK):  # type: ignore[no-untyped-def]
+    n_heads, shared, reach = q_BHK.shape[1], q_BHK.shape[1] // k_CSGK.shape[2], bias_HS1.shape[1] // 2
     part, p_HS = np.empty(LANES, np.float32), np.empty((n_heads, k_CSGK.shape[1]), np.float32)
     for b in range(q_BHK.shape[0]):
         slot, last = slots_B[b], lengths_B[b]
         first = max(0, last - window) if window else 0
         for s in range(first, last):  # positions outside, heads inside: as they lie in memory
             for h in range(n_heads):
-                p_HS[h, s] = shifted_dot(q_BHK[b, h], k_CSGK[slot, s, h // shared], float32(0.0)) * scale
+                score = shifted_dot(q_BHK[b, h], k_CSGK[slot, s, h // shared], float32(0.0)) * scale
+                if cap > 0:
+                    score = cap * np.tanh(score / cap)
+                p_HS[h, s] = score + bias_HS1[h, max(0, reach + s - last + 1)]
         for h in range(n_heads):
             p = p_HS[h, first:last]
             top = largest(p, part)

@@ -71,6 +71,25 @@ def reach(window: int | None) -> int:
     return window
 
 
+def bound(cap: float | None) -> float:
+    """Return the cap of scores as kernels take it: 0 for none."""
+    if cap is None:
+        return 0.0
+    if not cap > 0:
+        raise ValueError(f"cap must be above 0, not {cap}")
+    return float(cap)
+
+
+def biases(bias: Any, n_heads: int) -> np.ndarray | None:
+    """Check the biases of distances; None: there are none."""
+    if bias is None:
+        return None
+    bias = checked(bias, "bias", 2)
+    if bias.shape[0] != n_heads or bias.shape[1] % 2 == 0:
+        raise ValueError(f"bias must have {n_heads} rows and an odd number of columns; its shape is {bias.shape}")
+    return bias
+
+
 def cached_attention(q_BHK: Any, k_CSGK: Any, v_CSGK: Any, slots_B: Any, lengths_B: Any) -> tuple[np.ndarray, ...]:
     """Check the arrays of `ops.attention.attention_one`, the indices into the cache among them."""
     q, k, v = checked(q_BHK, "q", 3), checked(k_CSGK, "k", 4), checked(v_CSGK, "v", 4)

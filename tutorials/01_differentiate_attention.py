@@ -135,7 +135,7 @@ second_TK, dsecond_TK = rng.normal(size=(2, *q_TK.shape))  # queries of a second
 q_BTHK, dy_BTHK = np.stack([q_TK, second_TK], axis=1)[None], np.stack([dy_TK, dsecond_TK], axis=1)[None]
 k_BSGK, v_BSGK = k_SK[None, :, None], v_SK[None, :, None]
 y_BTHK, saved = attention(q_BTHK, k_BSGK, v_BSGK, causal=True)
-dq_BTHK, dk_BSGK, dv_BSGK = attention_backward(dy_BTHK, saved)
+dq_BTHK, dk_BSGK, dv_BSGK, _ = attention_backward(dy_BTHK, saved)  # the last would be that of a bias
 
 second = backward(dsecond_TK, second_TK, k_SK, v_SK, forward(second_TK, k_SK, v_SK)[1])
 by_hand = (y_TK, gradients[0], gradients[1] + second[1], gradients[2] + second[2])  # a shared key gets both gradients

@@ -51,13 +51,35 @@ static void score(const float *from, int64_t row, int64_t n, const float *transp
     add_product(n, columns, width, (struct strided){from, row, 1}, transposed + keys.first, padded, tile, COLUMNS);
 }
 
-/* Scale one query's scores of the keys [first, last), and put -inf where it does not see a key. */
-static void mask(const struct attention_task *a, int64_t b, int64_t t, struct range keys, float *tile) {
-    struct range seen = visible(a, b, t, 1);
-    for (int64_t j = keys.first; j < keys.last; j++) {
-        float s = tile[j - keys.first] * a->scale;
-        tile[j - keys.first] = j < seen.first || j >= seen.last ? -INFINITY : s;
+/* Column of a bias that serves a key `ahead` positions after its query. */
+static inline int64_t column(int64_t ahead, int64_t reach) {
+    return (ahead < -reach ? -reach : ahead > reach ? reach : ahead) + reach;
+}
+
+/* s = cap tanh(s / cap) for n scores, the derivative in slope. */
+static void bound(float *s, float *slope, int64_t n, float cap) {
+    for (int64_t j = 0; j < n; j++) {
+        float t = hyperbolic_tangent(s[j] / cap);
+        s[j] = cap * t;
+        slope[j] = 1 - t * t;
     }
+}
+
+/* Add one head's biases to n scores, the first of a key `ahead` positions after the query. */
+static void add_biases(float *s, int64_t n, const float *bias, int64_t ahead, int64_t reach) {
+    for (int64_t j = 0; j < n; j++) s[j] += bias[column(ahead + j, reach)];
+}
+
+/* Make one query's scores of the keys [first, last) out of its products with them, -inf where it does not see a key. */
+static void mask(const struct attention_task *a, int64_t b, int64_t h, int64_t t, struct range keys, float *tile,
+                 float *slope) {
+    struct range seen = visible(a, b, t, 1);
+    int64_t n = keys.last - keys.first, ahead = keys.first - t - (a->starts ? a->starts[b] : 0);
+    for (int64_t j = 0; j < n; j++) tile[j] *= a->scale;
+    if (a->cap) bound(tile, slope, n, a->cap);
+    if (a->bias) add_biases(tile, n, a->bias + h * (2 * a->reach + 1), ahead, a->reach);
+    for (int64_t j = keys.first; j < smaller(seen.first, keys.last); j++) tile[j - keys.first] = -INFINITY;
+    for (int64_t j = keys.last - 1; j >= keys.first && j >= seen.last; j--) tile[j - keys.first] = -INFINITY;
     if (a->key_mask)
         for (int64_t j = keys.first; j < keys.last; j++)
             if (!a->key_mask[b * a->s + j]) tile[j - keys.first] = -INFINITY;
@@ -71,7 +93,7 @@ static void attention(const void *task, int64_t first, int64_t last) {
         const float *k = a->k + b * a->s * k_row + g * width, *v = a->v + b * a->s * k_row + g * width;
         const int64_t size = width * PADDED_KEYS(a->s);
         float *keys_across = a->scratch + unit * 2 * size, *values = keys_across + size;
-        float tile[ROWS * COLUMNS], top[ROWS], total[ROWS];
+        float tile[ROWS * COLUMNS], top[ROWS], total[ROWS], unused[COLUMNS];
         transpose(k, k_row, a->s, width, keys_across);
         copy_rows(v, k_row, a->s, width, values, width);
         for (int64_t t = 0; t < a->t; t += ROWS) {
@@ -89,7 +111,7 @@ static void attention(const void *task, int64_t first, int64_t last) {
                 score(q, q_row, n, keys_across, a->s, width, keys, tile);
                 for (int64_t i = 0; i < n; i++) {
                     float *p = tile + i * COLUMNS;
-                    mask(a, b, t + i, keys, p);
+                    mask(a, b, h, t + i, keys, p, unused);
                     float highest = largest(p, columns);
                     if (highest < top[i]) highest = top[i];
                     float shift = highest == -INFINITY ? 0 : highest, shrink = exponential(top[i] - shift);
@@ -118,7 +140,8 @@ static void attention_backward_rows(const struct attention_task *a, int64_t b, i
                                     struct unit u) {
     const int64_t width = a->width, q_row = a->h * width, start = (b * a->t + t) * q_row + h * width;
     const float *q = a->q + start, *dy = a->dy + start, *logsumexp = a->logsumexp + (b * a->h + h) * a->t + t;
-    float *dq = a->dq + start, p[ROWS * COLUMNS], ds[ROWS * COLUMNS], along[ROWS];
+    float *dq = a->dq + start, p[ROWS * COLUMNS], ds[ROWS * COLUMNS], along[ROWS], slope[COLUMNS];
+    const int64_t position = t + (a->starts ? a->starts[b] : 0);
     for (int64_t i = 0; i < n; i++) {
         memset(dq + i * q_row, 0, width * sizeof *dq);
         along[i] = dot(dy + i * q_row, a->y + start + i * q_row, width);
@@ -131,13 +154,20 @@ static void attention_backward_rows(const struct attention_task *a, int64_t b, i
         score(dy, q_row, n, u.values_across, a->s, width, keys, ds);
         for (int64_t i = 0; i < n; i++) {
             float *pi = p + i * COLUMNS, *dsi = ds + i * COLUMNS;
-            mask(a, b, t + i, keys, pi);
+            mask(a, b, h, t + i, keys, pi, slope);
             float shift = logsumexp[i] == -INFINITY ? 0 : logsumexp[i];
 #pragma GCC ivdep
             for (int64_t j = 0; j < columns; j++) {
                 pi[j] = exponential(pi[j] - shift);
-                dsi[j] = (dsi[j] - along[i]) * pi[j] * a->scale; /* the gradient of the product q k */
+                dsi[j] = (dsi[j] - along[i]) * pi[j]; /* the gradient of the score */
             }
+            if (a->dbias) {
+                float *dbias = a->dbias + (b * a->h + h) * (2 * a->reach + 1);
+                for (int64_t j = 0; j < columns; j++) dbias[column(keys.first + j - position - i, a->reach)] += dsi[j];
+            }
+            if (a->cap)
+                for (int64_t j = 0; j < columns; j++) dsi[j] *= slope[j];
+            for (int64_t j = 0; j < columns; j++) dsi[j] *= a->scale; /* the gradient of the product q k */
         }
         add_product(columns, width, n, (struct strided){p, 1, COLUMNS}, dy, q_row, u.dv + skip, width);
         add_product(columns, width, n, (struct strided){ds, 1, COLUMNS}, q, q_row, u.dk + skip, width);
@@ -179,6 +209,9 @@ static void attention_one(const void *task, int64_t first, int64_t last) {
                 scores[h * a->s + j] = dot(q + h * width, k + j * row + h / shared * width, width) * a->scale;
         for (int64_t h = g0 * shared; h < g1 * shared; h++) {
             float *p = scores + h * a->s + from;
+            if (a->cap)
+                for (int64_t j = 0; j < length - from; j++) p[j] = a->cap * hyperbolic_tangent(p[j] / a->cap);
+            if (a->bias) add_biases(p, length - from, a->bias + h * (2 * a->reach + 1), from - length + 1, a->reach);
             float top = largest(p, length - from), total = exponentials(p, top == -INFINITY ? 0 : top, p, length - from);
             float share = total == 0 ? 1 : 1 / total;
             for (int64_t j = 0; j < length - from; j++) p[j] *= share;

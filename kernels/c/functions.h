@@ -38,6 +38,16 @@ static inline float exponential(float x) {
 /* 1 / (1 + e^-x). */
 static inline float logistic(float x) { return 1 / (1 + exponential(-x)); }
 
+/* tanh x, to about two units in the last place: from e^2x, or near 0, where that cancels, by its series up to x^9. */
+static inline float hyperbolic_tangent(float x) {
+    float s = x * x, far = 1 - 2 / (exponential(2 * x) + 1), near = 62.0f / 2835;
+    near = near * s - 17.0f / 315;
+    near = near * s + 2.0f / 15;
+    near = near * s - 1.0f / 3;
+    near = near * s * x + x;
+    return s < 0.09f ? near : far;
+}
+
 /* The error function, by the rational function of `ops.activation.erf`. */
 static inline float error_function(float x) {
     x = clipped(x, -4, 4);

@@ -106,7 +106,7 @@ class AttentionTarget(Target):
             keep_N = np.broadcast_to(keep_BT[:, None], p_BHTS.shape[:3]).reshape(-1)
         value, compared = ops.relative_entropy(p_BHTS.reshape(rows), target_BHTS.reshape(rows), keep_N=keep_N)
         dp_BHTS = ops.relative_entropy_backward(self.weight, compared).reshape(p_BHTS.shape)
-        dq_BTHK, dk_BSGK = ops.attention_map_backward(dp_BHTS, saved)
-        grads.aside(f"{self.pair.student}.query", dq_BTHK)
-        grads.aside(f"{self.pair.student}.key", dk_BSGK)
+        for side, gradient in zip(("query", "key", "bias"), ops.attention_map_backward(dp_BHTS, saved), strict=True):
+            if gradient is not None:
+                grads.aside(f"{self.pair.student}.{side}", gradient)
         return self.weight * float(value)

@@ -108,6 +108,8 @@ class MultiHead(Layer):
     def mix_backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Undo `mix`, and add what a loss that judges the attention map put aside.
 
+        The gradient of the bias is put aside under ``bias``, because every block of a stack adds the same one.
+
         Parameters
         ----------
         dy : ndarray, (B, T, H*K)
@@ -125,7 +127,9 @@ class MultiHead(Layer):
             Gradients of keys and values.
         """
         dy_BTHK = dy.reshape(*dy.shape[:2], self.n_heads, self.d_head)
-        dq_BTHK, dk_BSGK, dv_BSGK = ops.attention_backward(dy_BTHK, tape.take(self.path))
+        dq_BTHK, dk_BSGK, dv_BSGK, dbias_HS1 = ops.attention_backward(dy_BTHK, tape.take(self.path))
+        if dbias_HS1 is not None:
+            grads.aside("bias", grads.joined(f"{self.path}.bias", dbias_HS1))
         dq_BTHK = grads.joined(f"{self.path}.query", dq_BTHK)
         dk_BSGK = grads.joined(f"{self.path}.key", dk_BSGK)
         return dq_BTHK, dk_BSGK, dv_BSGK

@@ -30,6 +30,10 @@ class Options(NamedTuple):
         Position of each row's first query.
     scale : float
         What products of queries and keys are multiplied by.
+    cap : float, optional
+        Bound of the scores.
+    bias_HS1 : ndarray, (H, S1), optional
+        What is added to the scores for each distance between key and query.
     """
 
     causal: bool
@@ -37,6 +41,8 @@ class Options(NamedTuple):
     window: int | None
     starts_B: np.ndarray | None
     scale: float
+    cap: float | None
+    bias_HS1: np.ndarray | None
 
 
 Saved = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, Options]
@@ -47,12 +53,14 @@ def attention(
     q_BTHK: np.ndarray,
     k_BSGK: np.ndarray,
     v_BSGK: np.ndarray,
+    bias_HS1: np.ndarray | None = None,
     *,
     causal: bool = False,
     key_mask_BS: np.ndarray | None = None,
     window: int | None = None,
     starts_B: np.ndarray | None = None,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> tuple[np.ndarray, Saved]:
     """Mix the values by how well their keys match each query.
 
@@ -66,6 +74,9 @@ def attention(
         Keys; H is a multiple of G.
     v_BSGK : ndarray, (B, S, G, K)
         Values.
+    bias_HS1 : ndarray, (H, S1), optional
+        Added to the scores: column (S1 - 1) / 2 + d where a key stands d positions after the query, S1 being odd. The
+        first and the last column serve all that are farther away, too. None: nothing is added.
     causal : bool
         Whether a query sees no key after its own position.
     key_mask_BS : ndarray of bool, (B, S), optional
@@ -76,6 +87,8 @@ def attention(
         Position of the first query of each row; None: 0.
     scale : float, optional
         What the products of queries and keys are multiplied by; None: 1 / sqrt(K).
+    cap : float, optional
+        Bound of the scores, before the bias: scores become ``cap tanh(score / cap)``. None: they stay.
 
     Returns
     -------
@@ -89,7 +102,8 @@ def attention(
     -----
     For each query head h and the key head g that it shares::
 
-        s = scale q kᵀ + mask      mask: 0 where a key is visible, -inf where it is not
+        c = scale q kᵀ             or cap tanh(scale q kᵀ / cap)
+        s = c + bias + mask        mask: 0 where a key is visible, -inf where it is not
         p = softmax(s)
         y = p v
 
@@ -100,7 +114,8 @@ def attention(
     References
     ----------
     Vaswani et al. 2017, arXiv:1706.03762, equation 1. Grouped heads: Ainslie et al. 2023, arXiv:2305.13245, section
-    2.2. Windows: Beltagy, Peters and Cohan 2020, arXiv:2004.05150, section 3.1.
+    2.2. Windows: Beltagy, Peters and Cohan 2020, arXiv:2004.05150, section 3.1. Caps: Gemma Team 2024,
+    arXiv:2408.00118, section 2. Biases by distance: Raffel et al. 2020, arXiv:1910.10683, section 2.1.
 
     Examples
     --------
@@ -115,7 +130,7 @@ def attention(
     n_batch, n_queries, n_heads, width = q_BTHK.shape
     n_groups = k_BSGK.shape[2]
     scale = 1.0 / math.sqrt(width) if scale is None else float(scale)
-    options = Options(causal, key_mask_BS, window, starts_B, scale)
+    options = Options(causal, key_mask_BS, window, starts_B, scale, cap, bias_HS1)
     q_BGH1TK, k_BGSK, v_BGSK = _by_group(q_BTHK, n_groups), k_BSGK.swapaxes(1, 2), v_BSGK.swapaxes(1, 2)
     p_BGH1TS = _scores(q_BGH1TK, k_BGSK, options)
     top = row_max(p_BGH1TS)
@@ -131,8 +146,10 @@ def attention(
     return y_BTHK, (q_BTHK, k_BSGK, v_BSGK, y_BTHK, logsumexp_BHT, options)
 
 
-def attention_backward(dy_BTHK: np.ndarray, saved: Saved) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the gradients of `attention`'s queries, keys and values.
+def attention_backward(
+    dy_BTHK: np.ndarray, saved: Saved
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return the gradients of `attention`'s queries, keys, values and bias.
 
     Parameters
     ----------
@@ -149,6 +166,8 @@ def attention_backward(dy_BTHK: np.ndarray, saved: Saved) -> tuple[np.ndarray, n
         Gradient of the keys, summed over the query heads that share them.
     dv_BSGK : ndarray, (B, S, G, K)
         Gradient of the values, likewise.
+    dbias_HS1 : ndarray, (H, S1), or None
+        Gradient of the bias, each column summed over the pairs that it serves; None where there was no bias.
 
     Notes
     -----
@@ -156,10 +175,11 @@ def attention_backward(dy_BTHK: np.ndarray, saved: Saved) -> tuple[np.ndarray, n
 
         p = exp(s - logsumexp)
         dv = pᵀ dy      dp = dy vᵀ      ds = p (dp - Σₛ p dp)
-        dq = scale ds k      dk = scale dsᵀ q
+        dc = ds         or ds (1 - tanh(scale q kᵀ / cap)²) with a cap
+        dq = scale dc k      dk = scale dcᵀ q
 
     The sum over the keys needs no pass over p: since y = p v, it is the inner product of dy and y. 10 B H T S K
-    operations in five batched products, one of them forward's again.
+    operations in five batched products, one of them forward's again; with a cap that one comes twice.
 
     References
     ----------
@@ -169,7 +189,7 @@ def attention_backward(dy_BTHK: np.ndarray, saved: Saved) -> tuple[np.ndarray, n
     --------
     >>> one = np.ones((1, 1, 1, 1))
     >>> _, saved = attention(one, 2 * one, 3 * one)  # a single key: always chosen, whatever the query
-    >>> [float(gradient.item()) for gradient in attention_backward(one, saved)]
+    >>> [float(gradient.item()) for gradient in attention_backward(one, saved)[:3]]
     [0.0, 0.0, 1.0]
     """
     q_BTHK, k_BSGK, v_BSGK, y_BTHK, _, options = saved
@@ -181,19 +201,21 @@ def attention_backward(dy_BTHK: np.ndarray, saved: Saved) -> tuple[np.ndarray, n
     ds_BGH1TS = np.matmul(dy_BGH1TK, v_BGSK.swapaxes(-1, -2)[:, :, None])  # undo y = p v, this is dp
     ds_BGH1TS -= np.vecdot(dy_BGH1TK, y_BGH1TK)[..., None]  # undo p /= total
     ds_BGH1TS *= p_BGH1TS  # undo p = exp(s - top)
-    dq_BTHK, dk_BSGK = _scores_backward(ds_BGH1TS, q_BTHK, k_BSGK, options.scale)
-    return dq_BTHK, dk_BSGK, np.ascontiguousarray(dv_BGSK.swapaxes(1, 2))
+    dq_BTHK, dk_BSGK, dbias_HS1 = _scores_backward(ds_BGH1TS, q_BTHK, k_BSGK, options)
+    return dq_BTHK, dk_BSGK, np.ascontiguousarray(dv_BGSK.swapaxes(1, 2)), dbias_HS1
 
 
 def attention_map(
     q_BTHK: np.ndarray,
     k_BSGK: np.ndarray,
+    bias_HS1: np.ndarray | None = None,
     *,
     causal: bool = False,
     key_mask_BS: np.ndarray | None = None,
     window: int | None = None,
     starts_B: np.ndarray | None = None,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> tuple[np.ndarray, MapSaved]:
     """Return the probabilities with which `attention` mixes the values, for a loss that judges them.
 
@@ -203,7 +225,9 @@ def attention_map(
         Queries.
     k_BSGK : ndarray, (B, S, G, K)
         Keys; H is a multiple of G.
-    causal, key_mask_BS, window, starts_B, scale : optional
+    bias_HS1 : ndarray, (H, S1), optional
+        As of `attention`.
+    causal, key_mask_BS, window, starts_B, scale, cap : optional
         As of `attention`.
 
     Returns
@@ -217,7 +241,8 @@ def attention_map(
     -----
     ::
 
-        s = scale q kᵀ + mask      mask: 0 where a key is visible, -inf where it is not
+        c = scale q kᵀ             or cap tanh(scale q kᵀ / cap)
+        s = c + bias + mask        mask: 0 where a key is visible, -inf where it is not
         p = softmax(s)
 
     2 B H T S K operations and B H T S numbers, which are saved: whoever asks for the map keeps it anyway.
@@ -235,7 +260,7 @@ def attention_map(
            [0. , 1. ]])
     """
     scale = 1.0 / math.sqrt(q_BTHK.shape[3]) if scale is None else float(scale)
-    options = Options(causal, key_mask_BS, window, starts_B, scale)
+    options = Options(causal, key_mask_BS, window, starts_B, scale, cap, bias_HS1)
     p_BGH1TS = _scores(_by_group(q_BTHK, k_BSGK.shape[2]), k_BSGK.swapaxes(1, 2), options)
     p_BGH1TS -= row_max(p_BGH1TS)
     np.exp(p_BGH1TS, out=p_BGH1TS)
@@ -245,8 +270,8 @@ def attention_map(
     return p_BHTS, (q_BTHK, k_BSGK, p_BHTS, options)
 
 
-def attention_map_backward(dp_BHTS: np.ndarray, saved: MapSaved) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gradients of `attention_map`'s queries and keys.
+def attention_map_backward(dp_BHTS: np.ndarray, saved: MapSaved) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return the gradients of `attention_map`'s queries, keys and bias.
 
     Parameters
     ----------
@@ -261,15 +286,18 @@ def attention_map_backward(dp_BHTS: np.ndarray, saved: MapSaved) -> tuple[np.nda
         Gradient of the queries.
     dk_BSGK : ndarray, (B, S, G, K)
         Gradient of the keys, summed over the query heads that share them.
+    dbias_HS1 : ndarray, (H, S1), or None
+        Gradient of the bias; None where there was none.
 
     Notes
     -----
     ::
 
         ds = p (dp - Σₛ p dp)
-        dq = scale ds k      dk = scale dsᵀ q
+        dc = ds         or ds (1 - tanh(scale q kᵀ / cap)²) with a cap
+        dq = scale dc k      dk = scale dcᵀ q
 
-    4 B H T S K operations in two batched products.
+    4 B H T S K operations in two batched products; with a cap there are three.
 
     References
     ----------
@@ -279,7 +307,7 @@ def attention_map_backward(dp_BHTS: np.ndarray, saved: MapSaved) -> tuple[np.nda
     --------
     >>> one = np.ones((1, 1, 1, 1))
     >>> p_BHTS, saved = attention_map(one, one)  # a single key: always chosen, whatever the query
-    >>> [float(gradient.item()) for gradient in attention_map_backward(one, saved)]
+    >>> [float(gradient.item()) for gradient in attention_map_backward(one, saved)[:2]]
     [0.0, 0.0]
     """
     q_BTHK, k_BSGK, p_BHTS, options = saved
@@ -288,7 +316,7 @@ def attention_map_backward(dp_BHTS: np.ndarray, saved: MapSaved) -> tuple[np.nda
     n_batch, n_heads, n_queries, n_keys = p_BHTS.shape
     n_groups = k_BSGK.shape[2]
     ds_BGH1TS = ds_BHTS.reshape(n_batch, n_groups, n_heads // n_groups, n_queries, n_keys)
-    return _scores_backward(ds_BGH1TS, q_BTHK, k_BSGK, options.scale)
+    return _scores_backward(ds_BGH1TS, q_BTHK, k_BSGK, options)
 
 
 def attention_probabilities(saved: Saved) -> np.ndarray:
@@ -326,13 +354,14 @@ def _by_group(x_BTHK: np.ndarray, n_groups: int) -> np.ndarray:
 
 
 def _scores(q_BGH1TK: np.ndarray, k_BGSK: np.ndarray, options: Options) -> np.ndarray:
-    """Return the scaled products of queries and keys, -inf where a key is hidden from a query."""
-    s_BGH1TS: np.ndarray = np.matmul(q_BGH1TK * options.scale, k_BGSK.swapaxes(-1, -2)[:, :, None])
-    n_queries, n_keys = s_BGH1TS.shape[-2:]
+    """Return the scores of keys for queries, -inf where a key is hidden from a query."""
+    s_BGH1TS = _products(q_BGH1TK, k_BGSK, options.scale)
+    if options.cap is not None:
+        s_BGH1TS = np.tanh(s_BGH1TS / options.cap) * options.cap
+    if options.bias_HS1 is not None:
+        s_BGH1TS += _biases(options, s_BGH1TS.shape)
     if options.causal or options.window is not None:
-        starts = np.zeros(1, np.int64) if options.starts_B is None else options.starts_B
-        positions = starts[:, None, None] + np.arange(n_queries)[:, None]
-        ahead = np.arange(n_keys) - positions  # how far a key is after a query: rows (or 1) x queries x keys
+        ahead = _ahead(options, *s_BGH1TS.shape[-2:])
         hidden = ahead > 0 if options.causal else np.zeros(ahead.shape, bool)
         if options.window is not None:
             hidden |= np.abs(ahead) >= options.window
@@ -343,17 +372,61 @@ def _scores(q_BGH1TK: np.ndarray, k_BGSK: np.ndarray, options: Options) -> np.nd
 
 
 def _scores_backward(
-    ds_BGH1TS: np.ndarray, q_BTHK: np.ndarray, k_BSGK: np.ndarray, scale: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Undo `_scores`: return the gradients of queries and keys."""
+    ds_BGH1TS: np.ndarray, q_BTHK: np.ndarray, k_BSGK: np.ndarray, options: Options
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Undo `_scores`: return the gradients of queries, keys and bias."""
     n_groups = k_BSGK.shape[2]
     q_BGH1TK, k_BGSK = _by_group(q_BTHK, n_groups), k_BSGK.swapaxes(1, 2)
+    dbias_HS1 = _biases_backward(ds_BGH1TS, options)  # undo s += biases
+    if options.cap is not None:  # undo s = cap tanh(s / cap), the tanh recomputed as it is as large as s
+        ds_BGH1TS = ds_BGH1TS * (1 - np.tanh(_products(q_BGH1TK, k_BGSK, options.scale) / options.cap) ** 2)
     dq_BTHK = np.empty(q_BTHK.shape, q_BTHK.dtype)
     np.matmul(ds_BGH1TS, k_BGSK[:, :, None], out=_by_group(dq_BTHK, n_groups))  # undo s = q kᵀ
     dk_BGSK = np.matmul(ds_BGH1TS.swapaxes(-1, -2), q_BGH1TK).sum(axis=2)  # undo s = q kᵀ
-    dq_BTHK *= scale  # undo s *= scale
-    dk_BGSK *= scale  # undo s *= scale
-    return dq_BTHK, np.ascontiguousarray(dk_BGSK.swapaxes(1, 2))
+    dq_BTHK *= options.scale  # undo s *= scale
+    dk_BGSK *= options.scale  # undo s *= scale
+    return dq_BTHK, np.ascontiguousarray(dk_BGSK.swapaxes(1, 2)), dbias_HS1
+
+
+def _products(q_BGH1TK: np.ndarray, k_BGSK: np.ndarray, scale: float) -> np.ndarray:
+    """Return the scaled products of queries and keys."""
+    s_BGH1TS: np.ndarray = np.matmul(q_BGH1TK * scale, k_BGSK.swapaxes(-1, -2)[:, :, None])
+    return s_BGH1TS
+
+
+def _ahead(options: Options, n_queries: int, n_keys: int) -> np.ndarray:
+    """Tell how far each key is after each query: rows (or 1) x queries x keys."""
+    starts = np.zeros(1, np.int64) if options.starts_B is None else options.starts_B
+    ahead: np.ndarray = np.arange(n_keys) - (starts[:, None, None] + np.arange(n_queries)[:, None])
+    return ahead
+
+
+def _columns(options: Options, n_queries: int, n_keys: int, width: int) -> np.ndarray:
+    """Tell which column of the bias serves each key and query: rows (or 1) x queries x keys."""
+    reach = width // 2
+    columns: np.ndarray = np.clip(_ahead(options, n_queries, n_keys), -reach, reach) + reach
+    return columns
+
+
+def _biases(options: Options, shape: tuple[int, ...]) -> np.ndarray:
+    """Return what the bias adds to scores of a shape (B, G, H1, T, S): rows (or 1) x G x H1 x T x S."""
+    assert options.bias_HS1 is not None
+    _, n_groups, n_shared, n_queries, n_keys = shape
+    columns = _columns(options, n_queries, n_keys, options.bias_HS1.shape[1])
+    added: np.ndarray = options.bias_HS1[:, columns].swapaxes(0, 1)
+    return added.reshape(len(columns), n_groups, n_shared, n_queries, n_keys)
+
+
+def _biases_backward(ds_BGH1TS: np.ndarray, options: Options) -> np.ndarray | None:
+    """Undo the addition of `_biases`: sum what each column of the bias was added to."""
+    if options.bias_HS1 is None:
+        return None
+    n_batch, n_groups, n_shared, n_queries, n_keys = ds_BGH1TS.shape
+    ds_HBTS = ds_BGH1TS.reshape(n_batch, n_groups * n_shared, n_queries, n_keys).swapaxes(0, 1)
+    width = options.bias_HS1.shape[1]
+    places = np.broadcast_to(_columns(options, n_queries, n_keys, width), ds_HBTS.shape[1:]).reshape(-1)
+    sums = [np.bincount(places, ds_BTS.reshape(-1), width) for ds_BTS in ds_HBTS]  # bincount adds in float64
+    return np.array(sums, ds_BGH1TS.dtype)
 
 
 def _minus_infinity(hidden: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -369,9 +442,11 @@ def attention_one(
     v_CSGK: np.ndarray,
     slots_B: np.ndarray,
     lengths_B: np.ndarray,
+    bias_HS1: np.ndarray | None = None,
     *,
     window: int | None = None,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> np.ndarray:
     """Attend from one new token of each row to the keys and values in its slot of the cache.
 
@@ -387,10 +462,14 @@ def attention_one(
         The slot of each row.
     lengths_B : ndarray of int, (B,)
         How many keys of its slot each row reads; its query stands at the last of them.
+    bias_HS1 : ndarray, (H, S1), optional
+        As of `attention`.
     window : int, optional
         Read only this many keys, the last ones; None: all.
     scale : float, optional
         What the products of queries and keys are multiplied by; None: 1 / sqrt(K).
+    cap : float, optional
+        As of `attention`.
 
     Returns
     -------
@@ -415,6 +494,8 @@ def attention_one(
     y_BHK = np.empty(q_BHK.shape, q_BHK.dtype)
     for row, (slot, length) in enumerate(zip(slots_B.tolist(), lengths_B.tolist(), strict=True)):
         first = 0 if window is None else max(0, length - window)
-        k_S1GK, v_S1GK = k_CSGK[slot, first:length], v_CSGK[slot, first:length]
-        y_BHK[row] = attention(q_BHK[row][None, None], k_S1GK[None], v_S1GK[None], scale=scale)[0][0, 0]
+        k_B1S2GK, v_B1S2GK = k_CSGK[slot, None, first:length], v_CSGK[slot, None, first:length]
+        here = np.array([length - first - 1])
+        mixed, _ = attention(q_BHK[row][None, None], k_B1S2GK, v_B1S2GK, bias_HS1, starts_B=here, scale=scale, cap=cap)
+        y_BHK[row] = mixed[0, 0]
     return y_BHK

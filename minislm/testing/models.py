@@ -254,8 +254,9 @@ def _watched_loss(model: Model, seed: int, grads: Grads | None = None) -> float:
         p_BHTS, saved = ops.attention_map(q_BTHK, k_BSGK, **options._asdict())
         covector = rng.standard_normal(p_BHTS.shape) / 10
         loss += float((p_BHTS * covector).sum())
-        for side, gradient in zip(("query", "key"), ops.attention_map_backward(covector, saved), strict=True):
-            store.aside(f"{path}.{side}", gradient)
+        for side, gradient in zip(("query", "key", "bias"), ops.attention_map_backward(covector, saved), strict=True):
+            if gradient is not None:
+                store.aside(f"{path}.{side}", gradient)
     if grads is not None:
         model.backward(dy, tape, grads)
         assert not tape, f"{len(tape)} entries are left on the tape after a full backward"

@@ -35,25 +35,44 @@ def visible(n_rows, n_queries, n_keys, causal=False, key_mask_BS=None, window=No
     return mask
 
 
-def attention_map(q, k, scale=None, **masks):
+def biases(bias, n_rows, n_queries, n_keys, starts_B=None):
+    """Write the bias of every query and key out: rows x heads x queries x keys."""
+    reach = bias.shape[1] // 2
+    starts = torch.zeros(n_rows, dtype=torch.long) if starts_B is None else torch.tensor(starts_B)
+    distance = torch.arange(n_keys) - (starts[:, None] + torch.arange(n_queries))[..., None]
+    return bias[:, distance.clamp(-reach, reach) + reach].transpose(0, 1)
+
+
+def attention_map(q, k, bias=None, scale=None, cap=None, **masks):
     q, k = q.transpose(1, 2), k.repeat_interleave(q.shape[2] // k.shape[2], 2).transpose(1, 2)
     mask = visible(q.shape[0], q.shape[2], k.shape[2], **masks)[:, None]
     scores = q @ k.transpose(-1, -2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    if bias is not None:
+        scores = scores + biases(bias, *mask.shape[::2], mask.shape[3], masks.get("starts_B"))
     some = mask.any(-1, keepdim=True)  # a query without keys gets zeros, not torch's nan
     return torch.softmax(torch.where(mask | ~some, scores, -torch.inf), -1) * some
 
 
-def attention(q, k, v, **options):
+def attention(q, k, v, bias=None, **options):
     v = v.repeat_interleave(q.shape[2] // v.shape[2], 2).transpose(1, 2)
-    return (attention_map(q, k, **options) @ v).transpose(1, 2)
+    return (attention_map(q, k, bias, **options) @ v).transpose(1, 2)
 
 
-def attention_one(q, k, v, slots, lengths, window=None, scale=None):
+def attention_one(q, k, v, slots, lengths, bias=None, window=None, scale=None, cap=None):
     rows = []
     for b, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
         first = 0 if window is None else max(0, int(length) - window)
         key, value = k[slot, first:length].transpose(0, 1), v[slot, first:length].transpose(0, 1)
-        rows.append(F.scaled_dot_product_attention(q[b][:, None], key, value, scale=scale, enable_gqa=True)[:, 0])
+        if cap is None:
+            mask = None if bias is None else biases(bias, 1, 1, len(key[0]), [len(key[0]) - 1])[0]
+            y = F.scaled_dot_product_attention(q[b][:, None], key, value, mask, scale=scale, enable_gqa=True)
+        else:
+            last = np.array([int(length) - first - 1])
+            y = attention(q[b][None, None], k[slot, None, first:length], v[slot, None, first:length], bias,
+                          starts_B=last, scale=scale, cap=cap)[0].transpose(0, 1)  # fmt: skip
+        rows.append(y[:, 0])
     return torch.stack(rows)
 
 

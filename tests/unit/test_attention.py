@@ -13,7 +13,7 @@ from minislm.ops.attention import attention, attention_backward, attention_one
 from minislm.testing.tolerances import assert_close
 
 
-def by_loops(q, k, v, causal=False, key_mask_BS=None, window=None, starts_B=None, scale=None):
+def by_loops(q, k, v, bias=None, causal=False, key_mask_BS=None, window=None, starts_B=None, scale=None, cap=None):
     y = np.zeros_like(q)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     heads_per_group = q.shape[2] // k.shape[2]
@@ -27,7 +27,13 @@ def by_loops(q, k, v, causal=False, key_mask_BS=None, window=None, starts_B=None
                 continue
             if key_mask_BS is not None and not key_mask_BS[b, s]:
                 continue
-            weights[s] = math.exp(scale * float(q[b, t, h] @ k[b, s, h // heads_per_group]))
+            score = scale * float(q[b, t, h] @ k[b, s, h // heads_per_group])
+            if cap is not None:
+                score = cap * math.tanh(score / cap)
+            if bias is not None:
+                reach = bias.shape[1] // 2
+                score += bias[h, reach + min(max(s - position, -reach), reach)]
+            weights[s] = math.exp(score)
         for s, weight in weights.items():
             y[b, t, h] += weight / sum(weights.values()) * v[b, s, h // heads_per_group]
     return y
@@ -48,7 +54,10 @@ def calls(draw):
         options["starts_B"] = rng.integers(0, 6, b)
     if draw(st.booleans()):
         options["scale"] = draw(st.sampled_from([1.0, 0.3]))
-    return (q, key, value), options
+    if draw(st.booleans()):
+        options["cap"] = draw(st.sampled_from([0.5, 20.0]))
+    bias = rng.normal(size=(g * h1, 2 * draw(st.integers(0, 6)) + 1)) if draw(st.booleans()) else None
+    return (q, key, value, bias), options
 
 
 @given(calls())
@@ -66,7 +75,9 @@ def test_query_without_keys_gives_zeros_and_no_gradient(rng, dtype):
     assert np.all(y[1] == 0)
     assert np.all(y[0] != 0)
     assert np.all(saved[4][1] == -np.inf)
-    for gradient in attention_backward(dy, saved):
+    *gradients, dbias = attention_backward(dy, saved)
+    assert dbias is None
+    for gradient in gradients:
         assert gradient.dtype == dtype
         assert np.isfinite(gradient).all()
         assert np.all(gradient[1] == 0)
@@ -86,7 +97,7 @@ def test_large_scores_do_not_overflow(rng):
     y, saved = attention(q, k, v)
     winners = (q[0, :, 0] @ k[0, :, 0].T).argmax(axis=1)
     assert_close(y[0, :, 0], v[0, winners, 0])
-    assert all(np.isfinite(gradient).all() for gradient in attention_backward(np.ones_like(y), saved))
+    assert all(np.isfinite(gradient).all() for gradient in attention_backward(np.ones_like(y), saved)[:3])
 
 
 def test_inputs_may_be_views(rng):
@@ -96,7 +107,7 @@ def test_inputs_may_be_views(rng):
     same, same_saved = attention(*copies, causal=True)
     assert_close(y, same)
     pairs = zip(attention_backward(dy, saved), attention_backward(dy.copy(), same_saved), strict=True)
-    for gradient, expected in pairs:
+    for gradient, expected in list(pairs)[:3]:
         assert_close(gradient, expected)
 
 

@@ -10,7 +10,7 @@ Cases = list[tuple[tuple[Any, ...], dict[str, Any]]]
 
 
 def attention(rng: np.random.Generator) -> Cases:
-    """Draw queries, keys and values with every kind of mask; some queries see no key."""
+    """Draw queries, keys, values and biases with every kind of mask; some queries see no key."""
     plain: Cases = [
         (_inputs(rng, 1, 1, 1, 1, 1, 1), {}),
         (_inputs(rng, 2, 5, 7, 4, 2, 3), {}),
@@ -27,27 +27,42 @@ def attention(rng: np.random.Generator) -> Cases:
         (_inputs(rng, 3, 4, 8, 2, 2, 3), {"key_mask_BS": mask}),
         (_inputs(rng, 3, 8, 8, 2, 1, 3), {"key_mask_BS": mask, "causal": True, "window": 5}),
     ]
-    return [*plain, *starts, *padding]
+    capped: Cases = [
+        (_inputs(rng, 2, 4, 7, 4, 2, 3), {"cap": 1.5}),
+        (_inputs(rng, 3, 3, 8, 2, 2, 5), {"cap": 30.0, "causal": True, "key_mask_BS": mask}),
+    ]
+    biased: Cases = [
+        ((*_inputs(rng, 2, 5, 7, 4, 2, 3), rng.normal(size=(4, 5))), {}),
+        ((*_inputs(rng, 3, 2, 8, 2, 1, 3), rng.normal(size=(2, 9))), {"causal": True, "starts_B": np.array([0, 6, 3])}),
+        ((*_inputs(rng, 3, 9, 8, 6, 3, 4), rng.normal(size=(6, 31))), {"key_mask_BS": mask, "cap": 2.0, "scale": 1.0}),
+        ((*_inputs(rng, 1, 3, 0, 2, 1, 4), rng.normal(size=(2, 3))), {}),
+    ]
+    return [*plain, *starts, *padding, *capped, *biased]
 
 
 def attention_map(rng: np.random.Generator) -> Cases:
     """Draw queries and keys as for `attention`."""
-    return [((q_BTHK, k_BSGK), options) for (q_BTHK, k_BSGK, _), options in attention(rng)]
+    return [((q_BTHK, k_BSGK, *bias), options) for (q_BTHK, k_BSGK, _, *bias), options in attention(rng)]
 
 
 def attention_one(rng: np.random.Generator) -> Cases:
     """Draw one query a row and a cache of more slots than rows, filled to different lengths."""
     cases: Cases = []
-    for n_rows, slots, capacity, heads, groups, width, options in (
-        (1, 1, 1, 1, 1, 1, {}),
-        (3, 5, 9, 4, 2, 3, {}),
-        (2, 2, 17, 6, 1, 8, {"window": 4}),
-        (2, 3, 6, 2, 2, 5, {"scale": 1.0}),
+    for n_rows, slots, capacity, heads, groups, width, reach, options in (
+        (1, 1, 1, 1, 1, 1, None, {}),
+        (3, 5, 9, 4, 2, 3, None, {}),
+        (2, 2, 17, 6, 1, 8, None, {"window": 4}),
+        (2, 3, 6, 2, 2, 5, None, {"scale": 1.0}),
+        (2, 3, 11, 4, 2, 5, None, {"cap": 2.0}),
+        (3, 4, 19, 6, 2, 7, 4, {}),
+        (2, 2, 9, 2, 2, 3, 12, {"window": 5, "cap": 30.0}),
     ):
         q_BHK = rng.normal(size=(n_rows, heads, width))
         k_CSGK, v_CSGK = rng.normal(size=(2, slots, capacity, groups, width))
         slots_B = rng.permutation(slots)[:n_rows]
-        cases.append(((q_BHK, k_CSGK, v_CSGK, slots_B, rng.integers(1, capacity + 1, n_rows)), dict(options)))
+        bias = () if reach is None else (rng.normal(size=(heads, 2 * reach + 1)),)
+        lengths_B = rng.integers(1, capacity + 1, n_rows)
+        cases.append(((q_BHK, k_CSGK, v_CSGK, slots_B, lengths_B, *bias), dict(options)))
     return cases
 
 
