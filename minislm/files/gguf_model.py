@@ -13,7 +13,7 @@ import numpy as np
 from minislm.errors import ModelFileError, UnsupportedError, clipped, unknown
 from minislm.files import gguf
 from minislm.files.gguf_names import ARCHITECTURES, PASSED_OVER, Architecture, Settings, Tensors
-from minislm.files.gguf_tokenizer import generation_of, tokenizer_of
+from minislm.files.gguf_tokenizer import tokenizer_of
 from minislm.weights.blocks import Blocks
 
 
@@ -76,8 +76,7 @@ def read_gguf(path: str | os.PathLike[str]) -> GGUFModel:
         raise unknown("architecture", clipped(name)[1:-1], ARCHITECTURES)
     architecture, settings = ARCHITECTURES[name], Settings(file.settings, name, origin)
     config = architecture.config(settings, file.tensors)
-    tokenizer, roles = tokenizer_of(file.settings, origin)
-    generation = generation_of(file.settings, origin)
+    tokenizer, roles, generation = tokenizer_of(file.settings, origin)
     config |= {"vocab_size": _vocab_size(settings, file.tensors), **generation}
     settings.check_all_read()
     return GGUFModel(config, _named(architecture, config, file.tensors, origin), tokenizer, roles, generation)

@@ -8,7 +8,7 @@ token plays which role and which stand around a text is put together again here.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from minislm.errors import ModelFileError, UnsupportedError, clipped
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """Types of tokens."""
+
+LONGEST = 1000  # characters of a token that is cut at every place
 
 ROLES = {
     "bos_token": "bos_token_id",
@@ -62,7 +64,27 @@ OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe"}
 WHOLE_WORDS = ("llama-bpe",)  # a word that is a token needs no merges; a text begins with bos
 
 
-def tokenizer_of(settings: dict[str, Any], origin: str) -> tuple[str, dict[str, Any]]:
+class Tokenizing(NamedTuple):
+    """What a file says about its tokenizer.
+
+    Parameters
+    ----------
+    text : str
+        The text of tokenizer.json: the one that the file holds, or an equal one.
+    roles : dict
+        The values of tokenizer_config.json: ``bos_token`` and the like, ``add_bos_token``, ``add_eos_token``,
+        ``chat_template``; what the file does not say is missing.
+    generation : dict
+        The values of generation_config.json: ``bos_token_id``, ``eos_token_id`` (a list where several tokens end a
+        text) and ``pad_token_id``, as far as the file says them.
+    """
+
+    text: str
+    roles: dict[str, Any]
+    generation: dict[str, Any]
+
+
+def tokenizer_of(settings: dict[str, Any], origin: str) -> Tokenizing:
     """Put the tokenizer of a file together.
 
     Parameters
@@ -74,11 +96,8 @@ def tokenizer_of(settings: dict[str, Any], origin: str) -> tuple[str, dict[str, 
 
     Returns
     -------
-    str
-        The text of a tokenizer.json: the one that the file holds, or an equal one.
-    dict
-        The values of tokenizer_config.json: ``bos_token`` and the like, ``add_bos_token``, ``add_eos_token``,
-        ``chat_template``; what the file does not say is missing.
+    Tokenizing
+        Text, roles, and with which tokens texts begin and end.
 
     Raises
     ------
@@ -89,38 +108,8 @@ def tokenizer_of(settings: dict[str, Any], origin: str) -> tuple[str, dict[str, 
     """
     reader = _Reader(settings, origin)
     whole = reader.setting("tokenizer.huggingface.json", str, None)
-    return whole or json.dumps(reader.content(), ensure_ascii=False), reader.roles()
-
-
-def generation_of(settings: dict[str, Any], origin: str) -> dict[str, Any]:
-    """Say with which tokens a text begins and ends, as generation_config.json does.
-
-    Parameters
-    ----------
-    settings : dict
-        All settings of the file; not trusted.
-    origin : str
-        The file in errors.
-
-    Returns
-    -------
-    dict
-        ``bos_token_id``, ``eos_token_id`` (a list where several tokens end a text) and ``pad_token_id``, as far as the
-        file says them.
-
-    Raises
-    ------
-    ModelFileError
-        Code ``tokenizer_invalid``.
-    """
-    reader = _Reader(settings, origin)
-    ends = sorted({number for name in ENDS if (number := reader.token_id(name)) is not None})
-    found = {
-        "bos_token_id": reader.token_id("bos_token_id"),
-        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
-        "pad_token_id": reader.token_id("padding_token_id"),
-    }
-    return {name: value for name, value in found.items() if value is not None}
+    text = whole or json.dumps(reader.content(), ensure_ascii=False)
+    return Tokenizing(text, reader.roles(), reader.generation())
 
 
 class _Reader:
@@ -158,7 +147,7 @@ class _Reader:
             raise self.unsupported(f"text cut as in {', '.join(WORDS)} is read, not as in {clipped(name)}")
         merges = [merge.split(" ") for merge in self.texts("merges")]
         for place, pair in enumerate(merges):
-            if len(pair) != 2 or not {*pair, "".join(pair)} <= set(self.ids):
+            if len(pair) != 2 or not {*pair, "".join(pair)} <= self.ids.keys():
                 raise self.invalid(f"merge {place} is {clipped(' '.join(pair))}, which are no tokens that make one")
         return {
             # Qwen's own tokenizer composes characters, which llama.cpp does not.
@@ -209,6 +198,8 @@ class _Reader:
         Where a token can be made in several ways, the way with the longer left part comes first, as in the tools that
         publish such tokenizers.
         """
+        if max(map(len, self.tokens)) > LONGEST:
+            raise self.unsupported(f"tokens of at most {LONGEST} characters are read")
         scores = self.numbers("scores", "f", 0.0)
         if np.isnan(scores).any():
             raise self.invalid("scores must be numbers")
@@ -276,6 +267,16 @@ class _Reader:
         for name in ("add_bos_token", "add_eos_token"):
             found[name] = self.setting(f"tokenizer.ggml.{name}", bool, None)
         found["chat_template"] = self.setting("tokenizer.chat_template", str, None)
+        return {name: value for name, value in found.items() if value is not None}
+
+    def generation(self) -> dict[str, Any]:
+        """Return the values of generation_config.json."""
+        ends = sorted({number for name in ENDS if (number := self.token_id(name)) is not None})
+        found = {
+            "bos_token_id": self.token_id("bos_token_id"),
+            "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+            "pad_token_id": self.token_id("padding_token_id"),
+        }
         return {name: value for name, value in found.items() if value is not None}
 
     def setting(self, name: str, kind: type, *default: Any) -> Any:

@@ -79,7 +79,7 @@ def some_texts(rng, count=500):
 
 
 def check_same(processor, settings, rng):
-    inner = tokenizers.Tokenizer.from_str(tokenizer_of(settings, "m.gguf")[0])
+    inner = tokenizers.Tokenizer.from_str(tokenizer_of(settings, "m.gguf").text)
     inner.encode_special_tokens = True
     for text in some_texts(rng):
         expected = processor.encode(text)
@@ -107,10 +107,18 @@ def test_a_text_gets_a_space_before_it_unless_the_file_says_no(processor):
     settings = settings_of(
         processor, **{"tokenizer.ggml.add_space_prefix": False, "tokenizer.ggml.add_bos_token": False}
     )
-    inner = tokenizers.Tokenizer.from_str(tokenizer_of(settings, "m.gguf")[0])
+    inner = tokenizers.Tokenizer.from_str(tokenizer_of(settings, "m.gguf").text)
     assert inner.encode(" the").ids == processor.encode("the")
     assert inner.encode("the").ids != processor.encode("the")
     assert inner.decode(inner.encode(" the").ids) == " the"
+
+
+def test_tokens_too_long_to_be_cut_everywhere_are_refused(processor):
+    settings = settings_of(processor)
+    settings["tokenizer.ggml.tokens"][300] = "x" * 10**6
+    with pytest.raises(UnsupportedError) as caught:
+        tokenizer_of(settings, "m.gguf")
+    assert caught.value.code == "unsupported_tokenizer"
 
 
 def test_text_that_loses_spaces_is_refused(processor):

@@ -143,6 +143,28 @@ def test_what_a_file_may_not_say_is_named(name, tmp_path):
     assert isinstance(caught.value, UnsupportedError) is code.startswith(("un",))
 
 
+def test_random_mutations_are_named(tmp_path, rng):
+    """Whatever bytes of the header change, the answer is an error of ours or another model."""
+    path = tmp_path / "m.gguf"
+    write(path)
+    whole = path.read_bytes()
+    codes = set()
+    for _ in range(1500):
+        data = bytearray(whole)
+        start = int(rng.integers(24, 1000))
+        if rng.random() < 0.5:
+            data[start] ^= 1 << int(rng.integers(8))
+        else:
+            data[start : start + 4] = rng.bytes(4)
+        path.write_bytes(data)
+        try:
+            read_gguf(path)
+            codes.add(None)
+        except MinislmError as error:
+            codes.add(error.code)
+    assert {None, "truncated", "config_invalid", "unsupported_config", "tokenizer_invalid"} <= codes
+
+
 def test_fused_rows_and_their_parts_cannot_both_be_there(tmp_path):
     norm = {"attention.layer_norm_rms_epsilon": None, "attention.layer_norm_epsilon": ("f32", 1e-5)}
     for tensors, code in (

@@ -8,7 +8,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from minislm.errors import MinislmError, ModelFileError, UnsupportedError
-from minislm.files.gguf_tokenizer import WORDS, generation_of, tokenizer_of
+from minislm.files.gguf_tokenizer import WORDS, tokenizer_of
 
 SAMPLE = [
     "The for statement is used to iterate over the elements of a sequence: 12345 times, isn't it?\n\n",
@@ -107,7 +107,7 @@ def settings_of(inner, name, n_rows=None, **others):
 @pytest.mark.parametrize("name", PIPELINES)
 def test_ids_are_those_of_the_tokenizer_it_was_made_from(name, rng):
     inner = learned(name)
-    text, roles = tokenizer_of(settings_of(inner, name, n_rows=720), "m.gguf")
+    text, roles, _ = tokenizer_of(settings_of(inner, name, n_rows=720), "m.gguf")
     ours = tokenizers.Tokenizer.from_str(text)
     assert ours.get_vocab() == inner.get_vocab()
     assert roles == {"bos_token": "<|begin|>", "eos_token": "<|end|>"}
@@ -176,14 +176,26 @@ def test_roles_template_and_ends():
     }
     settings = settings_of(inner, "gpt-2", **more)
     begin, end = inner.token_to_id("<|begin|>"), inner.token_to_id("<|end|>")
-    text, roles = tokenizer_of(settings, "m.gguf")
+    text, roles, generation = tokenizer_of(settings, "m.gguf")
     ours = tokenizers.Tokenizer.from_str(text)
     assert ours.encode("x").ids == [begin, *inner.encode("x").ids, end]
     assert roles["pad_token"] == inner.id_to_token(5)
     assert roles["unk_token"] == inner.id_to_token(6)
     assert (roles["add_bos_token"], roles["add_eos_token"]) == (True, True)
     assert roles["chat_template"] == "{{ messages }}"
-    assert generation_of(settings, "m.gguf") == {"bos_token_id": begin, "eos_token_id": [7, end], "pad_token_id": 5}
+    assert generation == {"bos_token_id": begin, "eos_token_id": [7, end], "pad_token_id": 5}
+
+
+def test_as_many_tokens_as_large_models_have():
+    words = [f"word{number}" for number in range(60_000)]
+    tokens = [*words, "s", *(f"{word}s" for word in words)]
+    settings = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.merges": [f"{word} s" for word in words],
+    }
+    assert len(json.loads(tokenizer_of(settings, "m.gguf").text)["model"]["merges"]) == 60_000
 
 
 BAD = {
