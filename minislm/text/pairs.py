@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 Spans = tuple[list[int], list[tuple[int, int]]]  # token ids, and where each begins and ends in its text
 
@@ -26,24 +27,26 @@ class Encoded(NamedTuple):
     offsets: list[tuple[int, int]]
 
 
-def spans(encoding: Any, text: str) -> Spans:
-    """Take ids and places out of an encoding of the `tokenizers` library.
+def spans(ids: list[int], offsets: Iterable[tuple[int, int]], text: str) -> Spans:
+    """Cut white space off the places of tokens.
 
     Parameters
     ----------
-    encoding : tokenizers.Encoding
-        Of `text`, without special tokens.
+    ids : list of int
+        The tokens of `text`, no special one among them.
+    offsets : iterable of tuple of int
+        The characters that each stands for. Byte-level tokens begin with the space before a word.
     text : str
         The text.
 
     Returns
     -------
     ids : list of int
-        Its tokens.
+        As they came.
     offsets : list of tuple of int
-        The characters that each stands for. Byte-level tokens begin with the space before a word, which is cut off.
+        Places without white space around them.
     """
-    return encoding.ids, [_trimmed(text, start, end) for start, end in encoding.offsets]
+    return ids, [_trimmed(text, start, end) for start, end in offsets]
 
 
 def joined(first: Spans, second: Spans | None, cls_id: int, sep_id: int, max_length: int | None) -> Encoded:

@@ -7,17 +7,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import tokenizers
 from tokenizers.models import WordLevel
 
 from minislm.errors import DataError, NotFoundError, UnsupportedError, UsageError, clipped, unknown
+from minislm.text.components import invalid
 from minislm.text.pairs import Encoded, Spans, joined, spans
+from minislm.text.reader import Reader
+from minislm.text.roles import Roles, special_tokens, to_json
 from minislm.text.stream import TextStream
-from minislm.text.tokenizer_file import CLS, END_OF_TEXT, MASK, PAD, SEP, UNKNOWN, invalid, parsed
-from minislm.text.vocabulary import KINDS, byte_alphabet, character_alphabet, learned_pairs, special_tokens, word_pieces
+from minislm.text.tokenizer_file import CLS, SEP, is_library_failure, parsed, template
+from minislm.text.vocabulary import KINDS, byte_alphabet, character_alphabet, learned_pairs, needed_tokens, word_pieces
+
+BY_NAME = Roles()  # stands for the roles that tokens usually have
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +37,20 @@ class Tokenizer:
     ----------
     inner : tokenizers.Tokenizer
         Does the work.
+    roles : Roles, optional
+        What its special tokens are for; default: what tokens of their names are usually for.
+    target : Tokenizer, optional
+        For an encoder-decoder that reads and writes in different ways, as Marian does: turns the texts that it is to
+        write into the same tokens. Default: this one does.
     """
 
     inner: tokenizers.Tokenizer
+    roles: Roles = BY_NAME
+    target: Tokenizer | None = None
 
     def __post_init__(self) -> None:
+        if self.roles is BY_NAME:
+            object.__setattr__(self, "roles", Roles.usual(self.inner))
         self.inner.encode_special_tokens = True
         self.inner.no_truncation()
         self.inner.no_padding()
@@ -90,7 +105,7 @@ class Tokenizer:
             raise UsageError("contradicting_options", f"{kind} keeps text as it is; only wordpiece can be lower-cased")
         if encoder and kind == "characters":
             raise UsageError("contradicting_options", "characters have no special tokens, which an encoder needs")
-        special = special_tokens(encoder)
+        special = needed_tokens(encoder)
         if kind == "bpe":
             return cls(learned_pairs(texts, vocab_size, special))
         if kind == "wordpiece":
@@ -172,52 +187,74 @@ class Tokenizer:
         """
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
+    def config_json(self) -> str:
+        """Write down what special tokens are for.
+
+        Returns
+        -------
+        str
+            The text of a tokenizer_config.json.
+        """
+        return to_json(self.roles.to_config())
+
     @property
     def vocab_size(self) -> int:
         """Number of tokens, special ones included."""
-        return self.inner.get_vocab_size(with_added_tokens=True)
+        n_tokens: int = self.roles.n_tokens or self.inner.get_vocab_size(with_added_tokens=True)
+        return n_tokens
 
     @cached_property
     def special_ids(self) -> dict[str, int]:
         """The special tokens by their text."""
-        added = self.inner.get_added_tokens_decoder()
-        return {token.content: number for number, token in added.items() if token.special}
+        return special_tokens(self.inner)
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that begins a document; None: there is none."""
+        return self._id(self.roles.bos)
 
     @property
     def eos_id(self) -> int | None:
         """The token that ends a document; None: there is none."""
-        return self.special_ids.get(END_OF_TEXT)
+        return self._id(self.roles.eos)
 
     @property
     def pad_id(self) -> int | None:
         """The token that fills short rows of a batch; None: there is none."""
-        return self.special_ids.get(PAD)
+        return self._id(self.roles.pad)
 
     @property
     def unk_id(self) -> int | None:
         """The token for what no other one spells; None: there is none."""
-        return self.special_ids.get(UNKNOWN)
+        return self._id(self.roles.unk)
 
     @property
     def cls_id(self) -> int | None:
         """The token that an encoder's input begins with; None: there is none."""
-        return self.special_ids.get(CLS)
+        return self._id(self.roles.cls)
 
     @property
     def sep_id(self) -> int | None:
         """The token that ends each text of an encoder's input; None: there is none."""
-        return self.special_ids.get(SEP)
+        return self._id(self.roles.sep)
 
     @property
     def mask_id(self) -> int | None:
         """The token in place of one that an encoder is to guess; None: there is none."""
-        return self.special_ids.get(MASK)
+        return self._id(self.roles.mask)
+
+    @cached_property
+    def around(self) -> tuple[list[int], list[int]]:
+        """The special tokens that stand before and after a text which the model reads."""
+        before, after = template(self.inner)
+        ids = self.special_ids
+        return [ids[token] for token in before], [ids[token] for token in after]
 
     @cached_property
     def tokens(self) -> tuple[str, ...]:
         """The tokens by id, as the library spells them (byte-level ones in its alphabet of printable letters)."""
         by_id = sorted((number, token) for token, number in self.inner.get_vocab(with_added_tokens=True).items())
-        return tuple(token for _, token in by_id)
+        return tuple(token for _, token in by_id)[: self.vocab_size]
 
     def encode(self, text: str) -> list[int]:
         """Turn text into token ids.
@@ -257,7 +294,28 @@ class Tokenizer:
         DataError
             As `encode`.
         """
-        return [encoding.ids for encoding in self._encodings(self.inner.encode_batch_fast, texts)]
+        return self._read(self._reader.ids, texts)
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Turn texts into what the model reads: with the special tokens around them that it was trained with.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            As `encode` takes them.
+
+        Returns
+        -------
+        list of list of int
+            The tokens of each: after BOS where the tokenizer puts it, and before EOS likewise.
+
+        Raises
+        ------
+        DataError
+            As `encode`.
+        """
+        before, after = self.around
+        return [[*before, *ids, *after] for ids in self.encode_batch(texts)]
 
     def encode_pairs(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int | None = None
@@ -408,16 +466,27 @@ class Tokenizer:
 
     def _with_spans(self, texts: Sequence[str]) -> list[Spans]:
         """Encode texts, with the place of every token."""
-        encodings = self._encodings(self.inner.encode_batch, texts)
-        return [spans(encoding, text) for encoding, text in zip(encodings, texts, strict=True)]
+        found = self._read(self._reader.encodings, texts)
+        return [spans(ids, offsets, text) for (ids, offsets), text in zip(found, texts, strict=True)]
 
-    def _encodings(self, encode: Callable[..., list[Any]], texts: Sequence[str]) -> list[Any]:
+    def _id(self, token: str | None) -> int | None:
+        """Return a special token's number."""
+        return None if token is None else self.special_ids.get(token)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        """Made at first use: it may copy the model."""
+        return Reader(self.inner, self.roles)
+
+    def _read(self, encode: Callable[[Sequence[str]], list[T]], texts: Sequence[str]) -> list[T]:
         try:
-            return encode(list(texts), add_special_tokens=False)
-        except Exception as error:  # the library raises plain Exception
+            return encode(texts)
+        except BaseException as error:
+            if not is_library_failure(error):
+                raise
             raise self._unencodable(texts, error) from error
 
-    def _unencodable(self, texts: Iterable[Any], error: Exception) -> DataError:
+    def _unencodable(self, texts: Iterable[Any], error: BaseException) -> DataError:
         """Say what the library could not encode, and where."""
         known = set(self.tokens) if isinstance(self.inner.model, WordLevel) else None
         for number, text in enumerate(texts):

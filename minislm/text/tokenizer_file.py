@@ -1,29 +1,31 @@
-"""Which tokenizer.json files are read: what one may be made of, and the special tokens that have a meaning here."""
+"""Which tokenizer.json files are read, and the special tokens that have a meaning here."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import tokenizers
 
-from minislm.errors import MinislmError, ModelFileError, UnsupportedError, clipped
+from minislm.errors import MinislmError, clipped
+from minislm.text.components import check_components, invalid, unsupported
 
 END_OF_TEXT = "<|endoftext|>"
 PAD, UNKNOWN, CLS, SEP, MASK = ENCODER_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-# What a tokenizer.json may be made of. The library knows more, but stops the whole process at some of it when it is
-# malformed, and a regular expression out of a file may take exponential time.
-COMPONENTS = {
-    "model": ("BPE", "WordLevel", "WordPiece"),
-    "normalizer": (None, "BertNormalizer"),
-    "pre_tokenizer": ("ByteLevel", "Split", "BertPreTokenizer"),
-    "post_processor": (None, "ByteLevel", "TemplateProcessing"),
-    "decoder": ("ByteLevel", "Fuse", "WordPiece"),
-}
-EVERY_CHARACTER = r"[\s\S]"
-LONGEST_WORD = 1000  # characters; WordPiece needs time quadratic in the length of a word
+
+class Template(NamedTuple):
+    """What stands around a text when a model reads it.
+
+    Parameters
+    ----------
+    before, after : tuple of str
+        Special tokens.
+    """
+
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 def parsed(text: str, origin: str) -> tokenizers.Tokenizer:
@@ -50,12 +52,16 @@ def parsed(text: str, origin: str) -> tokenizers.Tokenizer:
     """
     try:
         content = json.loads(text)
-        _check_components(content, origin)
-        inner = tokenizers.Tokenizer.from_str(text)
+        check_components(content, origin)
         named = {token["content"]: token["id"] for token in content["added_tokens"]}
+        special = {token["content"]: token["id"] for token in content["added_tokens"] if token["special"]}
+        _check_template(content["post_processor"], special, origin)
+        inner = tokenizers.Tokenizer.from_str(text)
     except MinislmError:
         raise
-    except Exception as error:  # the library raises plain Exception
+    except BaseException as error:
+        if not is_library_failure(error):
+            raise
         raise invalid(f"{origin}: {clipped(str(error))}") from error
     ids = sorted(inner.get_vocab(with_added_tokens=True).values())
     if ids != list(range(len(ids))):
@@ -66,79 +72,58 @@ def parsed(text: str, origin: str) -> tokenizers.Tokenizer:
     return inner
 
 
-def invalid(text: str) -> ModelFileError:
-    """Make the error for a damaged tokenizer.json.
+def is_library_failure(error: BaseException) -> bool:
+    """Tell whether the `tokenizers` library failed, as it does with plain Exception, or by a panic of its Rust code.
 
     Parameters
     ----------
-    text : str
-        Which file, and what is wrong with it.
+    error : BaseException
+        What was raised around a call of the library.
 
     Returns
     -------
-    ModelFileError
-        To be raised; code ``tokenizer_invalid``.
+    bool
+        False for what ends a program, such as KeyboardInterrupt.
     """
-    return ModelFileError("tokenizer_invalid", f"{text}. Save the tokenizer again with the tool that made it")
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
-def _check_components(content: Any, origin: str) -> None:
-    """Refuse what is made of anything but `COMPONENTS`; KeyError or TypeError where something is missing."""
-    for place, known in COMPONENTS.items():
-        component = content[place]
-        kind = None if component is None else component["type"]
-        if kind not in known:
-            names = ", ".join(name or "none" for name in known)
-            raise _unsupported(f"{origin}: minislm reads a {place} of type {names}, not {clipped(kind)}")
-    splitting = content["pre_tokenizer"]
-    if splitting["type"] == "Split" and splitting["pattern"] != {"Regex": EVERY_CHARACTER}:
-        raise UnsupportedError(
-            "unsupported_regex",
-            f"{origin}: minislm splits text at every character or not at all, not by {clipped(splitting['pattern'])}",
-        )
-    model = content["model"]
-    refused = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}
-    if model["type"] == "WordPiece":
-        refused.remove("continuing_subword_prefix")
-        _check_word_piece(model, origin)
-    for option in sorted(refused):
-        if model.get(option):
-            raise _unsupported(f"{origin}: minislm does not read a model with {option}")
-    joining = content["post_processor"]
-    if joining is not None and joining["type"] == "TemplateProcessing":
-        ids = {token["content"]: token["id"] for token in content["added_tokens"]}
-        if joining != _template(ids):
-            raise _unsupported(
-                f"{origin}: minislm reads the template {CLS} first {SEP} second {SEP}, not {clipped(joining)}"
-            )
+def template(inner: tokenizers.Tokenizer) -> Template:
+    """Find out what a tokenizer.json puts around a text.
+
+    Parameters
+    ----------
+    inner : tokenizers.Tokenizer
+        What `parsed` returned, or one made here.
+
+    Returns
+    -------
+    Template
+        Nothing, if its post-processor has no template.
+    """
+    found: Any = None if inner.post_processor is None else json.loads(inner.post_processor.__getstate__())
+    parts: list[Any] = next((part["single"] for part in _processors(found) if part["type"] == "TemplateProcessing"), [])
+    names: list[str] = [part["SpecialToken"]["id"] if "SpecialToken" in part else "" for part in parts]
+    text = names.index("") if names else 0
+    return Template(tuple(names[:text]), tuple(names[text + 1 :]))
 
 
-def _unsupported(text: str) -> UnsupportedError:
-    return UnsupportedError("unsupported_tokenizer", text)
+def _processors(component: Any) -> list[Any]:
+    """List a post-processor's parts, itself if it has none."""
+    if component is None:
+        return []
+    if component["type"] != "Sequence":
+        return [component]
+    return [inner for part in component["processors"] for inner in _processors(part)]
 
 
-def _check_word_piece(model: Mapping[str, Any], origin: str) -> None:
-    """Refuse what would make encoding fail or crawl; KeyError where something is missing."""
-    if model["unk_token"] != UNKNOWN or UNKNOWN not in model["vocab"]:
-        raise _unsupported(f"{origin}: a WordPiece model must spell unknown words {UNKNOWN}, a token of its own")
-    longest = model["max_input_chars_per_word"]
-    if type(longest) is not int or not 0 < longest <= LONGEST_WORD:
-        raise _unsupported(f"{origin}: max_input_chars_per_word must lie in 1..{LONGEST_WORD}, not {clipped(longest)}")
-
-
-def _template(ids: Mapping[str, int]) -> dict[str, Any]:
-    """Say how an encoder reads one text or two, as the file does; KeyError where a special token is missing."""
-
-    def special(token: str, text: int) -> dict[str, Any]:
-        return {"SpecialToken": {"id": token, "type_id": text}}
-
-    def sequence(name: str, text: int) -> dict[str, Any]:
-        return {"Sequence": {"id": name, "type_id": text}}
-
-    single = [special(CLS, 0), sequence("A", 0), special(SEP, 0)]
-    return {
-        "type": "TemplateProcessing",
-        "single": single,
-        "pair": [*single, sequence("B", 1), special(SEP, 1)],
-        "special_tokens": {token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in (CLS, SEP)},
-    }
+def _check_template(processor: Any, ids: Mapping[str, int], origin: str) -> None:
+    """Refuse a template without exactly one text, or with strange tokens; KeyError where a part is missing."""
+    for part in _processors(processor):
+        if part["type"] != "TemplateProcessing":
+            continue
+        sequences = [piece for piece in part["single"] if "Sequence" in piece]
+        specials = [piece["SpecialToken"]["id"] for piece in part["single"] if "Sequence" not in piece]
+        right = {token: {"id": token, "ids": [ids.get(token)], "tokens": [token]} for token in specials}
+        if len(sequences) != 1 or any(part["special_tokens"].get(token) != right[token] for token in specials):
+            raise unsupported(f"{origin}: minislm does not read the template {clipped(part)}")

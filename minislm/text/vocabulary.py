@@ -8,7 +8,8 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from minislm.errors import DataError, UsageError
-from minislm.text.tokenizer_file import CLS, ENCODER_TOKENS, END_OF_TEXT, EVERY_CHARACTER, SEP, UNKNOWN
+from minislm.text.patterns import EVERY_CHARACTER
+from minislm.text.tokenizer_file import CLS, ENCODER_TOKENS, END_OF_TEXT, SEP, UNKNOWN
 
 KINDS = ("bpe", "bytes", "characters", "wordpiece")
 
@@ -135,7 +136,7 @@ def word_pieces(texts: Iterable[str], vocab_size: int | None, *, lowercase: bool
     return _with_special(inner, ENCODER_TOKENS)
 
 
-def special_tokens(encoder: bool) -> tuple[str, ...]:
+def needed_tokens(encoder: bool) -> tuple[str, ...]:
     """Return the special tokens that a kind of model needs.
 
     Parameters

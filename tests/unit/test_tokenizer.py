@@ -284,7 +284,7 @@ BAD = {
     "no model": (change("model", drop=True), "tokenizer_invalid"),
     "model is null": (change("model"), "unsupported_tokenizer"),
     "model is text": (change("model", to="BPE"), "tokenizer_invalid"),
-    "model of another type": (change("model", "type", to="Unigram"), "unsupported_tokenizer"),
+    "model of another type": (change("model", "type", to="Tree"), "unsupported_tokenizer"),
     "no vocabulary": (change("model", "vocab", drop=True), "tokenizer_invalid"),
     "vocabulary is null": (change("model", "vocab"), "tokenizer_invalid"),
     "vocabulary is empty": (change("model", "vocab", to={}), "tokenizer_invalid"),
@@ -309,11 +309,30 @@ BAD = {
     "special token without text": (change("added_tokens", 0, "content", drop=True), "tokenizer_invalid"),
     "added tokens missing": (change("added_tokens", drop=True), "tokenizer_invalid"),
     "added tokens null": (change("added_tokens"), "tokenizer_invalid"),
-    "normalizer": (change("normalizer", to={"type": "NFC"}), "unsupported_tokenizer"),
+    "normalizer": (change("normalizer", to={"type": "NFKD"}), "unsupported_tokenizer"),
     "normalizer that stops the process": (
-        change("normalizer", to={"type": "Precompiled", "precompiled_charsmap": ""}), "unsupported_tokenizer"),
+        change("normalizer", to={"type": "Precompiled", "precompiled_charsmap": ""}), "tokenizer_invalid"),
     "no decoder": (change("decoder"), "unsupported_tokenizer"),
-    "decoder of another type": (change("decoder", to={"type": "Metaspace"}), "unsupported_tokenizer"),
+    "sequence of sequences without end": (
+        change("decoder", to={"type": "Sequence", "decoders": [{"type": "Sequence", "decoders": [
+            {"type": "Sequence", "decoders": [{"type": "Fuse"}]}]}]}), "unsupported_tokenizer"),
+    "regular expression of a normalizer": (
+        change("normalizer", to={"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}),
+        "unsupported_regex"),
+    "one character that becomes a million": (
+        change("normalizer", to={"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10**6}),
+        "unsupported_tokenizer"),
+    "a million before each text": (change("normalizer", to={"type": "Prepend", "prepend": "a" * 10**6}),
+                                   "unsupported_tokenizer"),
+    "nothing replaced": (change("normalizer", to={"type": "Replace", "pattern": {"String": ""}, "content": "a"}),
+                         "unsupported_regex"),
+    "charsmap that is no base64": (
+        change("normalizer", to={"type": "Precompiled", "precompiled_charsmap": "?"}), "tokenizer_invalid"),
+    "decoder that strips at the end, where the library stops the process": (
+        change("decoder", to={"type": "Strip", "content": " ", "start": 0, "stop": 1}), "unsupported_tokenizer"),
+    "decoder that strips without end": (
+        change("decoder", to={"type": "Strip", "content": " ", "start": 10**12, "stop": 0}), "unsupported_tokenizer"),
+    "decoder of another type": (change("decoder", to={"type": "CTC"}), "unsupported_tokenizer"),
     "decoder without type": (change("decoder", to={}), "tokenizer_invalid"),
     "type is a list": (change("decoder", "type", to=[]), "unsupported_tokenizer"),
     "regular expression": (
@@ -345,7 +364,7 @@ BAD_PIECES = {
     "template of others": (change("post_processor", "single", to=[]), "unsupported_tokenizer"),
     "template with strange ids": (change("post_processor", "special_tokens", "[CLS]", "ids", to=[10**9]),
                                   "unsupported_tokenizer"),
-    "no token for unknown words": (change("model", "unk_token", to="[PAD]"), "unsupported_tokenizer"),
+    "no token for unknown words": (change("model", "unk_token", to="[NONE]"), "unsupported_tokenizer"),
     "unknown words not in the table": (change("model", "vocab", "[UNK]", drop=True), "unsupported_tokenizer"),
     "words without end": (change("model", "max_input_chars_per_word", to=10**9), "unsupported_tokenizer"),
     "suffix": (change("model", "end_of_word_suffix", to="x"), "unsupported_tokenizer"),
