@@ -86,7 +86,12 @@ def head_of(lm: LanguageModel, verb: str, kind: str, name: str | None = None) ->
 
 
 def encoded_texts(
-    lm: LanguageModel, texts: Sequence[str], pairs: Sequence[str] | None = None, *, cut: bool = False
+    lm: LanguageModel,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    cut: bool = False,
+    limit: int | None = None,
 ) -> list[Encoded]:
     """Encode texts for an encoder after a check that there is something to read.
 
@@ -99,7 +104,9 @@ def encoded_texts(
     pairs : sequence of str, optional
         The second text of each.
     cut : bool
-        Whether what is longer than the model's context loses tokens at its end.
+        Whether what is too long loses tokens at its end.
+    limit : int, optional
+        Most tokens that are not too long; None: as many as the model's context holds.
 
     Returns
     -------
@@ -121,10 +128,11 @@ def encoded_texts(
         for number, text in enumerate(given):
             if isinstance(text, str) and not text.strip():
                 raise DataError("empty_text", f"{name} {number} is empty; give it words, or leave it out")
-    return lm.tokenizer.encode_pairs(texts, pairs, max_length=lm.model.config.context if cut else None)
+    longest = lm.model.config.context if limit is None else limit
+    return lm.tokenizer.encode_pairs(texts, pairs, max_length=longest if cut else None)
 
 
-def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str) -> list[np.ndarray]:
+def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str, *, limit: int | None = None) -> list[np.ndarray]:
     """Run an encoder over texts, short ones beside short ones, and return one of its results.
 
     Parameters
@@ -135,6 +143,8 @@ def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str) -> list[np.
         Its inputs.
     result : str
         Name of a head, or ``"hidden"``.
+    limit : int, optional
+        As of `encoded_texts`.
 
     Returns
     -------
@@ -144,15 +154,15 @@ def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str) -> list[np.
     Raises
     ------
     GenerationError
-        Code ``context_length_exceeded``: a text is longer than the model's context.
+        Code ``context_length_exceeded``: a text is too long.
     """
-    context = lm.model.config.context
+    longest, bound = (lm.model.config.context, "context") if limit is None else (limit, "limit")
     lengths = [len(text.ids) for text in encoded]
     for number, length in enumerate(lengths):
-        if length > context:
+        if length > longest:
             raise GenerationError(
                 "context_length_exceeded",
-                f"text {number} has {length} tokens, special ones included, and the model's context {context}; shorten "
+                f"text {number} has {length} tokens, special ones included, and the model's {bound} {longest}; shorten "
                 "or divide it, or let it be cut",
             )
     program = Program.of(lm.model, [result])

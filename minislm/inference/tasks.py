@@ -148,7 +148,7 @@ def embed(
     texts: Sequence[str],
     *,
     pooling: str | None = None,
-    normalized: bool = True,
+    normalized: bool | None = None,
     cut: bool = False,
 ) -> np.ndarray:
     """Turn texts into vectors: near where they mean the same, if the model was trained for that.
@@ -162,10 +162,11 @@ def embed(
     pooling : {"mean", "first"}, optional
         The mean of the last hidden states of all tokens, special ones included, or that of the first; None: what the
         model's config says.
-    normalized : bool
-        Whether each vector is given the length 1, so that inner products are cosines.
+    normalized : bool, optional
+        Whether each vector is given the length 1, so that inner products are cosines; None: what the config says.
     cut : bool
-        Whether a text that is longer than the model's context loses its end. False: it is an error.
+        Whether a text loses its end that is longer than the model's context, or than what its config says that it
+        makes vectors of. False: it is an error.
 
     Returns
     -------
@@ -187,7 +188,9 @@ def embed(
     pooling = config.pooling if pooling is None else pooling
     if pooling not in ("mean", "first"):
         raise UsageError("bad_option", f"pooling must be mean or first, not {pooling!r}")
-    hidden = read(lm, encoded_texts(lm, texts, cut=cut), "hidden")
+    normalized = config.normalized if normalized is None else normalized
+    limit = config.embed_tokens
+    hidden = read(lm, encoded_texts(lm, texts, cut=cut, limit=limit), "hidden", limit=limit)
     vectors_BD = np.empty((len(hidden), config.d_model), np.float32)
     for row, states_TD in enumerate(hidden):
         vectors_BD[row] = states_TD.mean(axis=0) if pooling == "mean" else states_TD[0]

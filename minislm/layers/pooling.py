@@ -11,10 +11,12 @@ from minislm.dispatch import ops
 from minislm.layers.base import Context, Grads, Layer, Tape
 from minislm.layers.linear import Linear
 
+POOLER_ACTIVATIONS = ("tanh", "relu")
+
 
 @dataclass(frozen=True)
 class Pooling(Layer):
-    """The vector of the first position, or the mean of all, and perhaps what a dense layer with tanh makes of it.
+    """The vector of the first position, or the mean of all, and perhaps what a dense layer makes of it.
 
     Parameters
     ----------
@@ -23,11 +25,14 @@ class Pooling(Layer):
     kind : {"first", "mean"}
         Which positions count; padding never does.
     dense : Linear, optional
-        D to D, followed by tanh, as in BERT's pooler; None: neither.
+        D to D, followed by the activation; None: neither.
+    activation : {"tanh", "relu"}
+        BERT's, or DistilBERT's.
     """
 
     kind: str
     dense: Linear | None
+    activation: str = "tanh"
 
     def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
         """Map the stream (B, T, D) to vectors (B, D)."""
@@ -37,15 +42,16 @@ class Pooling(Layer):
             tape.push(self.path, share_BT)
         if self.dense is None:
             return y_BD
-        y_BD, saved = ops.tanh(self.dense.forward(y_BD, context, tape))
+        y_BD, saved = getattr(ops, self.activation)(self.dense.forward(y_BD, context, tape))
         if tape is not None:
-            tape.push(f"{self.path}.tanh", saved)
+            tape.push(f"{self.path}.{self.activation}", saved)
         return y_BD
 
     def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
         """Return the gradient of the stream, (B, T, D)."""
         if self.dense is not None:
-            dy = self.dense.backward(ops.tanh_backward(dy, tape.take(f"{self.path}.tanh")), tape, grads)
+            dy = getattr(ops, f"{self.activation}_backward")(dy, tape.take(f"{self.path}.{self.activation}"))
+            dy = self.dense.backward(dy, tape, grads)
         share_BT = tape.take(self.path)
         dx: np.ndarray = share_BT[:, :, None] * dy[:, None]  # undo y = share x
         return dx
@@ -55,7 +61,8 @@ class Pooling(Layer):
         pooled: int = program.pool(x, self.kind)
         if self.dense is None:
             return pooled
-        lowered: int = program.step("tanh", (self.dense.lower(pooled, program),), width=self.dense.weight.shape[0])
+        dense = self.dense.lower(pooled, program)
+        lowered: int = program.step(self.activation, (dense,), width=self.dense.weight.shape[0])
         return lowered
 
     def _shares(self, x: np.ndarray, context: Context) -> np.ndarray:

@@ -25,7 +25,7 @@ from minislm.layers.embedding import Embedding
 from minislm.layers.heads import ClassHead, MaskedHead, SpanHead
 from minislm.layers.mlp import ACTIVATIONS
 from minislm.layers.norm import Norm
-from minislm.layers.pooling import Pooling
+from minislm.layers.pooling import POOLER_ACTIVATIONS, Pooling
 from minislm.models.base import Model
 from minislm.models.maker import Maker
 from minislm.models.parts import Parts, RandomParts
@@ -33,6 +33,7 @@ from minislm.models.parts import Parts, RandomParts
 CHOICES = {
     "activation": ACTIVATIONS,
     "pooling": ("first", "mean"),
+    "pooler_activation": POOLER_ACTIVATIONS,
 }
 
 
@@ -55,7 +56,15 @@ class EncoderConfig(Config):
     pooling : {"first", "mean"}
         What stands for a whole text: the first position, or the mean of all.
     pooler : bool
-        Whether a dense layer with tanh follows it.
+        Whether sequence heads read what a dense layer makes of it.
+    pooler_activation : {"tanh", "relu"}
+        After that layer.
+    tied : bool
+        Whether masked heads use the embedding's table; if not, they have their own.
+    normalized : bool
+        Whether `LanguageModel.embed` gives vectors the length 1 unless it is told otherwise.
+    embed_tokens : int, optional
+        Most tokens of a text that it reads; None: as many as the context holds.
     norm_eps : float
         Added to the variance.
     dropout : float
@@ -70,6 +79,10 @@ class EncoderConfig(Config):
     activation: str = "gelu"
     pooling: str = "first"
     pooler: bool = True
+    pooler_activation: str = "tanh"
+    tied: bool = True
+    normalized: bool = True
+    embed_tokens: int | None = None
     norm_eps: float = 1e-12
     dropout: float = 0.0
 
@@ -81,6 +94,11 @@ class EncoderConfig(Config):
         self._check_positive("norm_eps")
         if type(self.n_types) is not int or self.n_types < 0:
             raise ConfigError("config_invalid", f"n_types must be a whole number of at least 0, not {self.n_types!r}")
+        tokens = self.embed_tokens
+        if tokens is not None and not (type(tokens) is int and 3 <= tokens <= self.context):
+            raise ConfigError(
+                "config_invalid", f"embed_tokens must lie between 3 and the context of {self.context}, not {tokens!r}"
+            )
         names = [head.name for head in self.heads]
         if len(set(names)) < len(names):
             raise ConfigError("config_invalid", f"two heads have one name: {names}")
@@ -143,8 +161,9 @@ class Encoder(Model):
                 "pooling",
                 config.pooling,
                 make.linear("pooler", config.d_model, config.d_model) if config.pooler else None,
+                config.pooler_activation,
             ),
-            heads=tuple(_head(make, head, embedding) for head in config.heads),
+            heads=tuple(_head(make, config, head, embedding) for head in config.heads),
         )
 
     def with_heads(self, heads: Iterable[Head], seed: int = 0) -> Encoder:
@@ -170,7 +189,7 @@ class Encoder(Model):
         config = dataclasses.replace(self.config, heads=tuple(heads))
         make = _maker(config, RandomParts(seed, self.embedding_norm.weight.dtype))
         own = dict(zip(self.config.heads, self.heads, strict=True))
-        made = tuple(own[head] if head in own else _head(make, head, self.embedding) for head in config.heads)
+        made = tuple(own[head] if head in own else _head(make, config, head, self.embedding) for head in config.heads)
         return dataclasses.replace(self, config=config, heads=made)
 
     def hidden(self, ids: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
@@ -297,7 +316,7 @@ def _maker(config: EncoderConfig, parts: Parts) -> Maker:
     return Maker(parts, config.d_model, config.activation, config.norm_eps, config.dropout)
 
 
-def _head(make: Maker, head: Head, embedding: Embedding) -> MaskedHead | ClassHead | SpanHead:
+def _head(make: Maker, config: EncoderConfig, head: Head, embedding: Embedding) -> MaskedHead | ClassHead | SpanHead:
     """Make one head."""
     path = f"heads.{head.name}"
     if head.kind in LABELLED:
@@ -310,8 +329,8 @@ def _head(make: Maker, head: Head, embedding: Embedding) -> MaskedHead | ClassHe
         transform=make.linear(f"{path}.transform", make.d_model, make.d_model),
         activation=make.activation,
         norm=make.norm(f"{path}.norm"),
-        embedding=embedding,
-        bias=make.parts.vector(f"{path}.bias", embedding.weight.shape[0], value=0.0),
+        embedding=embedding if config.tied else make.table(f"{path}.table", config.vocab_size),
+        bias=make.parts.vector(f"{path}.bias", config.vocab_size, value=0.0),
     )
 
 

@@ -49,6 +49,9 @@ ENCODERS = {
     ),
     "distilbert": EncoderConfig.uniform(**SIZES, n_types=0, activation="relu", pooler=False, heads=CLASSES),
     "sentence": EncoderConfig.uniform(**SIZES, n_types=3, n_kv_heads=1, pooling="mean", heads=CLASSES[:1]),
+    "untied": EncoderConfig.uniform(
+        **SIZES, tied=False, pooler_activation="relu", heads=(Head("words", "masked"), *CLASSES)
+    ),
     "uneven encoder": EncoderConfig(
         vocab_size=11,
         d_model=10,
