@@ -28,24 +28,24 @@ cdef extern from "rotary.h" nogil:
 cdef const runtime *shared = the_runtime()
 
 
-def rotary(x_NHK, positions_N, *, double base=10000.0, width=None, interleaved=False, out=None, int threads=1):
+def rotary(x_NHK, positions_N, frequencies_F, *, interleaved=False, double factor=1.0, out=None, int threads=1):
     """Same as `ops.rotary.rotary`; the angles of the first positions are computed once and kept."""
     x, positions = border.checked(x_NHK, "x", 3), border.integers(positions_N, "positions", 1)
     border.same_shape(positions, "positions", x.shape[:1])
-    width = x.shape[2] if width is None else width
     low, high = (int(positions.min()), int(positions.max())) if len(positions) else (0, 0)
-    if width % 2 or not 0 <= width <= x.shape[2] or low < 0 or high >= LONGEST_TABLE:
-        y, saved = reference.rotary(x, positions, base=base, width=width, interleaved=interleaved)
+    if 2 * len(frequencies_F) > x.shape[2] or low < 0 or high >= LONGEST_TABLE:
+        y, saved = reference.rotary(x, positions, frequencies_F, interleaved=interleaved, factor=factor)
         return border.delivered(y, out), saved
-    cosine, sine = (table[positions] for table in angles(base, width, -(-(high + 1) // 256) * 256))
+    key = np.asarray(frequencies_F, np.float64).tobytes()
+    cosine, sine = (table[positions] for table in angles(key, factor, -(-(high + 1) // 256) * 256))
     return rotate(x, cosine, sine, interleaved, 1.0, out, threads), (cosine, sine, interleaved)
 
 
 def rotary_backward(dy_NHK, saved, *, out=None, int threads=1):
     """Same as `ops.rotary.rotary_backward`."""
-    cos_NK2, sin_NK2, interleaved = saved
+    cos_NF, sin_NF, interleaved = saved
     dy = border.checked(dy_NHK, "dy", 3)
-    cosine, sine = border.checked(cos_NK2, "cos", 2), border.checked(sin_NK2, "sin", 2)
+    cosine, sine = border.checked(cos_NF, "cos", 2), border.checked(sin_NF, "sin", 2)
     border.same_shape(cosine, "cos", (dy.shape[0], min(cosine.shape[1], dy.shape[2] // 2)))
     border.same_shape(sine, "sin", cosine.shape)
     return rotate(dy, cosine, sine, interleaved, -1.0, out, threads)
@@ -55,10 +55,11 @@ LONGEST_TABLE = 65536  # positions whose angles are kept
 
 
 @functools.lru_cache(maxsize=16)
-def angles(base, width, n_positions):
-    """Cosines and sines, float32, (n_positions, width / 2) each: the op's own computation, in float64."""
-    x = np.zeros((n_positions, 1, width), border.FLOAT32)
-    _, (cosine, sine, _) = reference.rotary(x, np.arange(n_positions), base=base)
+def angles(key, factor, n_positions):
+    """Cosines and sines, float32, (n_positions, F) each: the op's own computation, in float64."""
+    frequencies_F = np.frombuffer(key)
+    x = np.zeros((n_positions, 1, 2 * len(frequencies_F)), border.FLOAT32)
+    _, (cosine, sine, _) = reference.rotary(x, np.arange(n_positions), frequencies_F, factor=factor)
     return cosine, sine
 
 

@@ -28,12 +28,18 @@ class LayerSizes:
         Width of a head.
     d_ff : int
         Width of the feed-forward part.
+    window : int, optional
+        How many positions back, itself counted, a position sees; None: all.
+    rotary : int, optional
+        Which of the model's kinds of rotary positions turns its queries and keys, where it has any; None: none.
     """
 
     n_heads: int
     n_kv_heads: int
     d_head: int
     d_ff: int
+    window: int | None = None
+    rotary: int | None = 0
 
     @classmethod
     def of_width(cls, d_model: int, n_heads: int, n_kv_heads: int | None = None, d_ff: int | None = None) -> LayerSizes:
@@ -190,7 +196,7 @@ class Config:
         dict
             What `from_json` makes an equal record from.
         """
-        return dataclasses.asdict(self)
+        return {field.name: _json(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -220,7 +226,8 @@ class Config:
                 for name, kind in cls.records.items()
                 if name in values
             }
-            return cls(**{**values, **records})
+            plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            return cls(**{**plain, **records})
         except (TypeError, AttributeError, OverflowError) as error:
             raise ConfigError("config_invalid", f"{cls.__name__} cannot be made from these fields: {error}") from error
 
@@ -230,8 +237,12 @@ class Config:
         if not layers:
             raise ConfigError("config_invalid", f"{name} must hold at least one LayerSizes; it is empty")
         for i, sizes in enumerate(layers):
-            for field in dataclasses.fields(sizes):
-                _positive(f"{name}[{i}].{field.name}", getattr(sizes, field.name))
+            for field in ("n_heads", "n_kv_heads", "d_head", "d_ff"):
+                _positive(f"{name}[{i}].{field}", getattr(sizes, field))
+            if sizes.window is not None:
+                _positive(f"{name}[{i}].window", sizes.window)
+            if sizes.rotary is not None and (type(sizes.rotary) is not int or sizes.rotary < 0):
+                raise ConfigError("config_invalid", f"{name}[{i}].rotary must be a number, not {sizes.rotary!r}")
             if sizes.n_heads % sizes.n_kv_heads:
                 raise ConfigError(
                     "config_invalid",
@@ -260,6 +271,15 @@ class Config:
 def _record(kind: Callable[..., Any], values: dict[str, Any]) -> Any:
     """Make a record of a Config's field out of JSON values."""
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _json(value: Any) -> Any:
+    """Convert a field to JSON values; a record may know itself how it is written."""
+    if isinstance(value, tuple):
+        return [_json(item) for item in value]
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _positive(name: str, value: object) -> None:

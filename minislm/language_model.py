@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,34 +12,25 @@ from typing import Any
 import numpy as np
 
 from minislm import models
-from minislm.errors import DataError, MinislmError, ModelFileError, UnsupportedError, UsageError, clipped, unknown
+from minislm.errors import ConfigError, DataError, ModelFileError, UnsupportedError, UsageError, clipped, unknown
 from minislm.files.folder import ModelFolder, read_folder, write_folder
+from minislm.files.sentence_folder import read_sentence, sentence_files
 from minislm.inference import answering, tagging, tasks
 from minislm.inference.decoding import Stream, generate
 from minislm.inference.generation import Generation, Prompt
 from minislm.inference.program import Program
 from minislm.inference.settings import GenerationSettings
+from minislm.inference.settings_file import read_fields, read_settings, write_settings
 from minislm.layers.base import Context
 from minislm.models.base import Model
 from minislm.models.encoder import Encoder
+from minislm.models.fields import Fields
+from minislm.models.published import Published
 from minislm.models.transformer import Transformer
 from minislm.text.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
-
-# GenerationSettings that generation_config.json of Hugging Face knows, with the name there. The temperature is 0 where
-# do_sample is false; what is not in this table stands under "minislm".
-GENERATION_NAMES = {
-    "max_new_tokens": "max_new_tokens",
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty",
-    "stop": "stop_strings",
-    "n_beams": "num_beams",
-    "length_penalty": "length_penalty",
-}
+OWN = "minislm_"  # the model types of config.json that speak our words begin with it
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +47,19 @@ class LanguageModel:
         What `generate` does unless told otherwise.
     history : tuple of dict
         The compression recipes that made the model, first to last.
+    published : str, optional
+        The ``model_type``, of `minislm.models.PUBLISHED`, of the checkpoint that it was loaded from; `save` prefers it.
+    trained_for : mapping of str to dict
+        What an encoder-decoder was trained for, such as "summarization": the ``prefix`` of its texts, and settings in
+        the words of generation_config.json; config.json has them as ``task_specific_params``.
     """
 
     model: Model
     tokenizer: Tokenizer
     settings: GenerationSettings = field(default_factory=GenerationSettings)
     history: tuple[Mapping[str, Any], ...] = ()
+    published: str | None = None
+    trained_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.tokenizer.vocab_size > self.model.config.vocab_size:
@@ -145,15 +145,18 @@ class LanguageModel:
         settings = self.settings.replaced(**options)
         return Stream(self._program(), self.tokenizer, prompt, settings, source=self._source_program())
 
-    def translate(self, texts: Sequence[str], **options: Any) -> list[Generation]:
-        """Write what an encoder-decoder makes of texts, each the likeliest that a search with 4 beams finds.
+    def translate(self, texts: Sequence[str], *, task: str | None = None, **options: Any) -> list[Generation]:
+        """Write what an encoder-decoder makes of texts, each the likeliest that a search with beams finds.
 
         Parameters
         ----------
         texts : sequence of str
             What it reads.
+        task : str, optional
+            One of `trained_for`, whose prefix and settings hold; None: the only translation, if there is but one.
         **options : Any
-            Fields of `GenerationSettings` that are to differ from `settings` and from this search.
+            Fields of `GenerationSettings` that are to differ from `settings`, from the task's and from this search,
+            which has as many beams as `settings`, or 4 where these have none.
 
         Returns
         -------
@@ -163,31 +166,26 @@ class LanguageModel:
         Raises
         ------
         UnsupportedError
-            Code ``not_an_encoder_decoder``.
+            Code ``not_an_encoder_decoder``; code ``unknown_task``.
         UsageError
-            Code ``bad_texts``: a single text instead of a list.
+            Code ``bad_texts``: a single text instead of a list. Code ``bad_option``: several translations, none named.
         GenerationError, DataError, UsageError
             As `inference.decoding.generate`.
         """
-        if not isinstance(self.model, Transformer):
-            raise UnsupportedError(
-                "not_an_encoder_decoder",
-                f"translate and summarize need an encoder-decoder; this model is of type {self.model.config.type!r}",
-            )
-        if isinstance(texts, str):
-            raise UsageError("bad_texts", "expected a list of texts, and a single text came; put it into a list")
-        return self.generate_batch(texts, **{"temperature": 0.0, "n_beams": 4, **options})
+        return self._written("translation", texts, task, {}, options)
 
-    def summarize(self, texts: Sequence[str], **options: Any) -> list[Generation]:
+    def summarize(self, texts: Sequence[str], *, task: str | None = None, **options: Any) -> list[Generation]:
         """Write what an encoder-decoder makes of texts, by `translate`'s search with a bent for longer ones.
 
         Parameters
         ----------
         texts : sequence of str
             What it reads.
+        task : str, optional
+            One of `trained_for`, whose prefix and settings hold; None: the only summarization, if there is but one.
         **options : Any
-            As of `translate`; the length penalty is 2, as BART's for CNN / Daily Mail (Lewis et al. 2019, arXiv
-            1910.13461).
+            As of `translate`; unless `settings` or the task have another length penalty it is 2, as BART's for CNN /
+            Daily Mail (Lewis et al. 2019, arXiv 1910.13461).
 
         Returns
         -------
@@ -199,7 +197,33 @@ class LanguageModel:
         UnsupportedError, GenerationError, DataError, UsageError
             As `translate`.
         """
-        return self.translate(texts, **{"length_penalty": 2.0, **options})
+        bent = {"length_penalty": 2.0} if self.settings.length_penalty == 1 else {}
+        return self._written("summarization", texts, task, bent, options)
+
+    def _written(
+        self, kind: str, texts: Sequence[str], task: str | None, usual: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> list[Generation]:
+        """Let an encoder-decoder do one of its tasks."""
+        if not isinstance(self.model, Transformer):
+            raise UnsupportedError(
+                "not_an_encoder_decoder",
+                f"translate and summarize need an encoder-decoder; this model is of type {self.model.config.type!r}",
+            )
+        if isinstance(texts, str):
+            raise UsageError("bad_texts", "expected a list of texts, and a single text came; put it into a list")
+        values = self._task(kind, task)
+        n_beams = self.settings.n_beams if self.settings.n_beams > 1 else 4
+        own = {"temperature": 0.0, "n_beams": n_beams, **usual, **read_fields(values, apart=True)}
+        return self.generate_batch([f"{values.get('prefix') or ''}{text}" for text in texts], **{**own, **options})
+
+    def _task(self, kind: str, task: str | None) -> Mapping[str, Any]:
+        """Return what is known of a task, or of the only one of a kind."""
+        if task is not None and task not in self.trained_for:
+            raise unknown("task", task, self.trained_for)
+        names = [task] if task is not None else [name for name in self.trained_for if name.startswith(kind)]
+        if len(names) > 1:
+            raise UsageError("bad_option", f"the model was trained for {', '.join(names)}; name one of them as task")
+        return self.trained_for[names[0]] if names else {}
 
     def logits(self, ids: Any, mask: Any = None, decoder_ids: Any = None) -> Any:
         """Return the logits of the token after each position, or what an encoder's heads say.
@@ -211,7 +235,7 @@ class LanguageModel:
         mask : array of bool, as `ids`, optional
             False where a row is padded at its end. None: nowhere.
         decoder_ids : array of int, (T,) or (B, T), optional
-            Of an encoder-decoder, the target so far, beginning with the end-of-text token.
+            Of an encoder-decoder, the target so far, from the token that it begins with.
 
         Returns
         -------
@@ -277,13 +301,17 @@ class LanguageModel:
         return Program.of_source(self.model) if isinstance(self.model, Transformer) else None
 
 
-def load(path: str | os.PathLike[str]) -> LanguageModel:
+def load(path: str | os.PathLike[str], *, context: int | None = None) -> LanguageModel:
     """Load a model folder: nothing of it is executed, and its weights are mapped, not read.
 
     Parameters
     ----------
     path : path
-        A folder that `save` wrote.
+        A folder that `save` wrote, or one as Hugging Face's libraries write it, of an architecture in
+        `minislm.models.PUBLISHED`.
+    context : int, optional
+        Positions that a published model with rotary positions is opened with; None: those of its config.json, or, where
+        it has a table for more than it first learned (LongRoPE), those that it first learned.
 
     Returns
     -------
@@ -304,8 +332,20 @@ def load(path: str | os.PathLike[str]) -> LanguageModel:
     """
     folder = read_folder(path)
     own = folder.config.get("minislm")
-    if own is None:
-        raise unknown("architecture", str(folder.config.get("model_type"))[:80], models.MODELS)
+    model_type = str(folder.config.get("model_type"))[:80]
+    published = None if model_type.startswith(OWN) else model_type
+    if published is None:
+        model = _own_model(path, own, folder.arrays)
+    else:
+        model = _published_model(path, models.published(published), folder, context)
+    tokenizer = Tokenizer.from_json(folder.tokenizer, origin=os.path.join(path, "tokenizer.json"))
+    history = _field(path, own, "history", list) if own else []
+    settings = _settings(path, folder, tokenizer, apart=isinstance(model, Transformer))
+    return LanguageModel(model, tokenizer, settings, tuple(history), published, _tasks(path, folder.config))
+
+
+def _own_model(path: str | os.PathLike[str], own: Any, arrays: Mapping[str, np.ndarray]) -> Model:
+    """Make the model of a folder whose config.json describes it in our words."""
     version = _field(path, own, "version", int)
     if version != FORMAT_VERSION:
         raise UnsupportedError(
@@ -315,10 +355,18 @@ def load(path: str | os.PathLike[str]) -> LanguageModel:
     _, config_class = models.model_class(_field(path, own, "type", str))
     config = config_class.from_json(_field(path, own, "config", dict))
     specs = _field(path, own, "weights", dict)
-    model = models.build(config, {name: _field(path, specs, name, dict) for name in specs}, folder.arrays)
-    tokenizer = Tokenizer.from_json(folder.tokenizer, origin=os.path.join(path, "tokenizer.json"))
-    history = _field(path, own, "history", list)
-    return LanguageModel(model, tokenizer, _settings(path, folder.generation), tuple(history))
+    return models.build(config, {name: _field(path, specs, name, dict) for name in specs}, arrays)
+
+
+def _published_model(path: str | os.PathLike[str], how: Published, folder: ModelFolder, context: int | None) -> Model:
+    """Make the model of a folder as other libraries write it."""
+    origin = os.path.join(path, "config.json")
+    config = how.read(Fields({**folder.config, **read_sentence(path)}, origin), folder.arrays.keys())
+    if context is not None:
+        config = dataclasses.replace(config, context=context)
+    model_class, _ = models.model_class(how.family)
+    arrays = how.loaded(folder.arrays, model_class.shapes(config), os.fspath(path))
+    return models.build(config, {}, arrays)
 
 
 def save(lm: LanguageModel, path: str | os.PathLike[str]) -> None:
@@ -338,6 +386,43 @@ def save(lm: LanguageModel, path: str | os.PathLike[str]) -> None:
     ModelFileError
         Code ``disk_full`` or ``write_failed``; `path` is what it was, or whole and new.
     """
+    config, arrays = _published(lm) or _own(lm)
+    further = sentence_files(config.pop("sentence", {}))
+    if lm.trained_for:
+        config["task_specific_params"] = dict(lm.trained_for)
+    generation = write_settings(lm.settings, lm.tokenizer.eos_id, lm.tokenizer.pad_id)
+    write_folder(path, ModelFolder(config, arrays, lm.tokenizer.to_json(), generation, further))
+
+
+def _published(lm: LanguageModel) -> tuple[dict[str, Any], Mapping[str, np.ndarray]] | None:
+    """Describe the model as other libraries do; None: none of them can say it."""
+    arrays = lm.model.arrays()
+    if any(spec["type"] != "dense" for spec in lm.model.specs().values()):
+        return None
+    for model_type in sorted(models.PUBLISHED, key=lambda name: name != lm.published):
+        how = models.published(model_type)
+        values = how.said(lm.model.config, arrays)
+        if values is not None:
+            section = {"version": FORMAT_VERSION, "history": list(lm.history)}
+            return {**values, **_roles(lm.tokenizer), "dtype": _dtype(arrays), "minislm": section}, how.saved(arrays)
+    return None
+
+
+def _roles(tokenizer: Tokenizer) -> dict[str, int | None]:
+    """Name the special tokens that config.json repeats."""
+    return {f"{role}_token_id": getattr(tokenizer, f"{role}_id") for role in ("bos", "eos", "pad")}
+
+
+def _dtype(arrays: Mapping[str, np.ndarray]) -> str:
+    """Name the dtype of most numbers."""
+    counts: Counter[str] = Counter()
+    for array in arrays.values():
+        counts[array.dtype.name] += array.size
+    return counts.most_common(1)[0][0]
+
+
+def _own(lm: LanguageModel) -> tuple[dict[str, Any], Mapping[str, np.ndarray]]:
+    """Describe the model in our words."""
     config = lm.model.config
     own = {
         "version": FORMAT_VERSION,
@@ -346,37 +431,27 @@ def save(lm: LanguageModel, path: str | os.PathLike[str]) -> None:
         "weights": {name: spec for name, spec in lm.model.specs().items() if spec["type"] != "dense"},
         "history": list(lm.history),
     }
-    write_folder(
-        path,
-        ModelFolder(
-            {"model_type": f"minislm_{config.type}", "minislm": own},
-            lm.model.arrays(),
-            lm.tokenizer.to_json(),
-            _generation_config(lm),
-        ),
-    )
+    return {"model_type": f"{OWN}{config.type}", "minislm": own}, lm.model.arrays()
 
 
-def _generation_config(lm: LanguageModel) -> dict[str, Any]:
-    """Say the settings in Hugging Face's words."""
-    own = lm.settings.to_json()
-    values: dict[str, Any] = {theirs: own.pop(ours) for ours, theirs in GENERATION_NAMES.items()}
-    values["stop_strings"] = values["stop_strings"] or None
-    values["do_sample"] = values["temperature"] > 0
-    if not values["do_sample"]:
-        del values["temperature"]
-    return {**values, "eos_token_id": lm.tokenizer.eos_id, "minislm": own}
-
-
-def _settings(path: str | os.PathLike[str], values: Mapping[str, Any]) -> GenerationSettings:
-    """Undo `_generation_config`; what Hugging Face's words have no place for here is passed over."""
-    found = {ours: values[theirs] for ours, theirs in GENERATION_NAMES.items() if values.get(theirs) is not None}
-    if values and not values.get("do_sample"):
-        found["temperature"] = 0.0
+def _settings(
+    path: str | os.PathLike[str], folder: ModelFolder, tokenizer: Tokenizer, *, apart: bool
+) -> GenerationSettings:
+    """Read the generation settings of a folder."""
     try:
-        return GenerationSettings.from_json({**found, **values.get("minislm", {})})
-    except (MinislmError, TypeError) as error:
+        return read_settings(folder.generation, folder.config, tokenizer.eos_id, apart=apart)
+    except (UsageError, ConfigError, TypeError) as error:
         raise ModelFileError("config_invalid", f"{os.path.join(path, 'generation_config.json')}: {error}") from error
+
+
+def _tasks(path: str | os.PathLike[str], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what config.json says of tasks, by their names."""
+    tasks = config.get("task_specific_params") or {}
+    if not isinstance(tasks, dict) or not all(isinstance(values, dict) for values in tasks.values()):
+        raise ModelFileError(
+            "config_invalid", f"{os.path.join(path, 'config.json')}: task_specific_params must be objects by names"
+        )
+    return tasks
 
 
 def _field(path: str | os.PathLike[str], own: Any, name: str, kind: type) -> Any:

@@ -29,7 +29,7 @@ print(corpus.train[0][:300])
 
 # %%
 sizes = {"vocab_size": 512, "d_model": 96, "n_layers": 2, "n_heads": 4, "context": 64}
-lm = create(corpus, **sizes, positions="rotary", norm="rms", bias=False)
+lm = create(corpus, **sizes, positions="rotary", norm="rms", biases=())
 example = "The for statement is used to iterate over the elements of a sequence."
 print("|".join(lm.tokenizer.decode([i]) for i in lm.tokenizer.encode(example)))
 block = 4 * 96 * 96 + 2 * (4 * 96 * 96) + 2 * 96  # queries, keys, values, output; feed-forward up and down; two norms

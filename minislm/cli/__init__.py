@@ -21,6 +21,7 @@ VERBS = {
     "info": "info:command",
     "generate": "generate:command",
     "translate": "translate:command",
+    "summarize": "summarize:command",
     "classify": "classify:command",
     "tag": "tag:command",
     "answer": "answer:command",

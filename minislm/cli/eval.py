@@ -12,7 +12,8 @@ from minislm.cli.common import Common, named_fields, print_table, verb
 from minislm.errors import GateError, UsageError
 
 TASKS = ("classify", "tag", "classify+tag", "answer", "translate")
-OF_TEXT = ("text", "max_tokens", "against", "speed", "memory", "max_perplexity_ratio")  # options without --task
+OF_TEXT = ("text", "max_tokens", "against", "layers", "speed", "memory", "max_perplexity_ratio")  # without --task
+N_COMPARED = 64  # tokens whose hidden states are compared
 
 
 @verb(
@@ -20,6 +21,7 @@ OF_TEXT = ("text", "max_tokens", "against", "speed", "memory", "max_perplexity_r
     examples="""
     minislm eval out/python
     minislm eval out/python-int4 --against out/python --max-perplexity-ratio 1.02
+    minislm eval downloads/phi-2 --against downloads/phi-2 --layers transformers
     minislm eval out/mine --text book.txt --speed --memory
     minislm eval out/commands --task classify+tag --data test.jsonl
     minislm eval out/intents --task classify --data test.csv --field label=intent
@@ -46,6 +48,11 @@ OF_TEXT = ("text", "max_tokens", "against", "speed", "memory", "max_perplexity_r
 @click.option(
     "--against", type=click.Path(path_type=Path), help="A model to compare with: KL, top 1, perplexity ratio."
 )
+@click.option(
+    "--layers",
+    type=click.Choice(["minislm", "transformers"]),
+    help="With --against: compare hidden states block by block instead, the other model run by this library.",
+)
 @click.option("--speed", is_flag=True, help="Time a prompt and a continuation.")
 @click.option("--memory", is_flag=True, help="Measure peak memory in a fresh process.")
 @click.option("--max-perplexity-ratio", type=float, help="With --against: exit with 5 above this ratio.")
@@ -61,6 +68,11 @@ def command(common: Common, model: Path, task: str | None, **options: Any) -> No
     """
     if options["max_perplexity_ratio"] is not None and options["against"] is None:
         raise UsageError("bad_option", "--max-perplexity-ratio needs --against")
+    if options["layers"] is not None and options["against"] is None:
+        raise UsageError("bad_option", "--layers needs --against")
+    if options["layers"] is not None and task is None:
+        _compare_layers(common, model, options)
+        return
     if task is None:
         values = _text_figures(model, options)
     else:
@@ -69,6 +81,25 @@ def command(common: Common, model: Path, task: str | None, **options: Any) -> No
     limit = options["max_perplexity_ratio"]
     if limit is not None and not values["perplexity_ratio"] <= limit:
         raise GateError("perplexity_gate", f"the perplexity ratio is {values['perplexity_ratio']:.4f}, above {limit:g}")
+
+
+def _compare_layers(common: Common, model: Path, options: dict[str, Any]) -> None:
+    """Print how far the hidden states of two models are apart."""
+    from minislm.evaluation.layers import layer_differences, reference_states, states_of
+    from minislm.language_model import load
+
+    lm = load(model)
+    ids = _tokens(lm, options)[None, : min(N_COMPARED, lm.model.config.context)]
+    if options["layers"] == "transformers":
+        reference = reference_states(options["against"], ids)
+    else:
+        reference = states_of(load(options["against"]).model, ids)
+    found = layer_differences(states_of(lm.model, ids), reference)
+    rows = [(row.layer, f"{row.relative:.2e}", f"{row.largest:.2e}", f"{row.cosine:.6f}") for row in found]
+    common.result(
+        {"tokens": ids.size, "layers": [row._asdict() for row in found]},
+        lambda: print_table(("layer", "relative", "largest", "least cosine"), rows, right=(1, 2, 3)),
+    )
 
 
 def _task_figures(model: Path, task: str, options: dict[str, Any]) -> dict[str, Any]:

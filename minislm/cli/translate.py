@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -12,25 +13,55 @@ from minislm.cli.common import Common, text_options, verb
 EXAMPLES = """
 minislm translate out/en-de -t "A man rides a blue bicycle."
 minislm translate out/en-de -f captions.en --beams 1 > captions.de
-minislm translate out/summaries - --length-penalty 2 -n 60 < article.txt
+minislm translate downloads/t5-small --task translation_en_to_fr -t "The house is wonderful."
 """
 
 
-@verb("translate", examples=EXAMPLES)
-@click.argument("model")
-@click.option("--beams", "n_beams", default=4, show_default=True, help="Continuations side by side; 1: greedy.")
-@click.option("--length-penalty", type=float, help="The more, the longer the result; default: the model's own.")
-@click.option("-n", "--max-new-tokens", type=int, help="Longest result; default: the model's own.")
-@text_options
-def command(common: Common, model: str, texts: list[str], **options: Any) -> None:
-    """Translate texts, or whatever else an encoder-decoder has learnt to make of them.
+def writing_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Let a verb take texts and say how an encoder-decoder is to write.
 
-    MODEL is a model folder. Each line is what became of one text.
+    Parameters
+    ----------
+    function : callable
+        ``(common, model, texts, **options)``.
+
+    Returns
+    -------
+    callable
+        The same with the options of the command line.
+    """
+    function = text_options(function)
+    for option in (
+        click.option("-n", "--max-new-tokens", type=int, help="Longest result; default: the model's own."),
+        click.option("--length-penalty", type=float, help="The more, the longer the result; default: the model's own."),
+        click.option("--beams", "n_beams", type=int, help="Continuations side by side; 1: greedy; default: the model's."),
+        click.option("--task", help="One that config.json of the model names; default: the only one of this kind."),
+        click.argument("model"),
+    ):
+        function = option(function)
+    return function
+
+
+def write(common: Common, model: str, how: str, texts: list[str], options: dict[str, Any]) -> None:
+    """Write and print what became of texts.
+
+    Parameters
+    ----------
+    common : Common
+        The options of every verb.
+    model : str
+        A model folder.
+    how : {"translate", "summarize"}
+        Which method of the LanguageModel does it.
+    texts : list of str
+        What it reads.
+    options : dict
+        Those of `writing_options`; None: not given.
     """
     from minislm.language_model import load
 
     given = {name: value for name, value in options.items() if value is not None}
-    found = load(model).translate(texts, seed=common.seed, **given)
+    found = getattr(load(model), how)(texts, seed=common.seed, **given)
     rows = [{"source": text, **dataclasses.asdict(one)} for text, one in zip(texts, found, strict=True)]
     for row in rows:
         del row["timings"]  # of the whole call
@@ -40,3 +71,13 @@ def command(common: Common, model: str, texts: list[str], **options: Any) -> Non
         f"{len(found):,} texts of {timings.prompt_tokens:,} tokens in {timings.prompt_s:.2f} s; "
         f"{timings.new_tokens:,} new tokens in {timings.generation_s:.2f} s"
     )
+
+
+@verb("translate", examples=EXAMPLES)
+@writing_options
+def command(common: Common, model: str, texts: list[str], **options: Any) -> None:
+    """Translate texts, or whatever else an encoder-decoder has learnt to make of them.
+
+    MODEL is a model folder. Each line is what became of one text.
+    """
+    write(common, model, "translate", texts, options)

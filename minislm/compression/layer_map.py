@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from minislm.errors import UsageError, unknown
 
 MAPS = ("uniform", "last")
+QUERY = ".query.weight"  # what only attention has
 
 
 class Pair(NamedTuple):
@@ -149,4 +150,9 @@ def _blocks(model: Any, stack: Any) -> list[str]:
 
 def _heads(model: Any) -> dict[str, int]:
     """Return the number of query heads of every attention by its path."""
-    return {c.path: c.n_units * c.sizes["n_heads"] for c in model.couplings() if "n_heads" in c.sizes}
+    found = {}
+    for stack in model.stacks:
+        for block, sizes in zip(_blocks(model, stack), getattr(model.config, stack.sizes), strict=True):
+            queries = (path for path in model.weights() if path.startswith(f"{block}.") and path.endswith(QUERY))
+            found.update({path.removesuffix(QUERY): sizes.n_heads for path in queries})
+    return found

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ CONFIG, WEIGHTS, TOKENIZER, GENERATION = FILES = (
     "tokenizer.json",
     "generation_config.json",
 )
+INDEX = "model.safetensors.index.json"  # of weights in several files
+SENTENCE = ("modules.json", "1_Pooling", "sentence_bert_config.json")  # what `sentence_folder` adds
 MAX_TEXT_BYTES = 256 * 2**20
 
 
@@ -40,12 +42,15 @@ class ModelFolder:
         The text of tokenizer.json.
     generation : mapping
         The values of generation_config.json; empty without such a file.
+    further : mapping of str to object
+        JSON values of other files by their names, to be written.
     """
 
     config: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
     tokenizer: str
     generation: Mapping[str, Any]
+    further: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_folder(path: str | os.PathLike[str]) -> ModelFolder:
@@ -67,7 +72,8 @@ def read_folder(path: str | os.PathLike[str]) -> ModelFolder:
         Code ``model_not_found``: nothing is there.
     ModelFileError
         Code ``not_a_model_file``: no folder, or one without a file that every model has. Code ``unsafe_format``: its
-        weights are a pickle. Code ``config_invalid``: a JSON file is none. And the codes of `safetensors.read`.
+        weights are a pickle. Codes ``missing_shard`` and ``missing_tensor``: not all that its index names is there.
+        Code ``config_invalid``: a JSON file is none. And the codes of `safetensors.read`.
     """
     folder = standing(Path(path))
     if not folder.exists():
@@ -76,15 +82,12 @@ def read_folder(path: str | os.PathLike[str]) -> ModelFolder:
         if folder.suffix in PICKLE_SUFFIXES:
             raise pickled(folder)
         raise ModelFileError("not_a_model_file", f"{path} is a file; give the folder that holds {CONFIG} and {WEIGHTS}")
-    for name in (CONFIG, WEIGHTS, TOKENIZER):
+    for name in (CONFIG, TOKENIZER):
         if not (folder / name).exists():
-            pickles = [file for file in sorted(folder.iterdir()) if file.suffix in PICKLE_SUFFIXES]
-            if name == WEIGHTS and pickles:
-                raise pickled(pickles[0])
             raise ModelFileError("not_a_model_file", f"{path} is no model folder that minislm reads: it has no {name}")
     return ModelFolder(
         read_json(folder / CONFIG),
-        safetensors.read(folder / WEIGHTS),
+        _tensors(folder),
         _text(folder / TOKENIZER),
         read_json(folder / GENERATION) if (folder / GENERATION).exists() else {},
     )
@@ -112,13 +115,14 @@ def write_folder(path: str | os.PathLike[str], content: ModelFolder) -> None:
     _check_replaceable(path)
     with new_folder(path) as folder:
         safetensors.write_in_place(folder / WEIGHTS, content.arrays, {"format": "np"})
-        for name, values in ((CONFIG, content.config), (GENERATION, content.generation)):
+        for name, values in ((CONFIG, content.config), (GENERATION, content.generation), *content.further.items()):
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         (folder / TOKENIZER).write_text(content.tokenizer, encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object, refusing repeated keys and numbers that JSON does not have.
+    """Read a file that holds one JSON object; as `read_value`.
 
     Parameters
     ----------
@@ -129,6 +133,30 @@ def read_json(path: Path) -> dict[str, Any]:
     -------
     dict
         Its values.
+
+    Raises
+    ------
+    ModelFileError
+        Code ``config_invalid``; ``duplicate_key``; ``not_regular_file``.
+    """
+    values = read_value(path)
+    if not isinstance(values, dict):
+        raise ModelFileError("config_invalid", f"{path} must hold a JSON object, not {clipped(values)}")
+    return values
+
+
+def read_value(path: Path) -> Any:
+    """Read a file that holds JSON, refusing repeated keys and numbers that JSON does not have.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    object
+        Its value.
 
     Raises
     ------
@@ -148,12 +176,37 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelFileError("config_invalid", f"{path}: {name} is no JSON")
 
     try:
-        values = json.loads(_text(path), object_pairs_hook=pairs, parse_constant=constant)
+        return json.loads(_text(path), object_pairs_hook=pairs, parse_constant=constant)
     except (ValueError, RecursionError) as error:
         raise ModelFileError("config_invalid", f"{path} is no JSON: {clipped(str(error))}") from error
-    if not isinstance(values, dict):
-        raise ModelFileError("config_invalid", f"{path} must hold a JSON object, not {clipped(values)}")
-    return values
+
+
+def _tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Map the tensors of a folder, out of one file or of the several that an index names."""
+    if (folder / WEIGHTS).exists():
+        return safetensors.read(folder / WEIGHTS)
+    if not (folder / INDEX).exists():
+        pickles = [file for file in sorted(folder.iterdir()) if file.suffix in PICKLE_SUFFIXES]
+        if pickles:
+            raise pickled(pickles[0])
+        raise ModelFileError("not_a_model_file", f"{folder} is no model folder that minislm reads: it has no {WEIGHTS}")
+    places = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise ModelFileError("config_invalid", f"{folder / INDEX}: weight_map must map tensors to files")
+    found: dict[str, np.ndarray] = {}
+    for name in sorted(set(places.values())):
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelFileError("config_invalid", f"{folder / INDEX} names {clipped(name)}, no file of this folder")
+        if not (folder / name).exists():
+            raise ModelFileError(
+                "missing_shard", f"{folder / INDEX} names {name}, which is not there; fetch it, or the folder again"
+            )
+        found.update(safetensors.read(folder / name))
+    if lost := sorted(set(places) - set(found)):
+        raise ModelFileError(
+            "missing_tensor", f"{folder / INDEX} promises tensor {clipped(lost[0])}; {places[lost[0]]} does not hold it"
+        )
+    return found
 
 
 def _text(path: Path) -> str:
@@ -176,7 +229,7 @@ def _check_replaceable(path: Path) -> None:
     if not path.exists():
         return
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
-    others = sorted(names - set(FILES))
+    others = sorted(names - {*FILES, *SENTENCE})
     if others or (names and not {CONFIG, WEIGHTS} <= names):
         holds = f"holds {clipped(others[0])}" if others else "is no model folder"
         raise UsageError(

@@ -35,12 +35,13 @@ class Beam(NamedTuple):
 class BeamSearch(Writer):
     """Keeps the likeliest continuations, and ends when none in progress can be expected to beat the finished ones.
 
-    Each step lengthens every beam by every token, and looks at the 2 n likeliest results, n the number of beams. Those
-    that end a text are finished, if they are among the first n; the first n of the others go on. A finished beam scores
-    log-probability / length ** penalty, its end counted, and the n best are kept. The search ends when there are n and
-    the likeliest beam in progress would, at its present length, score no more than the last of them; or at the limit of
-    length, where all that is in progress finishes. This is what transformers does with its default,
-    ``early_stopping=False``.
+    Each step lengthens every beam by every token, and looks at the 2 n likeliest results, n the number of beams (more
+    where several tokens end a text). Those that end a text are finished, if they are among the first n; the first n of
+    the others go on. A finished beam scores log-probability / length ** penalty, its end counted, and the n best are
+    kept. The search ends when there are n and the likeliest beam in progress would score no more than the last of them:
+    at its present length, or with ``early_stopping="never"`` at the length that is best for it. With
+    ``early_stopping=True`` it ends when there are n, and in any case at the limit of length, where all that is in
+    progress finishes. This is what transformers does.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ class BeamSearch(Writer):
         n, length = self.settings.n_beams, len(self.beams[0].ids) + 1
         penalty = length**self.settings.length_penalty
         running, continued = [], []
-        for rank, (row, token, score) in enumerate(self._likeliest(logits_BV, 2 * n)):
+        for rank, (row, token, score) in enumerate(self._likeliest(logits_BV, n * max(2, 1 + len(self.end_ids)))):
             ids = (*self.beams[row].ids, token)
             stopped = "eos" if self.ends(token) else self.limit(length)
             if not stopped:
@@ -74,7 +75,7 @@ class BeamSearch(Writer):
         self.finished = sorted(self.finished, key=lambda beam: -beam.score)[:n]
         self.beams, continued = running[:n], continued[:n]
         self.tokens = [beam.ids[-1] for beam in self.beams]
-        if not running or (len(self.finished) == n and running[0].score / penalty <= self.finished[-1].score):
+        if not running or (len(self.finished) == n and self._decided(running[0], penalty)):
             self.stopped = self.finished[0].stopped
             return self._text(), []
         return "", continued
@@ -85,6 +86,14 @@ class BeamSearch(Writer):
         prompt_tokens = self.request.prompt_tokens
         return Generation(self._text(), list(best.ids), best.stopped, prompt_tokens, timings, best.score)
 
+    def _decided(self, best: Beam, penalty: float) -> bool:
+        """Tell whether the finished beams will stay, given the best in progress."""
+        if self.settings.early_stopping is True:
+            return True
+        if self.settings.early_stopping == "never" and self.settings.length_penalty > 0:
+            penalty = min(self.settings.max_new_tokens, self.request.room) ** self.settings.length_penalty
+        return best.score / penalty <= self.finished[-1].score
+
     def _likeliest(self, logits_BV: np.ndarray, n: int) -> list[tuple[int, int, float]]:
         """Return the likeliest beams lengthened by a token, best first: (row, token, log-probability)."""
         check_finite(logits_BV)
@@ -93,11 +102,21 @@ class BeamSearch(Writer):
             seen = [[*self.request.ids, *beam.ids] for beam in self.beams]
             penalty = self.settings.repetition_penalty
             log_p_BV = np.stack([penalize_repetition(*row, penalty) for row in zip(log_p_BV, seen, strict=True)])
+        rules = [self.allowed(beam.ids, logits_BV.shape[1]) for beam in self.beams]
+        log_p_BV = np.stack([self._ruled(*row) for row in zip(log_p_BV, rules, strict=True)])
         scores = (log_p_BV + np.array([[beam.score] for beam in self.beams])).reshape(-1)
         best = np.argpartition(-scores, min(n, scores.size) - 1)[:n]
         best = best[np.lexsort((best, -scores[best]))]
+        best = best[scores[best] > -np.inf]
         rows, tokens = np.divmod(best, logits_BV.shape[1])
         return list(zip(rows.tolist(), tokens.tolist(), scores[best].tolist(), strict=True))
+
+    def _ruled(self, log_p_V: np.ndarray, allowed_V: np.ndarray | None) -> np.ndarray:
+        """Leave nothing to tokens that must not come; one that must is certain."""
+        if allowed_V is not None:
+            log_p_V = np.where(allowed_V, log_p_V, -np.inf)
+        certain = allowed_V is not None and np.count_nonzero(allowed_V) == 1
+        return log_softmax(log_p_V[None])[0] if certain or self.settings.renormalize else log_p_V
 
     def _text(self) -> str:
         return self.tokenizer.decode(self.finished[0].ids) if self.finished else ""

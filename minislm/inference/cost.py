@@ -78,7 +78,7 @@ def _row_operations(step: Step, widths: Sequence[int], arrays: list[np.ndarray],
     """Count a step's multiplications and additions for one row; one for each result where it is elementwise."""
     if step.op.startswith("attend"):
         return 4 * n_keys * step.width  # q with every key, probabilities with every value
-    if step.op in ("rows", "outputs", "pool_first", "keep_source"):
+    if step.op in ("rows", "outputs", "neighbours", "columns", "pool_first", "keep_source"):
         return 0
     if step.op == "pool_mean":
         return n_keys * step.width

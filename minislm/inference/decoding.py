@@ -142,7 +142,8 @@ class _Batch:
         self.width = settings.n_beams
         self.most_new = settings.max_new_tokens
         writer = BeamSearch if settings.n_beams > 1 else Sampler
-        requests = requests_of(prompts, tokenizer, program.config, reads_source=source is not None)
+        reader = None if source is None else source.config
+        requests = requests_of(prompts, tokenizer, program.config, source=reader, start_id=settings.start_id)
         self.writers: list[Writer] = [writer(request, tokenizer, settings) for request in requests]
 
     def results(self) -> list[Generation]:

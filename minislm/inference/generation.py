@@ -101,7 +101,12 @@ class Request:
 
 
 def requests_of(
-    prompts: Sequence[Prompt], tokenizer: Tokenizer, config: Config, *, reads_source: bool
+    prompts: Sequence[Prompt],
+    tokenizer: Tokenizer,
+    config: Config,
+    *,
+    source: Config | None = None,
+    start_id: int | None = None,
 ) -> list[Request]:
     """Encode and check prompts.
 
@@ -113,9 +118,11 @@ def requests_of(
     tokenizer : Tokenizer
         The model's.
     config : Config
-        The model's.
-    reads_source : bool
-        Whether the model is an encoder-decoder.
+        Of what writes.
+    source : Config, optional
+        Of what reads the prompts, if the model is an encoder-decoder.
+    start_id : int, optional
+        What the decoder of an encoder-decoder begins with; None: the end-of-text token.
 
     Returns
     -------
@@ -131,8 +138,10 @@ def requests_of(
     DataError
         Code ``bad_token_ids``: an id outside the vocabulary.
     """
-    make = _to_be_read if reads_source else _to_be_continued
-    return [make(f"prompt {number}", prompt, tokenizer, config) for number, prompt in enumerate(prompts)]
+    named = ((f"prompt {number}", prompt) for number, prompt in enumerate(prompts))
+    if source is not None:
+        return [_to_be_read(name, prompt, tokenizer, source, start_id) for name, prompt in named]
+    return [_to_be_continued(name, prompt, tokenizer, config) for name, prompt in named]
 
 
 def _to_be_continued(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config) -> Request:
@@ -142,15 +151,15 @@ def _to_be_continued(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Co
     return Request(ids, [], config.context + 1 - len(ids))
 
 
-def _to_be_read(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config) -> Request:
-    """Make the request of an encoder-decoder, whose decoder begins with the end-of-text token, as fairseq's do."""
-    source, begin = _ids(prompt, tokenizer), _begin(name, tokenizer)
+def _to_be_read(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config, start_id: int | None) -> Request:
+    """Make the request of an encoder-decoder, whose decoder begins with the end-of-text token, unless told otherwise."""
+    source = _ids(prompt, tokenizer)
     if not source:
         raise GenerationError("empty_source", f"{name} is empty; give the encoder at least one token to read")
-    if isinstance(prompt, str):
-        source.append(begin)
+    if isinstance(prompt, str) and source[-1] != tokenizer.eos_id:
+        source.append(_begin(name, tokenizer))
     _check(name, source, config)
-    return Request([begin], source, config.context)
+    return Request([_begin(name, tokenizer) if start_id is None else start_id], source, config.context)
 
 
 def _ids(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from minislm.config import Config
 from minislm.inference.steps import CHOOSING, Step
-from minislm.layers.attention import Rotary
+from minislm.layers.rotary import Turn
 from minislm.weights.base import Weight
 
 INPUTS = 3  # buffers that are filled before the first step
@@ -28,11 +30,14 @@ class Lowering:
         In order.
     results : dict of str to int
         The buffers of named results, which an encoder has several of.
+    bias_HS1 : ndarray of float32, (H, S1), optional
+        What attention that is biased adds to its scores from now on, as `ops.attention` takes it.
     """
 
     config: Config
     steps: list[Step] = field(default_factory=list)
     results: dict[str, int] = field(default_factory=dict)
+    bias_HS1: np.ndarray | None = None
 
     ids = 0  # the buffers that are filled before the first step
     positions = 1
@@ -98,6 +103,45 @@ class Lowering:
         """
         return self.step("rows", (ids,), constants=(weight,), width=weight.shape[1])
 
+    def scaled(self, x: int, factor: float) -> int:
+        """Append a multiplication.
+
+        Parameters
+        ----------
+        x : int
+            A buffer.
+        factor : float
+            What multiplies it; 1 appends nothing.
+
+        Returns
+        -------
+        int
+            The buffer of the product.
+        """
+        if factor == 1:
+            return x
+        width = self.writer(x).width
+        return self.step("scale", (x,), constants=(np.full(width, factor, np.float32),), width=width)
+
+    def rotate(self, x: int, d_head: int, turn: Turn) -> int:
+        """Append the rotation of heads by their token's position.
+
+        Parameters
+        ----------
+        x : int
+            Queries or keys.
+        d_head : int
+            Width of a head.
+        turn : Turn
+            How.
+
+        Returns
+        -------
+        int
+            The buffer of the rotated heads.
+        """
+        return self.step("rotate", (x, self.positions), width=self.writer(x).width, d_head=d_head, turn=turn)
+
     def attend(
         self,
         q: int,
@@ -110,7 +154,8 @@ class Lowering:
         d_head: int,
         window: int | None = None,
         scale: float | None = None,
-        rotary: Rotary | None = None,
+        cap: float | None = None,
+        biased: bool = False,
     ) -> int:
         """Append causal attention of each token over its sequence in the cache, which takes the new keys first.
 
@@ -122,19 +167,26 @@ class Lowering:
             Index of the layer in the cache.
         n_heads, n_kv_heads, d_head : int
             Sizes.
-        window, scale : optional
+        window, scale, cap : optional
             As of `ops.attention`.
-        rotary : Rotary, optional
-            Rotation of queries and keys; None: none.
+        biased : bool
+            Whether `bias_HS1` is added to the scores.
 
         Returns
         -------
         int
             The buffer of the result, of width ``n_heads * d_head``.
         """
-        q, k = self._rotated(q, k, n_heads, n_kv_heads, d_head, rotary)
         return self.step(
-            "attend", (q, k, v), width=n_heads * d_head, layer=layer, d_head=d_head, window=window, scale=scale
+            "attend",
+            (q, k, v),
+            constants=self._biases(biased),
+            width=n_heads * d_head,
+            layer=layer,
+            d_head=d_head,
+            window=window,
+            scale=scale,
+            cap=cap,
         )
 
     def attend_all(
@@ -148,7 +200,8 @@ class Lowering:
         d_head: int,
         window: int | None = None,
         scale: float | None = None,
-        rotary: Rotary | None = None,
+        cap: float | None = None,
+        biased: bool = False,
     ) -> int:
         """Append attention of each token over all tokens of its sequence in this run.
 
@@ -158,18 +211,26 @@ class Lowering:
             Buffers of width ``n_heads * d_head`` and twice ``n_kv_heads * d_head``.
         n_heads, n_kv_heads, d_head : int
             Sizes.
-        window, scale : optional
+        window, scale, cap : optional
             As of `ops.attention`.
-        rotary : Rotary, optional
-            Rotation of queries and keys; None: none.
+        biased : bool
+            Whether `bias_HS1` is added to the scores.
 
         Returns
         -------
         int
             The buffer of the result, of width ``n_heads * d_head``.
         """
-        q, k = self._rotated(q, k, n_heads, n_kv_heads, d_head, rotary)
-        return self.step("attend_all", (q, k, v), width=n_heads * d_head, d_head=d_head, window=window, scale=scale)
+        return self.step(
+            "attend_all",
+            (q, k, v),
+            constants=self._biases(biased),
+            width=n_heads * d_head,
+            d_head=d_head,
+            window=window,
+            scale=scale,
+            cap=cap,
+        )
 
     def keep_source(self, k: int, v: int, *, layer: int, n_kv_heads: int, d_head: int) -> None:
         """Append the writing of a source's keys and values into the cache.
@@ -260,12 +321,5 @@ class Lowering:
         """
         self.results[name] = buffer
 
-    def _rotated(
-        self, q: int, k: int, n_heads: int, n_kv_heads: int, d_head: int, rotary: Rotary | None
-    ) -> tuple[int, int]:
-        """Append the rotation of queries and keys, if there is one."""
-        if rotary is None:
-            return q, k
-        at = self.positions
-        q = self.step("rotate", (q, at), width=n_heads * d_head, d_head=d_head, rotary=rotary)
-        return q, self.step("rotate", (k, at), width=n_kv_heads * d_head, d_head=d_head, rotary=rotary)
+    def _biases(self, biased: bool) -> tuple[np.ndarray, ...]:
+        return (self.bias_HS1,) if biased and self.bias_HS1 is not None else ()

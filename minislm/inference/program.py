@@ -78,7 +78,7 @@ class Program(Lowering):
         Program
             Which puts the keys and values of sources into a cache.
         """
-        program = cls(model.config)
+        program = cls(model.config.source)
         model.lower_source(program.ids, program)
         return program
 

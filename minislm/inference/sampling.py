@@ -138,7 +138,38 @@ def check_finite(logits: np.ndarray) -> None:
         )
 
 
-def probabilities(logits: np.ndarray, settings: GenerationSettings, seen: Sequence[int]) -> np.ndarray:
+def repeating(seen: Sequence[int], n: int) -> set[int]:
+    """Tell which tokens would complete a sequence of tokens that was there before.
+
+    Parameters
+    ----------
+    seen : sequence of int
+        Ids so far.
+    n : int
+        Length of the sequences, at least 1.
+
+    Returns
+    -------
+    set of int
+        What followed the last n - 1 ids wherever else they stand.
+
+    References
+    ----------
+    .. [1] Paulus, Xiong, Socher (2017), "A deep reinforced model for abstractive summarization", arXiv 1705.04304,
+       section 2.5.
+
+    Examples
+    --------
+    >>> repeating([7, 1, 2, 9, 1, 2], 3)
+    {9}
+    """
+    end = list(seen[len(seen) - n + 1 :])
+    return {seen[i + n - 1] for i in range(len(seen) - n + 1) if list(seen[i : i + n - 1]) == end}
+
+
+def probabilities(
+    logits: np.ndarray, settings: GenerationSettings, seen: Sequence[int], allowed_V: np.ndarray | None = None
+) -> np.ndarray:
     """Return the distribution from which the next token is drawn.
 
     Parameters
@@ -149,6 +180,8 @@ def probabilities(logits: np.ndarray, settings: GenerationSettings, seen: Sequen
         The repetition penalty, temperature, top-k, top-p and min-p, applied in this order.
     seen : sequence of int
         Ids of the prompt and of the text so far.
+    allowed_V : ndarray of bool, (V,), optional
+        False for tokens that must not come; None: all may.
 
     Returns
     -------
@@ -164,6 +197,8 @@ def probabilities(logits: np.ndarray, settings: GenerationSettings, seen: Sequen
     check_finite(logits_V)
     if settings.repetition_penalty != 1.0:
         logits_V = penalize_repetition(logits_V, seen, settings.repetition_penalty)
+    if allowed_V is not None:
+        logits_V = np.where(allowed_V, logits_V, -np.inf)
     if settings.temperature == 0.0:
         return np.where(np.arange(logits_V.size) == logits_V.argmax(), 1.0, 0.0)
     with np.errstate(over="ignore"):  # the highest stays 0; a tiny temperature sends the others to -inf
@@ -178,7 +213,13 @@ def probabilities(logits: np.ndarray, settings: GenerationSettings, seen: Sequen
     return p_V
 
 
-def choose(logits: np.ndarray, settings: GenerationSettings, seen: Sequence[int], index: int) -> int:
+def choose(
+    logits: np.ndarray,
+    settings: GenerationSettings,
+    seen: Sequence[int],
+    index: int,
+    allowed_V: np.ndarray | None = None,
+) -> int:
     """Choose the next token.
 
     Parameters
@@ -192,6 +233,8 @@ def choose(logits: np.ndarray, settings: GenerationSettings, seen: Sequence[int]
     index : int
         How many new tokens there are so far: with the seed the counter from which the randomness comes, so that a
         result depends on no earlier draw and on no other sequence.
+    allowed_V : ndarray of bool, (V,), optional
+        False for tokens that must not come; None: all may.
 
     Returns
     -------
@@ -203,7 +246,7 @@ def choose(logits: np.ndarray, settings: GenerationSettings, seen: Sequence[int]
     GenerationError
         Code ``logits_not_finite``.
     """
-    p_V = probabilities(logits, settings, seen)
+    p_V = probabilities(logits, settings, seen, allowed_V)
     if settings.temperature == 0.0:
         return int(p_V.argmax())
     uniform = np.random.Generator(np.random.Philox(key=np.array([settings.seed, index], np.uint64))).random()

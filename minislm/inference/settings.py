@@ -10,6 +10,15 @@ from typing import Any, Self
 
 from minislm.errors import UsageError
 
+RANGES = {  # from the first to before the second
+    "max_new_tokens": (0, 2**31),
+    "top_k": (0, 2**31),
+    "seed": (0, 2**64),
+    "n_beams": (1, 2**10),
+    "min_new_tokens": (0, 2**31),
+    "no_repeat_ngram": (0, 2**31),
+}
+
 
 @dataclass(frozen=True)
 class GenerationSettings:
@@ -40,6 +49,23 @@ class GenerationSettings:
     length_penalty : float
         Beam search divides the log-probability of a finished text by its length to this power: the more, the longer the
         text; 0 ranks by the log-probability itself.
+    early_stopping : bool or "never"
+        Whether beam search ends as soon as there are enough finished texts. False: when none in progress would win at
+        its present length; "never": when none would at any length.
+    renormalize : bool
+        Whether beam search counts probabilities among the tokens that are allowed, rather than among all.
+    min_new_tokens : int
+        A text does not end before so many new tokens.
+    no_repeat_ngram : int
+        No sequence of so many tokens comes twice; 0: it may.
+    start_id : int, optional
+        Token with which the decoder of an encoder-decoder begins; None: the tokenizer's end-of-text token.
+    eos_ids : sequence of int
+        Tokens that end a text; empty: the tokenizer's end-of-text token.
+    first_id, last_id : int, optional
+        Token that must come first, and one that must come last where the length ends a text.
+    banned_ids : sequence of int
+        Tokens that never come.
     """
 
     max_new_tokens: int = 128
@@ -53,6 +79,15 @@ class GenerationSettings:
     seed: int = 0
     n_beams: int = 1
     length_penalty: float = 1.0
+    early_stopping: bool | str = False
+    renormalize: bool = False
+    min_new_tokens: int = 0
+    no_repeat_ngram: int = 0
+    start_id: int | None = None
+    eos_ids: Sequence[int] = ()
+    first_id: int | None = None
+    last_id: int | None = None
+    banned_ids: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -60,11 +95,15 @@ class GenerationSettings:
         object.__setattr__(self, "stop", tuple(self.stop))
         if not all(isinstance(text, str) and text for text in self.stop):
             raise _bad("stop", self.stop, "a list of strings that are not empty")
-        ranges = {"max_new_tokens": (0, 2**31), "top_k": (0, 2**31), "seed": (0, 2**64), "n_beams": (1, 2**10)}
-        for name, (low, high) in ranges.items():
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if type(value) is not int or not low <= value < high:
                 raise _bad(name, value, f"a whole number in {low}..{high - 1}")
+        self._check_ids()
+        if self.early_stopping not in (True, False, "never"):
+            raise _bad("early_stopping", self.early_stopping, 'true, false or "never"')
+        if type(self.renormalize) is not bool:
+            raise _bad("renormalize", self.renormalize, "true or false")
         for name, allowed, fits in (
             ("temperature", "a number >= 0", self._number("temperature") >= 0),
             ("top_p", "a number in (0, 1]", 0 < self._number("top_p") <= 1),
@@ -81,6 +120,17 @@ class GenerationSettings:
                 f"{self.temperature}, and stop empty, not {self.stop!r}; or set n_beams to 1",
             )
 
+    def _check_ids(self) -> None:
+        """Refuse what are no token ids."""
+        for name in ("eos_ids", "banned_ids"):
+            value = getattr(self, name)
+            if not isinstance(value, Sequence) or not all(map(_is_id, value)):
+                raise _bad(name, value, "a list of token ids")
+            object.__setattr__(self, name, tuple(value))
+        for name in ("start_id", "first_id", "last_id"):
+            if not (getattr(self, name) is None or _is_id(getattr(self, name))):
+                raise _bad(name, getattr(self, name), "a token id")
+
     def _number(self, name: str) -> float:
         """Return a field if it is a finite number, else a value that fits no range."""
         value = getattr(self, name)
@@ -95,7 +145,8 @@ class GenerationSettings:
         dict
             From which `from_json` makes an equal record.
         """
-        return {**dataclasses.asdict(self), "stop": list(self.stop)}
+        lists = {name: list(getattr(self, name)) for name in ("stop", "eos_ids", "banned_ids")}
+        return {**dataclasses.asdict(self), **lists}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -141,6 +192,10 @@ class GenerationSettings:
             if name not in known:
                 raise UsageError("bad_generation_setting", f"no generation option {name!r}; known: {', '.join(known)}")
         return dataclasses.replace(self, **changes)
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**31
 
 
 def _bad(name: str, value: object, allowed: str) -> UsageError:

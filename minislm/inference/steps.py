@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from minislm.dispatch import ops
 from minislm.inference.passes import CachedPass, Pass, SourcePass
-from minislm.layers.attention import Rotary
+from minislm.layers.rotary import Turn
 
 
 class Step(NamedTuple):
@@ -48,30 +47,37 @@ def _rows(current: Pass, out: np.ndarray, ids_N: np.ndarray, weight: Any) -> Non
     np.copyto(out, weight.rows(ids_N))
 
 
-def _rotate(
-    current: Pass, out: np.ndarray, x: np.ndarray, positions_N: np.ndarray, *, d_head: int, rotary: Rotary
-) -> None:
+def _rotate(current: Pass, out: np.ndarray, x: np.ndarray, positions_N: np.ndarray, *, d_head: int, turn: Turn) -> None:
     """Rotate each head by the token's position."""
     x_NHK, y_NHK = _heads(d_head, x, out)
-    ops.rotary(x_NHK, positions_N, **dataclasses.asdict(rotary), out=y_NHK)
+    ops.rotary(x_NHK, positions_N, turn.frequencies_F, interleaved=turn.interleaved, factor=turn.factor, out=y_NHK)
+
+
+def _head_norm(current: Pass, out: np.ndarray, x: np.ndarray, *constants: np.ndarray, eps: float, norm: str) -> None:
+    """Normalize each piece of a row that is as wide as the gain: a head, or all of them."""
+    width = constants[0].size
+    getattr(ops, norm)(x.reshape(-1, width), *constants, eps=eps, out=out.reshape(-1, width))
 
 
 def _attend(
     current: CachedPass,
     out: np.ndarray,
-    *qkv: np.ndarray,
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    bias_HS1: np.ndarray | None = None,
+    *,
     layer: int,
     d_head: int,
-    window: int | None,
-    scale: float | None,
+    **options: Any,
 ) -> None:
     """Append the keys and values; then each token meets those of its sequence up to itself."""
-    q_NHK, k_NGK, v_NGK, y_NHK = _heads(d_head, *qkv, out)
+    q_NHK, k_NGK, v_NGK, y_NHK = _heads(d_head, q, k, v, out)
     cache = current.cache
     cache.write(layer, current.slots_N, current.positions_N, k_NGK, v_NGK)
     stored = cache.k_layers[layer], cache.v_layers[layer]
     lengths_B = current.starts_B + current.counts_B
-    _meet(current, q_NHK, *stored, current.slots_B, lengths_B, y_NHK, causal=True, window=window, scale=scale)
+    _meet(current, q_NHK, *stored, current.slots_B, lengths_B, bias_HS1, y_NHK, causal=True, **options)
 
 
 def _attend_source(
@@ -89,7 +95,7 @@ def _attend_source(
     sources = current.cache.sources
     rows_B, lengths_B = sources.read(current.slots_B)
     stored = sources.k_layers[layer], sources.v_layers[layer]
-    _meet(current, q_NHK, *stored, rows_B, lengths_B, y_NHK, causal=False, window=None, scale=scale)
+    _meet(current, q_NHK, *stored, rows_B, lengths_B, None, y_NHK, causal=False, scale=scale)
 
 
 def _meet(
@@ -99,11 +105,11 @@ def _meet(
     v_CSGK: np.ndarray,
     rows_B: np.ndarray,
     lengths_B: np.ndarray,
+    bias_HS1: np.ndarray | None,
     y_NHK: np.ndarray,
     *,
     causal: bool,
-    window: int | None,
-    scale: float | None,
+    **options: Any,
 ) -> None:
     """Attend to what a cache holds: one op for all sequences with one new token, one for each of the others.
 
@@ -111,11 +117,11 @@ def _meet(
     """
     ends_B, alone_B = np.cumsum(current.counts_B), current.counts_B == 1
     if alone_B.all():
-        ops.attention_one(q_NHK, k_CSGK, v_CSGK, rows_B, lengths_B, window=window, scale=scale, out=y_NHK)
+        ops.attention_one(q_NHK, k_CSGK, v_CSGK, rows_B, lengths_B, bias_HS1, **options, out=y_NHK)
         return
     if alone_B.any():
         single, rows, lengths = ends_B[alone_B] - 1, rows_B[alone_B], lengths_B[alone_B]
-        y_NHK[single] = ops.attention_one(q_NHK[single], k_CSGK, v_CSGK, rows, lengths, window=window, scale=scale)
+        y_NHK[single] = ops.attention_one(q_NHK[single], k_CSGK, v_CSGK, rows, lengths, bias_HS1, **options)
     for b in np.flatnonzero(~alone_B):
         row, length, count = rows_B[b], lengths_B[b], current.counts_B[b]
         new = slice(ends_B[b] - count, ends_B[b])
@@ -123,22 +129,30 @@ def _meet(
             q_NHK[None, new],
             k_CSGK[row : row + 1, :length],
             v_CSGK[row : row + 1, :length],
+            bias_HS1,
             causal=causal,
-            window=window,
             starts_B=current.starts_B[b : b + 1],
-            scale=scale,
+            **options,
             out=y_NHK[None, new],
         )
 
 
 def _attend_all(
-    current: Pass, out: np.ndarray, *qkv: np.ndarray, d_head: int, window: int | None, scale: float | None
+    current: Pass,
+    out: np.ndarray,
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    bias_HS1: np.ndarray | None = None,
+    *,
+    d_head: int,
+    **options: Any,
 ) -> None:
     """Let every token of a sequence meet all of them; one op for neighbouring sequences of one length."""
-    arrays = _heads(d_head, *qkv, out)
+    arrays = _heads(d_head, q, k, v, out)
     for rows, count in current.runs():
-        q, k, v, y = (array[rows].reshape(-1, count, *array.shape[1:]) for array in arrays)
-        ops.attention(q, k, v, window=window, scale=scale, out=y)
+        *qkv, y = (array[rows].reshape(-1, count, *array.shape[1:]) for array in arrays)
+        ops.attention(*qkv, bias_HS1, **options, out=y)
 
 
 def _keep_source(current: SourcePass, out: np.ndarray, *kv: np.ndarray, layer: int, d_head: int) -> None:
@@ -149,6 +163,20 @@ def _keep_source(current: SourcePass, out: np.ndarray, *kv: np.ndarray, layer: i
 def _outputs(current: CachedPass, out: np.ndarray, x: np.ndarray) -> None:
     """Keep the rows whose results are wanted."""
     np.copyto(out, x[current.chosen_O])
+
+
+def _neighbours(current: Pass, out: np.ndarray, x: np.ndarray) -> None:
+    """Put the next row, the own and the one before side by side; zeros where a sequence ends or begins."""
+    width = x.shape[1]
+    ends_B = np.cumsum(current.counts_B)
+    out[:-1, :width], out[:, width : 2 * width], out[1:, 2 * width :] = x[1:], x, x[:-1]
+    out[ends_B - 1, :width] = 0
+    out[ends_B - current.counts_B, 2 * width :] = 0
+
+
+def _columns(current: Pass, out: np.ndarray, x: np.ndarray, *, start: int) -> None:
+    """Keep a part of each row."""
+    np.copyto(out, x[:, start : start + out.shape[1]])
 
 
 def _pool_first(current: Pass, out: np.ndarray, x: np.ndarray) -> None:
@@ -170,11 +198,14 @@ def _heads(d_head: int, *arrays: np.ndarray) -> list[np.ndarray]:
 SPECIAL: dict[str, Callable[..., None]] = {
     "rows": _rows,
     "rotate": _rotate,
+    "head_norm": _head_norm,
     "attend": _attend,
     "attend_source": _attend_source,
     "attend_all": _attend_all,
     "keep_source": _keep_source,
     "outputs": _outputs,
+    "neighbours": _neighbours,
+    "columns": _columns,
     "pool_first": _pool_first,
     "pool_mean": _pool_mean,
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 
 from minislm.inference.generation import Generation, Request, Timings
-from minislm.inference.sampling import choose
+from minislm.inference.sampling import choose, repeating
 from minislm.inference.settings import GenerationSettings
 from minislm.inference.stopping import StopFilter
 from minislm.text.tokenizer import Tokenizer
@@ -42,6 +43,8 @@ class Writer(ABC):
         self.slots: list[int] = []
         self.tokens: list[int] = []
         self.stopped = ""
+        own = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+        self.end_ids = frozenset(settings.eos_ids or own)
 
     @abstractmethod
     def take(self, logits_BV: np.ndarray) -> tuple[str, list[int]]:
@@ -108,9 +111,38 @@ class Writer(ABC):
         Returns
         -------
         bool
-            Whether it is the end-of-text token, and that is not ignored.
+            Whether it is an end-of-text token, and these are not ignored.
         """
-        return token == self.tokenizer.eos_id and not self.settings.ignore_eos
+        return token in self.end_ids and not self.settings.ignore_eos
+
+    def allowed(self, ids: Sequence[int], n_tokens: int) -> np.ndarray | None:
+        """Tell which tokens may come next.
+
+        Parameters
+        ----------
+        ids : sequence of int
+            The new ones so far.
+        n_tokens : int
+            Tokens to choose from, V.
+
+        Returns
+        -------
+        ndarray of bool, (V,), or None
+            False for what the settings forbid, or for all but what they force; None: all may come.
+        """
+        settings, forced = self.settings, None
+        if not ids:
+            forced = settings.first_id
+        if settings.last_id is not None and self.limit(len(ids) + 1):
+            forced = settings.last_id
+        if forced is not None:
+            return np.arange(n_tokens) == forced
+        forbidden = set(settings.banned_ids)
+        if len(ids) < settings.min_new_tokens:
+            forbidden |= self.end_ids
+        if settings.no_repeat_ngram:
+            forbidden |= repeating([*self.request.ids, *ids], settings.no_repeat_ngram)
+        return ~np.isin(np.arange(n_tokens), list(forbidden)) if forbidden else None
 
 
 class Sampler(Writer):
@@ -131,7 +163,8 @@ class Sampler(Writer):
 
     def take(self, logits_BV: np.ndarray) -> tuple[str, list[int]]:
         """Choose one token; its text may have to wait for the next ones."""
-        token = choose(logits_BV[0], self.settings, [*self.request.ids, *self.ids], len(self.ids))
+        allowed_V = self.allowed(self.ids, logits_BV.shape[1])
+        token = choose(logits_BV[0], self.settings, [*self.request.ids, *self.ids], len(self.ids), allowed_V)
         self.ids.append(token)
         self.tokens = [token]
         piece = ""

@@ -1,4 +1,4 @@
-"""Attention: four Linears around `ops.attention`; self-attention adds rotary positions and the KV cache."""
+"""Attention: four Linears around `ops.attention`; self-attention adds norms, rotary positions and the KV cache."""
 
 from __future__ import annotations
 
@@ -12,25 +12,8 @@ from minislm.dispatch import ops
 from minislm.layers.base import Context, Grads, Layer, Tape
 from minislm.layers.coupling import Coupling
 from minislm.layers.linear import Linear
-
-
-@dataclass(frozen=True)
-class Rotary:
-    """How positions rotate queries and keys (`ops.rotary`).
-
-    Parameters
-    ----------
-    base : float
-        The wavelengths run from 2 pi to 2 pi times this.
-    width : int
-        Rotated part of a head, even; the rest passes through.
-    interleaved : bool
-        Whether neighbours (2i, 2i + 1) are paired, rather than halves (i, i + width / 2).
-    """
-
-    base: float
-    width: int
-    interleaved: bool = False
+from minislm.layers.norm import Norm
+from minislm.layers.rotary import Turn
 
 
 @dataclass(frozen=True)
@@ -183,14 +166,25 @@ class Attention(MultiHead):
         How many positions back, itself counted, a position sees; None: all.
     scale : float, optional
         Factor of the scores; None: 1 / sqrt(K).
-    rotary : Rotary, optional
+    cap : float, optional
+        Soft bound of the scores; None: none.
+    biased : bool
+        Whether ``context.bias_HS1`` is added to the scores.
+    turn : Turn, optional
         Rotation of queries and keys; None: none.
+    query_norm, key_norm : Norm, optional
+        Applied before it to each head, or to all heads together where as wide as these; None: none (Henry et al., 2020,
+        arXiv 2010.04245).
     """
 
     causal: bool = True
     window: int | None = None
     scale: float | None = None
-    rotary: Rotary | None = None
+    cap: float | None = None
+    biased: bool = False
+    turn: Turn | None = None
+    query_norm: Norm | None = None
+    key_norm: Norm | None = None
 
     def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
         """Mix positions: (B, T, D) to (B, T, D)."""
@@ -198,9 +192,11 @@ class Attention(MultiHead):
         k_BSGK = self.project(self.key, x, context, tape)
         v_BSGK = self.project(self.value, x, context, tape)
         starts_B = context.starts(len(x))
-        if self.rotary is not None:
-            q_BTHK = self._rotate("query", q_BTHK, starts_B, tape)
-            k_BSGK = self._rotate("key", k_BSGK, starts_B, tape)
+        q_BTHK = _normed(self.query_norm, q_BTHK, context, tape)
+        k_BSGK = _normed(self.key_norm, k_BSGK, context, tape)
+        if self.turn is not None:
+            q_BTHK = self._rotate(self.turn, "query", q_BTHK, starts_B, tape)
+            k_BSGK = self._rotate(self.turn, "key", k_BSGK, starts_B, tape)
         if context.cache is not None:
             k_BSGK, v_BSGK, starts_B = context.cache.append(
                 self.layer, context.slots_B, k_BSGK, v_BSGK, context.lengths_B
@@ -210,11 +206,13 @@ class Attention(MultiHead):
             k_BSGK,
             v_BSGK,
             tape,
+            bias_HS1=context.bias_HS1 if self.biased else None,
             causal=self.causal,
             key_mask_BS=None if self.causal else context.key_mask(k_BSGK.shape[1]),
             window=self.window,
             starts_B=starts_B,
             scale=self.scale,
+            cap=self.cap,
         )
         return self.output.forward(y, context, tape)
 
@@ -222,35 +220,50 @@ class Attention(MultiHead):
         """Return the gradient of the input, (B, T, D)."""
         dmixed = self.output.backward(dy, tape, grads)
         dq_BTHK, dk_BTGK, dv_BTGK = self.mix_backward(dmixed, tape, grads)
-        if self.rotary is not None:
+        if self.turn is not None:
             dk_BTGK = self._unrotate("key", dk_BTGK, tape)
             dq_BTHK = self._unrotate("query", dq_BTHK, tape)
+        dk_BTGK = _normed_backward(self.key_norm, dk_BTGK, tape, grads)
+        dq_BTHK = _normed_backward(self.query_norm, dq_BTHK, tape, grads)
         dx = self.project_backward(self.value, dv_BTGK, tape, grads)
         dx += self.project_backward(self.key, dk_BTGK, tape, grads)
         dx += self.project_backward(self.query, dq_BTHK, tape, grads)
         return dx
 
+    def couplings(self) -> Iterator[Coupling]:
+        """Yield the heads, unless they are biased: the columns of that table belong to other blocks, too."""
+        if not self.biased:
+            yield from super().couplings()
+
     def lower(self, x: int, program: Any) -> int:
         """Append the projections and one attention step: over the cache, or over the whole text when not causal."""
-        qkv = [linear.lower(x, program) for linear in (self.query, self.key, self.value)]
+        q, k, v = (linear.lower(x, program) for linear in (self.query, self.key, self.value))
+        q, k = self._prepared(self.query_norm, q, program), self._prepared(self.key_norm, k, program)
         sizes = {"n_heads": self.n_heads, "n_kv_heads": self.n_kv_heads, "d_head": self.d_head}
-        options = {"window": self.window, "scale": self.scale, "rotary": self.rotary}
+        options = {"window": self.window, "scale": self.scale, "cap": self.cap, "biased": self.biased}
         if self.causal:
-            attended: int = program.attend(*qkv, layer=self.layer, **sizes, **options)
+            attended: int = program.attend(q, k, v, layer=self.layer, **sizes, **options)
         else:
-            attended = program.attend_all(*qkv, **sizes, **options)
+            attended = program.attend_all(q, k, v, **sizes, **options)
         return self.output.lower(attended, program)
 
-    def _rotate(self, which: str, x_BTHK: np.ndarray, starts_B: np.ndarray, tape: Tape | None) -> np.ndarray:
-        assert self.rotary is not None
+    def _prepared(self, norm: Norm | None, x: int, program: Any) -> int:
+        """Append the norm and the rotation of queries or keys."""
+        if norm is not None:
+            x = norm.lower_parts(x, program)
+        return x if self.turn is None else program.rotate(x, self.d_head, self.turn)
+
+    def _rotate(
+        self, turn: Turn, which: str, x_BTHK: np.ndarray, starts_B: np.ndarray, tape: Tape | None
+    ) -> np.ndarray:
         b, t, h, k = x_BTHK.shape
         positions_N = (starts_B[:, None] + np.arange(t)).reshape(-1)
         y_NHK, saved = ops.rotary(
             x_BTHK.reshape(b * t, h, k),
             positions_N,
-            base=self.rotary.base,
-            width=self.rotary.width,
-            interleaved=self.rotary.interleaved,
+            turn.frequencies_F,
+            interleaved=turn.interleaved,
+            factor=turn.factor,
         )
         if tape is not None:
             tape.push(f"{self.path}.rotary_{which}", saved)
@@ -262,3 +275,16 @@ class Attention(MultiHead):
         dx_NHK = ops.rotary_backward(dy_BTHK.reshape(b * t, h, k), tape.take(f"{self.path}.rotary_{which}"))
         unrotated: np.ndarray = dx_NHK.reshape(dy_BTHK.shape)
         return unrotated
+
+
+def _normed(norm: Norm | None, x_BTHK: np.ndarray, context: Context, tape: Tape | None) -> np.ndarray:
+    """Normalize each head, or all of a position together, as wide as the norm is."""
+    if norm is None:
+        return x_BTHK
+    return norm.forward(x_BTHK.reshape(-1, norm.weight.size), context, tape).reshape(x_BTHK.shape)
+
+
+def _normed_backward(norm: Norm | None, dy_BTHK: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
+    if norm is None:
+        return dy_BTHK
+    return norm.backward(dy_BTHK.reshape(-1, norm.weight.size), tape, grads).reshape(dy_BTHK.shape)

@@ -37,6 +37,8 @@ class Context:
         Valid positions of each row of the source, the rest being padding at the end; None: all are valid.
     memory_BSD : ndarray, (B, S, D), optional
         What the encoder made of the source, as cross-attention reads it.
+    bias_HS1 : ndarray, (H, S1), optional
+        What self-attention adds to its scores for each distance, as `ops.attention` takes it.
     """
 
     lengths_B: np.ndarray | None = None
@@ -47,6 +49,7 @@ class Context:
     source_BS: np.ndarray | None = None
     source_lengths_B: np.ndarray | None = None
     memory_BSD: np.ndarray | None = None
+    bias_HS1: np.ndarray | None = None
 
     def starts(self, n_rows: int) -> np.ndarray:
         """Tell where each row's new tokens begin.

@@ -26,13 +26,17 @@ class CrossAttention(MultiHead):
         The projections.
     layer, n_heads, n_kv_heads, d_head : int
         As of `MultiHead`.
+    scale : float, optional
+        Factor of the scores; None: 1 / sqrt(K).
     """
+
+    scale: float | None = None
 
     def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
         """Mix the memory into the stream: (B, T, D) to (B, T, D)."""
         q_BTHK = self.project(self.query, x, context, tape)
         k_BSGK, v_BSGK, mask_BS = self._memory(context, tape)
-        y = self.mix(q_BTHK, k_BSGK, v_BSGK, tape, key_mask_BS=mask_BS)
+        y = self.mix(q_BTHK, k_BSGK, v_BSGK, tape, key_mask_BS=mask_BS, scale=self.scale)
         return self.output.forward(y, context, tape)
 
     def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
@@ -52,6 +56,7 @@ class CrossAttention(MultiHead):
             n_heads=self.n_heads,
             n_kv_heads=self.n_kv_heads,
             d_head=self.d_head,
+            scale=self.scale,
         )
         return self.output.lower(attended, program)
 

@@ -35,6 +35,9 @@ class MaskedHead(Layer):
         The model's own table.
     bias : ndarray of float, (V,)
         Added to the logits.
+    rest : Linear, optional
+        To V from as much of the stream as is wider than the table (Sun et al., 2020, arXiv 2004.02984); None: nothing
+        is.
     """
 
     transform: Linear
@@ -42,6 +45,7 @@ class MaskedHead(Layer):
     norm: Norm
     embedding: Embedding
     bias: np.ndarray
+    rest: Linear | None = None
 
     def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
         """Map the stream (B, T, D) to logits (B, T, V)."""
@@ -49,14 +53,19 @@ class MaskedHead(Layer):
         if tape is not None:
             tape.push(f"{self.path}.{self.activation}", saved)
         h = self.norm.forward(h, context, tape)
-        logits = self.embedding.logits(h, tape)
+        logits = self.embedding.logits(h[..., : self._width], tape)
+        if self.rest is not None:
+            logits += self.rest.forward(h[..., self._width :], context, tape)
         logits += self.bias
         return logits
 
     def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
         """Return the gradient of the stream, (B, T, D)."""
         grads.add(f"{self.path}.bias", dy.sum(axis=(0, 1)))
+        drest = None if self.rest is None else self.rest.backward(dy, tape, grads)
         dh = self.embedding.logits_backward(dy, tape, grads)
+        if drest is not None:
+            dh = np.concatenate([dh, drest], axis=-1)
         dh = self.norm.backward(dh, tape, grads)
         dh = getattr(ops, f"{self.activation}_backward")(dh, tape.take(f"{self.path}.{self.activation}"))
         return self.transform.backward(dh, tape, grads)
@@ -65,9 +74,22 @@ class MaskedHead(Layer):
         """Append transform, activation, norm, table and bias."""
         h = self.transform.lower(x, program)
         h = program.step(self.activation, (h,), width=self.transform.weight.shape[0])
-        logits = self.embedding.weight.lower(self.norm.lower(h, program), program)
+        h = self.norm.lower(h, program)
+        table, width = self.embedding.weight, self._width
+        if self.rest is None:
+            logits = table.lower(h, program)
+        else:
+            first = program.step("columns", (h,), width=width, start=0)
+            others = program.step("columns", (h,), width=self.norm.weight.size - width, start=width)
+            both = table.lower(first, program), self.rest.lower(others, program)
+            logits = program.step("add", both, width=self.bias.size)
         lowered: int = program.step("add_bias", (logits,), constants=(self.bias,), width=self.bias.size)
         return lowered
+
+    @property
+    def _width(self) -> int:
+        """How much of the stream meets the table."""
+        return self.embedding.weight.shape[1]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from minislm.layers.coupling import Coupling
 from minislm.layers.linear import Linear
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
+GATED = ("gelu", "gelu_tanh", "silu")  # those that a gate has
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class GatedMLP(Layer):
     gate, up, down : Linear
         D to F, D to F, and F to D.
     activation : str
-        The gated op of `ops.activation`: ``"silu_gate"`` or ``"gelu_gate"``.
+        An op of `ops.gate`, such as ``"silu_gate"``.
     """
 
     gate: Linear

@@ -54,6 +54,23 @@ class LayerNorm(Layer):
         lowered: int = program.step("layer_norm", (x,), constants=constants, width=self.weight.size, eps=self.eps)
         return lowered
 
+    def lower_parts(self, x: int, program: Any) -> int:
+        """Append the normalization of each part of a row that is as wide as the gain.
+
+        Parameters
+        ----------
+        x : int
+            Buffer that holds the input.
+        program : Program
+            What is appended to.
+
+        Returns
+        -------
+        int
+            Buffer that holds the output.
+        """
+        return _lower_parts("layer_norm", x, (self.weight, self._offset()), self.eps, program)
+
     def _offset(self) -> np.ndarray:
         return np.zeros_like(self.weight) if self.bias is None else self.bias
 
@@ -67,17 +84,20 @@ class RMSNorm(Layer):
     path : str
         Its name in the model.
     weight : ndarray of float, (D,)
-        Gain.
+        Gain, without `offset`.
     eps : float
         Added to the mean square.
+    offset : float
+        Added to the stored gain: 1 where that counts from one, as Gemma's does.
     """
 
     weight: np.ndarray
     eps: float
+    offset: float = 0.0
 
     def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
         """Normalize (..., D)."""
-        y_ND, saved = ops.rms_norm(x.reshape(-1, x.shape[-1]), self.weight, eps=self.eps)
+        y_ND, saved = ops.rms_norm(x.reshape(-1, x.shape[-1]), self._gain(), eps=self.eps)
         if tape is not None:
             tape.push(self.path, saved)
         normalized: np.ndarray = y_ND.reshape(x.shape)
@@ -92,8 +112,35 @@ class RMSNorm(Layer):
 
     def lower(self, x: int, program: Any) -> int:
         """Append the normalization."""
-        lowered: int = program.step("rms_norm", (x,), constants=(self.weight,), width=self.weight.size, eps=self.eps)
+        lowered: int = program.step("rms_norm", (x,), constants=(self._gain(),), width=self.weight.size, eps=self.eps)
         return lowered
+
+    def lower_parts(self, x: int, program: Any) -> int:
+        """Append the normalization of each part of a row that is as wide as the gain; as of `LayerNorm`.
+
+        Parameters
+        ----------
+        x : int
+            Buffer that holds the input.
+        program : Program
+            What is appended to.
+
+        Returns
+        -------
+        int
+            Buffer that holds the output.
+        """
+        return _lower_parts("rms_norm", x, (self._gain(),), self.eps, program)
+
+    def _gain(self) -> np.ndarray:
+        return self.weight + self.weight.dtype.type(self.offset) if self.offset else self.weight
+
+
+def _lower_parts(norm: str, x: int, constants: tuple[np.ndarray, ...], eps: float, program: Any) -> int:
+    """Append one op over all parts of all rows."""
+    width = program.writer(x).width
+    lowered: int = program.step("head_norm", (x,), constants=constants, width=width, eps=eps, norm=norm)
+    return lowered
 
 
 Norm = LayerNorm | RMSNorm

@@ -1,4 +1,4 @@
-"""One file per architecture family. `MODELS` lists them; `build` makes one from what a folder holds."""
+"""One file per architecture. `MODELS` lists the families; `PUBLISHED` the checkpoints that are read into them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,60 @@ from minislm.config import Config
 from minislm.errors import unknown
 from minislm.models.base import Model
 from minislm.models.parts import StoredParts
+from minislm.models.published import Published
 
 MODELS = {
     "decoder": "decoder:Decoder",
     "encoder": "encoder:Encoder",
     "transformer": "transformer:Transformer",
 }
+
+PUBLISHED = {
+    "bert": "bert:BERT",
+    "distilbert": "distilbert:DistilBERT",
+    "mobilebert": "mobilebert:MobileBERT",
+    "gpt2": "gpt2:GPT2",
+    "gpt_neo": "gpt_neo:GPTNeo",
+    "gptj": "gptj:GPTJ",
+    "phi": "phi:Phi",
+    "llama": "llama:Llama",
+    "mistral": "llama:Mistral",
+    "qwen2": "qwen:Qwen2",
+    "qwen3": "qwen:Qwen3",
+    "smollm3": "smollm3:SmolLM3",
+    "phi3": "phi3:Phi3",
+    "olmo2": "olmo2:Olmo2",
+    "granite": "granite:Granite",
+    "gemma2": "gemma:Gemma2",
+    "gemma3_text": "gemma:Gemma3",
+    "t5": "t5:T5",
+    "marian": "marian:MARIAN",
+}
+
+
+def published(model_type: str) -> Published:
+    """Return how checkpoints of another library are read and written.
+
+    Parameters
+    ----------
+    model_type : str
+        As config.json has it: a key of `PUBLISHED`.
+
+    Returns
+    -------
+    Published
+        Names and fields.
+
+    Raises
+    ------
+    UnsupportedError
+        Code ``unknown_architecture``, with the known ones and the nearest match.
+    """
+    if model_type not in PUBLISHED:
+        raise unknown("architecture", model_type, PUBLISHED)
+    module_name, _, name = PUBLISHED[model_type].partition(":")
+    found: Published = getattr(importlib.import_module(f"minislm.models.{module_name}"), name)
+    return found
 
 
 def model_class(name: str) -> tuple[type[Model], type[Config]]:

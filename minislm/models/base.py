@@ -12,7 +12,7 @@ import numpy as np
 from minislm.config import Config
 from minislm.errors import DataError, GenerationError
 from minislm.layers.base import PLAIN, Context, Grads, Layer, Tape
-from minislm.models.parts import Parts, RandomParts
+from minislm.models.parts import NoParts, Parts, RandomParts
 
 
 class Stack(NamedTuple):
@@ -87,6 +87,24 @@ class Model(Layer):
         """
         return cls.wired(config, RandomParts(seed, dtype))
 
+    @classmethod
+    def shapes(cls, config: Any) -> dict[str, tuple[int, ...]]:
+        """Tell what a model of a Config stores, without making it.
+
+        Parameters
+        ----------
+        config : Config
+            Sizes and choices.
+
+        Returns
+        -------
+        dict of str to tuple of int
+            The shape of every plain Weight and vector, by full path.
+        """
+        parts = NoParts()
+        cls.wired(config, parts)
+        return parts.shapes
+
     @abstractmethod
     def hidden(self, ids: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
         """Compute what the head reads.
@@ -138,13 +156,15 @@ class Model(Layer):
         """Number of stored numbers that a weight or vector holds, zeros of sparse storage not counted."""
         return sum(part.size if isinstance(part, np.ndarray) else part.n_parameters for _, part in self.parts())
 
-    def checked(self, ids: np.ndarray) -> np.ndarray:
+    def checked(self, ids: np.ndarray, config: Config | None = None) -> np.ndarray:
         """Check token ids.
 
         Parameters
         ----------
         ids : ndarray of int, (B, T)
             As they came.
+        config : Config, optional
+            Whose vocabulary; None: the model's.
 
         Returns
         -------
@@ -159,10 +179,11 @@ class Model(Layer):
         ids = np.asarray(ids)
         if ids.ndim != 2 or ids.dtype.kind not in "iu":
             raise DataError("bad_token_ids", f"token ids must be whole numbers (B, T), not {ids.dtype} {ids.shape}")
-        if ids.size and not (ids.min() >= 0 and ids.max() < self.config.vocab_size):
+        vocab_size = (config or self.config).vocab_size
+        if ids.size and not (ids.min() >= 0 and ids.max() < vocab_size):
             raise DataError(
                 "bad_token_ids",
-                f"token ids must lie in 0..{self.config.vocab_size - 1}; these run from {ids.min()} to {ids.max()}",
+                f"token ids must lie in 0..{vocab_size - 1}; these run from {ids.min()} to {ids.max()}",
             )
         return ids.astype(np.int64, copy=False)
 

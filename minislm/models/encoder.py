@@ -5,6 +5,7 @@ References
 .. [1] Devlin, Chang, Lee, Toutanova (2018), "BERT", arXiv 1810.04805.
 .. [2] Vaswani et al. (2017), "Attention is all you need", arXiv 1706.03762: the post-norm block.
 .. [3] Reimers, Gurevych (2019), "Sentence-BERT", arXiv 1908.10084: the mean of the positions as a text's vector.
+.. [4] Sun et al. (2020), "MobileBERT", arXiv 2004.02984: the bottleneck.
 """
 
 from __future__ import annotations
@@ -18,15 +19,20 @@ import numpy as np
 
 from minislm.config import LABELLED, Config, Head, LayerSizes
 from minislm.errors import ConfigError, DataError
+from minislm.layers.affine import Affine
 from minislm.layers.base import PLAIN, Context, Grads, Tape
 from minislm.layers.block import PostNormBlock
+from minislm.layers.bottleneck import BottleneckBlock
 from minislm.layers.dropout import Dropout
 from minislm.layers.embedding import Embedding
 from minislm.layers.heads import ClassHead, MaskedHead, SpanHead
+from minislm.layers.linear import Linear
 from minislm.layers.mlp import ACTIVATIONS
 from minislm.layers.norm import Norm
 from minislm.layers.pooling import POOLER_ACTIVATIONS, Pooling
+from minislm.layers.trigrams import Trigrams
 from minislm.models.base import Model
+from minislm.models.bottleneck import Bottleneck, affine
 from minislm.models.maker import Maker
 from minislm.models.parts import Parts, RandomParts
 
@@ -65,6 +71,8 @@ class EncoderConfig(Config):
         Whether `LanguageModel.embed` gives vectors the length 1 unless it is told otherwise.
     embed_tokens : int, optional
         Most tokens of a text that it reads; None: as many as the context holds.
+    bottleneck : Bottleneck, optional
+        That blocks are narrower inside, as MobileBERT's [4]_; a mapping with its fields makes one. None: they are not.
     norm_eps : float
         Added to the variance.
     dropout : float
@@ -83,6 +91,7 @@ class EncoderConfig(Config):
     tied: bool = True
     normalized: bool = True
     embed_tokens: int | None = None
+    bottleneck: Bottleneck | None = None
     norm_eps: float = 1e-12
     dropout: float = 0.0
 
@@ -98,6 +107,13 @@ class EncoderConfig(Config):
         if tokens is not None and not (type(tokens) is int and 3 <= tokens <= self.context):
             raise ConfigError(
                 "config_invalid", f"embed_tokens must lie between 3 and the context of {self.context}, not {tokens!r}"
+            )
+        if isinstance(self.bottleneck, Mapping):
+            object.__setattr__(self, "bottleneck", Bottleneck(**self.bottleneck))
+        if self.bottleneck is not None and not self.bottleneck.d_embedding < self.d_model:
+            raise ConfigError(
+                "config_invalid",
+                f"bottleneck.d_embedding ({self.bottleneck.d_embedding}) must be less than d_model ({self.d_model})",
             )
         names = [head.name for head in self.heads]
         if len(set(names)) < len(names):
@@ -118,11 +134,13 @@ class Encoder(Model):
         Vectors of tokens and of positions.
     types : Embedding, optional
         Vectors that tell a pair's texts apart; None: it does not.
-    embedding_norm : Norm
+    trigrams : Trigrams, optional
+        Makes vectors of the stream's width of those of tokens; None: they have it.
+    embedding_norm : Norm or Affine
         Applied to their sum.
     dropout : Dropout
         Applied after that.
-    blocks : tuple of PostNormBlock
+    blocks : tuple of PostNormBlock or BottleneckBlock
         In order.
     pooling : Pooling
         Makes the vector of a text.
@@ -134,9 +152,10 @@ class Encoder(Model):
     embedding: Embedding
     positions: Embedding
     types: Embedding | None
-    embedding_norm: Norm
+    trigrams: Trigrams | None
+    embedding_norm: Norm | Affine
     dropout: Dropout
-    blocks: tuple[PostNormBlock, ...]
+    blocks: tuple[PostNormBlock | BottleneckBlock, ...]
     pooling: Pooling
     heads: tuple[MaskedHead | ClassHead | SpanHead, ...]
 
@@ -147,16 +166,23 @@ class Encoder(Model):
         Fresh matrices have the deviation 0.02 [1]_.
         """
         make = _maker(config, parts)
-        embedding = make.table("embedding", config.vocab_size)
+        inner = config.bottleneck
+        embedding = _table(make, config, "embedding")
         return cls(
             "",
             config,
             embedding=embedding,
             positions=make.table("positions", config.context),
             types=make.table("types", config.n_types) if config.n_types else None,
-            embedding_norm=make.norm("embedding_norm"),
+            trigrams=None if inner is None else inner.trigrams(make),
+            embedding_norm=(
+                make.norm("embedding_norm") if inner is None else affine(make, "embedding_norm", config.d_model)
+            ),
             dropout=make.dropout("dropout"),
-            blocks=tuple(make.both_ways(f"blocks.{i}", i, sizes) for i, sizes in enumerate(config.layers)),
+            blocks=tuple(
+                make.both_ways(f"blocks.{i}", i, sizes) if inner is None else inner.block(make, f"blocks.{i}", i, sizes)
+                for i, sizes in enumerate(config.layers)
+            ),
             pooling=Pooling(
                 "pooling",
                 config.pooling,
@@ -198,6 +224,8 @@ class Encoder(Model):
         if not ids_BT.shape[1]:
             raise DataError("empty_text", "an encoder needs at least one token of each text")
         x = self.embedding.forward(ids_BT, context, tape)
+        if self.trigrams is not None:
+            x = self.trigrams.forward(x, context, tape)
         x = x + self.positions.forward(self.places(ids_BT, context), context, tape)
         if self.types is not None:
             x = x + self.types.forward(self._types(ids_BT, context), context, tape)
@@ -272,12 +300,16 @@ class Encoder(Model):
         if self.types is not None:
             self.types.backward(dx, tape, grads)
         self.positions.backward(dx, tape, grads)
+        if self.trigrams is not None:
+            dx = self.trigrams.backward(dx, tape, grads)
         return self.embedding.backward(dx, tape, grads)
 
     def lower(self, x: int, program: Any) -> int:
         """Append the whole model, from the ids in buffer `x` to every head; the result is the last hidden state."""
         width = self.config.d_model
         h = self.embedding.lower(x, program)
+        if self.trigrams is not None:
+            h = self.trigrams.lower(h, program)
         h = program.step("add", (h, self.positions.lower(program.positions, program)), width=width)
         if self.types is not None:
             h = program.step("add", (h, self.types.lower(program.types, program)), width=width)
@@ -324,14 +356,23 @@ def _head(make: Maker, config: EncoderConfig, head: Head, embedding: Embedding) 
         return ClassHead(path, make.dropout(f"{path}.dropout"), output)
     if head.kind == "span":
         return SpanHead(path, make.linear(f"{path}.output", 2, make.d_model))
+    others = config.d_model - embedding.weight.shape[1]
+    rest = make.parts.matrix(f"{path}.rest.weight", config.vocab_size, others) if others else None
     return MaskedHead(
         path,
         transform=make.linear(f"{path}.transform", make.d_model, make.d_model),
         activation=make.activation,
         norm=make.norm(f"{path}.norm"),
-        embedding=embedding if config.tied else make.table(f"{path}.table", config.vocab_size),
+        embedding=embedding if config.tied else _table(make, config, f"{path}.table"),
         bias=make.parts.vector(f"{path}.bias", config.vocab_size, value=0.0),
+        rest=None if rest is None else Linear(f"{path}.rest", rest),
     )
+
+
+def _table(make: Maker, config: EncoderConfig, path: str) -> Embedding:
+    """Make a table of the vectors of tokens."""
+    width = config.d_model if config.bottleneck is None else config.bottleneck.d_embedding
+    return Embedding(path, make.parts.matrix(f"{path}.weight", config.vocab_size, width))
 
 
 def _skip(tape: Tape, path: str) -> None:

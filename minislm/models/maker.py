@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from minislm.config import LayerSizes
-from minislm.layers.attention import Attention, Rotary
+from minislm.layers.attention import Attention
 from minislm.layers.block import PostNormBlock
 from minislm.layers.cross_attention import CrossAttention
 from minislm.layers.dropout import Dropout
@@ -15,7 +16,10 @@ from minislm.layers.embedding import Embedding
 from minislm.layers.linear import Linear
 from minislm.layers.mlp import MLP, GatedMLP
 from minislm.layers.norm import LayerNorm, Norm, RMSNorm
+from minislm.layers.rotary import Turn
 from minislm.models.parts import Parts
+
+BIASED = ("attention", "output", "mlp", "norm", "head")  # what may have biases
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,11 @@ class Maker:
         Kind of normalization.
     gated : bool
         Whether feed-forward parts are gated.
-    bias : bool
-        Whether Linears and layer norms have biases.
+    norm_offset : float
+        Added to the gain of RMS norms.
+    biases : collection of str
+        What has biases, of `BIASED`: the first three projections of attention, its last one, feed-forward parts, layer
+        norms, and every other Linear.
     scale : float, optional
         Standard deviation of fresh matrices; None: sqrt(2 / (O + I)) for each (Glorot and Bengio, 2010, equation 12).
     last_divisor : float
@@ -53,11 +60,12 @@ class Maker:
     dropout_rate: float
     norm_kind: str = "layer"
     gated: bool = False
-    bias: bool = True
+    norm_offset: float = 0.0
+    biases: Collection[str] = BIASED
     scale: float | None = 0.02
     last_divisor: float = 1.0
 
-    def linear(self, path: str, n_outputs: int, n_inputs: int, *, last: bool = False) -> Linear:
+    def linear(self, path: str, n_outputs: int, n_inputs: int, *, last: bool = False, of: str = "head") -> Linear:
         """Make a Linear.
 
         Parameters
@@ -68,6 +76,8 @@ class Maker:
             Shape of its Weight.
         last : bool
             Whether it ends a part of a block.
+        of : str
+            What it belongs to, of `BIASED`.
 
         Returns
         -------
@@ -77,7 +87,8 @@ class Maker:
         scale = math.sqrt(2.0 / (n_outputs + n_inputs)) if self.scale is None else self.scale
         scale = scale / self.last_divisor if last else scale
         weight = self.parts.matrix(f"{path}.weight", n_outputs, n_inputs, scale=scale)
-        return Linear(path, weight, self.parts.vector(f"{path}.bias", n_outputs, value=0.0) if self.bias else None)
+        bias = self.parts.vector(f"{path}.bias", n_outputs, value=0.0) if of in self.biases else None
+        return Linear(path, weight, bias)
 
     def table(self, path: str, n_rows: int, *, scale: float = 0.02) -> Embedding:
         """Make a table of vectors of the stream's width.
@@ -98,27 +109,41 @@ class Maker:
         """
         return Embedding(path, self.parts.matrix(f"{path}.weight", n_rows, self.d_model, scale=scale))
 
-    def norm(self, path: str) -> Norm:
-        """Make a normalization of the stream.
+    def norm(self, path: str, width: int | None = None) -> Norm:
+        """Make a normalization.
 
         Parameters
         ----------
         path : str
             Its path.
+        width : int, optional
+            Of what it normalizes; None: of the stream.
 
         Returns
         -------
         Norm
             Of the model's kind.
         """
-        gain = self.parts.vector(f"{path}.weight", self.d_model, value=1.0)
+        width = self.d_model if width is None else width
+        gain = self.parts.vector(f"{path}.weight", width, value=1.0 - self.norm_offset)
         if self.norm_kind == "rms":
-            return RMSNorm(path, gain, self.norm_eps)
-        bias = self.parts.vector(f"{path}.bias", self.d_model, value=0.0) if self.bias else None
+            return RMSNorm(path, gain, self.norm_eps, self.norm_offset)
+        bias = self.parts.vector(f"{path}.bias", width, value=0.0) if "norm" in self.biases else None
         return LayerNorm(path, gain, bias, self.norm_eps)
 
     def attention(
-        self, path: str, layer: int, sizes: LayerSizes, *, causal: bool = True, rotary: Rotary | None = None
+        self,
+        path: str,
+        layer: int,
+        sizes: LayerSizes,
+        *,
+        causal: bool = True,
+        turn: Turn | None = None,
+        normed: str = "none",
+        window: int | None = None,
+        scale: float | None = None,
+        cap: float | None = None,
+        biased: bool = False,
     ) -> Attention:
         """Make the self-attention of a block.
 
@@ -132,17 +157,34 @@ class Maker:
             Of the block.
         causal : bool
             Whether a position sees only itself and earlier ones.
-        rotary : Rotary, optional
+        turn : Turn, optional
             Rotation of queries and keys.
+        normed : {"none", "head", "whole"}
+            Which parts of queries and keys are normalized.
+        window : int, optional
+            As of `Attention`.
+        scale, cap : float, optional
+            As of `Attention`.
+        biased : bool
+            As of `Attention`.
 
         Returns
         -------
         Attention
             With fresh or stored projections.
         """
-        return Attention(path, **self._projections(path, layer, sizes), causal=causal, rotary=rotary)
+        projections = self._projections(path, layer, sizes)
+        norms: dict[str, Any] = {}
+        if normed != "none":
+            for which, n_heads in (("query", sizes.n_heads), ("key", sizes.n_kv_heads)):
+                width = sizes.d_head * (n_heads if normed == "whole" else 1)
+                norms[f"{which}_norm"] = self.norm(f"{path}.{which}_norm", width)
+        options: dict[str, Any] = {"window": window, "scale": scale, "cap": cap, "biased": biased}
+        return Attention(path, **projections, causal=causal, turn=turn, **options, **norms)
 
-    def cross_attention(self, path: str, layer: int, sizes: LayerSizes) -> CrossAttention:
+    def cross_attention(
+        self, path: str, layer: int, sizes: LayerSizes, *, scale: float | None = None
+    ) -> CrossAttention:
         """Make the attention of a block to the encoder's memory.
 
         Parameters
@@ -153,13 +195,15 @@ class Maker:
             Number of the block.
         sizes : LayerSizes
             Of the block.
+        scale : float, optional
+            As of `CrossAttention`.
 
         Returns
         -------
         CrossAttention
             With fresh or stored projections.
         """
-        return CrossAttention(path, **self._projections(path, layer, sizes))
+        return CrossAttention(path, **self._projections(path, layer, sizes), scale=scale)
 
     def mlp(self, path: str, d_ff: int) -> MLP | GatedMLP:
         """Make the feed-forward part of a block.
@@ -176,11 +220,13 @@ class Maker:
         MLP or GatedMLP
             As the model has it.
         """
-        up = self.linear(f"{path}.up", d_ff, self.d_model)
-        down = self.linear(f"{path}.down", self.d_model, d_ff, last=True)
+        up = self.linear(f"{path}.up", d_ff, self.d_model, of="mlp")
+        down = self.linear(f"{path}.down", self.d_model, d_ff, last=True, of="mlp")
         if not self.gated:
             return MLP(path, up, down, self.activation)
-        return GatedMLP(path, self.linear(f"{path}.gate", d_ff, self.d_model), up, down, f"{self.activation}_gate")
+        return GatedMLP(
+            path, self.linear(f"{path}.gate", d_ff, self.d_model, of="mlp"), up, down, f"{self.activation}_gate"
+        )
 
     def both_ways(self, path: str, layer: int, sizes: LayerSizes) -> PostNormBlock:
         """Make a post-norm block whose positions see each other in both directions.
@@ -228,10 +274,10 @@ class Maker:
         """Make what both kinds of attention consist of."""
         d, width, kv_width = self.d_model, sizes.n_heads * sizes.d_head, sizes.n_kv_heads * sizes.d_head
         return {
-            "query": self.linear(f"{path}.query", width, d),
-            "key": self.linear(f"{path}.key", kv_width, d),
-            "value": self.linear(f"{path}.value", kv_width, d),
-            "output": self.linear(f"{path}.output", d, width, last=True),
+            "query": self.linear(f"{path}.query", width, d, of="attention"),
+            "key": self.linear(f"{path}.key", kv_width, d, of="attention"),
+            "value": self.linear(f"{path}.value", kv_width, d, of="attention"),
+            "output": self.linear(f"{path}.output", d, width, last=True, of="output"),
             "layer": layer,
             "n_heads": sizes.n_heads,
             "n_kv_heads": sizes.n_kv_heads,

@@ -1,4 +1,4 @@
-"""Where a model under construction gets its Weights and vectors from: fresh ones, or those of a file."""
+"""Where a model under construction gets its Weights and vectors from: fresh ones, those of a file, or nowhere yet."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from minislm.errors import ModelFileError
+from minislm.errors import ConfigError, ModelFileError
 from minislm.weights import build
 from minislm.weights.base import Arrays, Weight, below, join
 from minislm.weights.dense import Dense
+
+MOST = 2**56  # numbers of a matrix: NumPy describes no more
 
 
 class Parts(ABC):
@@ -80,6 +82,27 @@ class RandomParts(Parts):
     def vector(self, path: str, size: int, *, value: float) -> np.ndarray:
         """Fill a vector."""
         return np.full(size, value, self.dtype)
+
+
+class NoParts(Parts):
+    """Sizes without numbers: what a Config asks for, in arrays that take no memory."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def matrix(self, path: str, n_outputs: int, n_inputs: int, *, scale: float = 0.02) -> Weight:
+        """Note the shape; give one zero, seen from everywhere."""
+        if n_outputs * n_inputs > MOST:
+            raise ConfigError(
+                "config_invalid", f"{path} would have {n_outputs} x {n_inputs} numbers; no file holds so many"
+            )
+        self.shapes[path] = (n_outputs, n_inputs)
+        return Dense(np.broadcast_to(np.float32(0), (n_outputs, n_inputs)))
+
+    def vector(self, path: str, size: int, *, value: float) -> np.ndarray:
+        """Note the size; give one number, seen from everywhere."""
+        self.shapes[path] = (size,)
+        return np.broadcast_to(np.float32(value), (size,))
 
 
 class StoredParts(Parts):

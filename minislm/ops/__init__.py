@@ -53,6 +53,7 @@ OPS: dict[str, Op] = {
     "tanh": Op("activation:tanh", ("x",)),
     "silu_gate": Op("gate:silu_gate", ("gate", "up")),
     "gelu_gate": Op("gate:gelu_gate", ("gate", "up")),
+    "gelu_tanh_gate": Op("gate:gelu_tanh_gate", ("gate", "up")),
     "softmax": Op("softmax:softmax", ("x",)),
     "attention": Op("attention:attention", ("q", "k", "v", "bias")),
     "attention_map": Op("attention:attention_map", ("q", "k", "bias")),

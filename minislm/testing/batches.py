@@ -63,7 +63,7 @@ def sample_context(model: Model, n_rows: int, n_positions: int, seed: int = 0, *
         types_BT = rng.integers(0, config.n_types, (n_rows, n_positions))
         return dataclasses.replace(context, types_BT=types_BT)
     if isinstance(config, TransformerConfig):
-        source_BS = rng.integers(0, config.vocab_size, (n_rows, n_positions - 1))
+        source_BS = rng.integers(0, config.source.vocab_size, (n_rows, n_positions - 1))
         return dataclasses.replace(context, source_BS=source_BS, source_lengths_B=lengths_B - 1)
     return context
 

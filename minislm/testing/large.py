@@ -60,7 +60,7 @@ def _attention_one(rng: np.random.Generator) -> Case:
 
 
 def _rotary(rng: np.random.Generator) -> Case:
-    return (rng.normal(size=(1501, 5, 33)), rng.integers(0, 900, 1501)), {"width": 30}
+    return (rng.normal(size=(1501, 5, 33)), rng.integers(0, 900, 1501), rng.uniform(0, 1, 15)), {}
 
 
 def _cross_entropy(rng: np.random.Generator) -> Case:

@@ -152,7 +152,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="Folder with the JSON files.")
     parser.add_argument("-o", "--output", type=Path, default=Path("snips"), help="Folder of the models.")
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--epochs", type=int, default=12)
     given = parser.parse_args()
     if not given.data.is_dir():
         print(f"there is no folder {given.data}; give that of SNIPS (custom intents 2017) with --data")

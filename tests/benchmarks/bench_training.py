@@ -240,7 +240,7 @@ def main() -> None:
         return
     data, vocab_size = characters(options.data)
     config = DecoderConfig.uniform(
-        vocab_size=vocab_size, d_model=128, context=CONTEXT, n_layers=4, n_heads=4, activation="gelu", bias=False
+        vocab_size=vocab_size, d_model=128, context=CONTEXT, n_layers=4, n_heads=4, activation="gelu", biases=()
     )
     model = Decoder.create(config, seed=options.seed)
     found = environment()

@@ -10,6 +10,7 @@ import pytest
 from minislm.config import Head, LayerSizes
 from minislm.layers.base import Context, Grads, Tape
 from minislm.models import model_class
+from minislm.models.bottleneck import Bottleneck
 from minislm.models.decoder import CHOICES, GATED, Decoder, DecoderConfig
 from minislm.models.encoder import EncoderConfig
 from minislm.models.transformer import TransformerConfig
@@ -29,10 +30,8 @@ def sizes(**choices):
 
 DECODERS = {
     "gpt2": sizes(activation="gelu_tanh"),
-    "nanogpt": sizes(bias=False, dropout=0.3),
-    "llama": sizes(
-        positions="rotary", norm="rms", mlp="gated", activation="silu", bias=False, tied=False, n_kv_heads=1
-    ),
+    "nanogpt": sizes(biases=(), dropout=0.3),
+    "llama": sizes(positions="rotary", norm="rms", mlp="gated", activation="silu", biases=(), tied=False, n_kv_heads=1),
     "mixed": sizes(positions="rotary", mlp="gated", activation="gelu", n_heads=3, n_kv_heads=3, tied=False),
     "relu": sizes(norm="rms", activation="relu", n_layers=1),
     "uneven": DecoderConfig(
@@ -52,6 +51,16 @@ ENCODERS = {
     "untied": EncoderConfig.uniform(
         **SIZES, tied=False, pooler_activation="relu", heads=(Head("words", "masked"), *CLASSES)
     ),
+    "mobilebert": EncoderConfig(
+        vocab_size=23,
+        d_model=21,
+        context=9,
+        layers=(LayerSizes(2, 2, 3, 13), LayerSizes(3, 1, 4, 15)),
+        heads=(Head("words", "masked"), CLASSES[0], Head("answer", "span")),
+        activation="relu",
+        bottleneck=Bottleneck(width=10, n_mlps=2, d_embedding=9),
+        dropout=0.3,
+    ),
     "uneven encoder": EncoderConfig(
         vocab_size=11,
         d_model=10,
@@ -62,6 +71,7 @@ ENCODERS = {
         heads=(Head("answer", "span"), Head("words", "masked")),
     ),
 }
+RELATIVE = {"positions": "relative", "n_buckets": 6, "max_distance": 5, "attention_scale": 1.0, "embedding_scale": 1.0}
 TRANSFORMERS = {
     "vaswani": TransformerConfig.uniform(**{**SIZES, "n_layers": 1}, dropout=0.3),
     "uneven transformer": TransformerConfig(
@@ -71,6 +81,31 @@ TRANSFORMERS = {
         layers=(LayerSizes(4, 2, 6, 17), LayerSizes(1, 1, 2, 3)),
         encoder_layers=(LayerSizes(3, 3, 5, 4),),
         activation="gelu",
+    ),
+    "t5": TransformerConfig.uniform(
+        **{**SIZES, "n_heads": 3}, **RELATIVE, norm="rms", norm_place="before", biases=(), logit_scale=0.7, dropout=0.2
+    ),
+    "flan": TransformerConfig(
+        vocab_size=11,
+        d_model=9,
+        context=8,
+        layers=(LayerSizes(4, 2, 6, 17), LayerSizes(4, 1, 2, 3)),
+        encoder_layers=(LayerSizes(3, 3, 5, 4),),
+        **RELATIVE,
+        norm="rms",
+        norm_place="before",
+        biases=(),
+        mlp="gated",
+        activation="gelu_tanh",
+        tied=False,
+    ),
+    "marian": TransformerConfig.uniform(
+        **SIZES,
+        positions="halves",
+        activation="silu",
+        embedding_scale=1.0,
+        biases=("attention", "output", "mlp", "norm", "head"),
+        source_vocab_size=29,
     ),
 }
 

@@ -31,7 +31,7 @@ def oracle_logits(config, p, ids):
 
     def rotate(x):
         n, width = x.shape[-2:]
-        frequencies = config.rotary_base ** (-torch.arange(0, width, 2, dtype=x.dtype) / width)
+        frequencies = config.rotaries[0].base ** (-torch.arange(0, width, 2, dtype=x.dtype) / width)
         angles = torch.arange(n, dtype=x.dtype)[:, None] * frequencies
         left, right = x.chunk(2, dim=-1)
         cos, sin = angles.cos(), angles.sin()

@@ -76,17 +76,17 @@ def attention_one(q, k, v, slots, lengths, bias=None, window=None, scale=None, c
     return torch.stack(rows)
 
 
-def rotary(x, positions, base=10000.0, width=None, interleaved=False):
+def rotary(x, positions, frequencies, interleaved=False, factor=1.0):
     """Multiply complex numbers."""
-    width = x.shape[-1] if width is None else width
-    if width == 0 or len(x) == 0:
+    n_pairs = len(frequencies)
+    if n_pairs == 0 or len(x) == 0:
         return x * 1.0
-    part, rest = x[..., :width], x[..., width:]
+    part, rest = x[..., : 2 * n_pairs], x[..., 2 * n_pairs :]
     pairs = part.unflatten(-1, (-1, 2)) if interleaved else part.unflatten(-1, (2, -1)).transpose(-1, -2)
-    angles = [[float(n) / base ** (2 * i / width) for i in range(width // 2)] for n in positions]
-    angles = torch.tensor(angles, dtype=x.dtype).reshape(len(x), 1, width // 2)
+    angles = [[float(n) * float(frequency) for frequency in frequencies] for n in positions]
+    angles = torch.tensor(angles, dtype=x.dtype).reshape(len(x), 1, n_pairs)
     turned = torch.view_as_real(
-        torch.view_as_complex(pairs.contiguous()) * torch.polar(torch.ones_like(angles), angles)
+        torch.view_as_complex(pairs.contiguous()) * torch.polar(torch.full_like(angles, factor), angles)
     )
     return torch.cat([turned.flatten(-2) if interleaved else turned.transpose(-1, -2).flatten(-2), rest], -1)
 
@@ -145,6 +145,7 @@ ORACLES = {
     "tanh": torch.tanh,
     "silu_gate": lambda gate, up: F.silu(gate) * up,
     "gelu_gate": lambda gate, up: F.gelu(gate) * up,
+    "gelu_tanh_gate": lambda gate, up: F.gelu(gate, approximate="tanh") * up,
     "softmax": lambda x: F.softmax(x, -1),
     "attention": attention,
     "attention_map": attention_map,

@@ -9,7 +9,9 @@ from minislm.models.decoder import Decoder, DecoderConfig
 from minislm.models.encoder import Encoder, EncoderConfig
 from minislm.models.transformer import Transformer, TransformerConfig
 
-MODERN = {"positions": "rotary", "norm": "rms", "mlp": "gated", "activation": "silu", "bias": False, "tied": False}
+MODERN = {"positions": "rotary", "norm": "rms", "mlp": "gated", "activation": "silu", "biases": (), "tied": False}
+T5 = {"positions": "relative", "norm": "rms", "norm_place": "before", "biases": (), "attention_scale": 1.0}
+BOTTLENECK = {"width": 10, "n_mlps": 3, "d_embedding": 7}
 HEADS = (
     Head("words", "masked"),
     Head("topic", "sequence", ("a", "b", "c")),
@@ -20,7 +22,9 @@ FAMILIES = {
     "gpt2": (Decoder, DecoderConfig, {}),
     "llama": (Decoder, DecoderConfig, {**MODERN, "n_kv_heads": 2}),
     "encoder": (Encoder, EncoderConfig, {"heads": HEADS}),
+    "mobilebert": (Encoder, EncoderConfig, {"heads": HEADS, "bottleneck": BOTTLENECK, "activation": "relu"}),
     "transformer": (Transformer, TransformerConfig, {}),
+    "t5": (Transformer, TransformerConfig, T5),
 }
 
 

@@ -19,7 +19,7 @@ from minislm.testing.programs import check_program_equals_forward
 SIZES = {"vocab_size": 23, "d_model": 12, "context": 9, "n_layers": 2, "n_heads": 2, "d_ff": 21}
 LEARNED = DecoderConfig.uniform(**SIZES)
 ROTARY = DecoderConfig.uniform(
-    **SIZES, positions="rotary", norm="rms", mlp="gated", activation="silu", bias=False, tied=False, n_kv_heads=1
+    **SIZES, positions="rotary", norm="rms", mlp="gated", activation="silu", biases=(), tied=False, n_kv_heads=1
 )
 HEADS = (Head("words", "masked"), Head("intent", "sequence", ("a", "b")), Head("tags", "token", ("O", "B-x", "I-x")))
 ENCODER = EncoderConfig.uniform(**SIZES, heads=HEADS)

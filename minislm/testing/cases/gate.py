@@ -16,4 +16,4 @@ def silu_gate(rng: np.random.Generator) -> Cases:
     return [((2.5 * rng.normal(size=shape), rng.normal(size=shape)), {}) for shape in SHAPES]
 
 
-gelu_gate = silu_gate
+gelu_gate = gelu_tanh_gate = silu_gate
