@@ -152,7 +152,7 @@ def _to_be_continued(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Co
 
 
 def _to_be_read(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config, start_id: int | None) -> Request:
-    """Make the request of an encoder-decoder, whose decoder begins with the end-of-text token, unless told otherwise."""
+    """Make the request of an encoder-decoder, whose decoder begins as fairseq's do unless told otherwise."""
     source = _ids(prompt, tokenizer)
     if not source:
         raise GenerationError("empty_source", f"{name} is empty; give the encoder at least one token to read")

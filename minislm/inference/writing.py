@@ -135,14 +135,15 @@ class Writer(ABC):
             forced = settings.first_id
         if settings.last_id is not None and self.limit(len(ids) + 1):
             forced = settings.last_id
+        ids_V = np.arange(n_tokens)
         if forced is not None:
-            return np.arange(n_tokens) == forced
+            return np.equal(ids_V, forced)
         forbidden = set(settings.banned_ids)
         if len(ids) < settings.min_new_tokens:
             forbidden |= self.end_ids
         if settings.no_repeat_ngram:
             forbidden |= repeating([*self.request.ids, *ids], settings.no_repeat_ngram)
-        return ~np.isin(np.arange(n_tokens), list(forbidden)) if forbidden else None
+        return np.isin(ids_V, list(forbidden), invert=True) if forbidden else None
 
 
 class Sampler(Writer):

@@ -85,4 +85,5 @@ class RelativeBias(Layer):
         ratio = np.maximum(away, n_exact).astype(np.float32) / np.float32(n_exact)
         growth = np.log(ratio) / np.float32(math.log(self.max_distance / n_exact)) * np.float32(n_buckets - n_exact)
         far = np.minimum(n_exact + growth.astype(np.int64), n_buckets - 1)
-        return first + np.where(away < n_exact, away, far)
+        buckets: np.ndarray = first + np.where(away < n_exact, away, far)
+        return buckets
