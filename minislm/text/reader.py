@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -36,6 +37,7 @@ class Reader:
     MARKED = 0x100000  # in the last plane for private use
 
     def __init__(self, inner: tokenizers.Tokenizer, roles: Roles, mark: str | None = None) -> None:
+        self.mark = mark
         self.normalizer: SpmNormalizer | None = None
         self.marks: dict[str, str] = {}
         self.numbers: dict[int, int] = {}  # of tokens that have another number here than in `inner`
@@ -117,7 +119,14 @@ class Reader:
         return [(self._numbered(encoding.ids), encoding.offsets) for encoding in found]
 
     def _normalized(self, texts: Sequence[str]) -> list[str]:
-        return list(texts) if self.normalizer is None else [self.normalizer.apply(text) for text in texts]
+        if self.normalizer is None:
+            return list(texts)
+        after_mark = dataclasses.replace(self.normalizer, dummy_prefix=False)
+        is_marked = [self.mark is not None and text.startswith(self.mark) for text in texts]
+        return [
+            (after_mark if marked else self.normalizer).apply(text)
+            for text, marked in zip(texts, is_marked, strict=True)
+        ]
 
     def _with_foreign(self, text: str, encoding: tokenizers.Encoding) -> list[int]:
         """Give unknown text the number that it has as a piece of the other language, as Marian does."""

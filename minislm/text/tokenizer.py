@@ -296,6 +296,28 @@ class Tokenizer:
         """
         return self._read(self._reader.ids, texts)
 
+    def read(self, reader: Reader, text: str) -> list[int]:
+        """Turn text into token ids by another reader of this tokenizer's.
+
+        Parameters
+        ----------
+        reader : Reader
+            Such as one that knows marks for special tokens.
+        text : str
+            As `encode` takes it.
+
+        Returns
+        -------
+        list of int
+            Its tokens.
+
+        Raises
+        ------
+        DataError
+            As `encode`.
+        """
+        return self._read(reader.ids, [text])[0]
+
     def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Turn texts into what the model reads: with the special tokens around them that it was trained with.
 
