@@ -183,7 +183,7 @@ class BottleneckBlock(Layer):
         for mlp in (self.mlp, *reversed(self.mlps)):
             dh = mlp.backward(dh, tape, grads)
         dh = self.norm_1.backward(dh, tape, grads)
-        dx = dy + self.attention.backward(dh, tape, grads)
+        dx: np.ndarray = dy + self.attention.backward(dh, tape, grads)
         dx += self.enter.backward(dh, tape, grads)
         return dx
 

@@ -108,8 +108,9 @@ class EncoderConfig(Config):
             raise ConfigError(
                 "config_invalid", f"embed_tokens must lie between 3 and the context of {self.context}, not {tokens!r}"
             )
-        if isinstance(self.bottleneck, Mapping):
-            object.__setattr__(self, "bottleneck", Bottleneck(**self.bottleneck))
+        given: Any = self.bottleneck  # a mapping, where a file said it
+        if isinstance(given, Mapping):
+            object.__setattr__(self, "bottleneck", Bottleneck(**given))
         if self.bottleneck is not None and not self.bottleneck.d_embedding < self.d_model:
             raise ConfigError(
                 "config_invalid",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from minislm.layers.affine import Affine
 from minislm.layers.attention import MultiHead
-from minislm.layers.base import Context, Grads
+from minislm.layers.base import PLAIN, Context, Grads
 from minislm.layers.heads import MaskedHead
 from minislm.layers.norm import LayerNorm
+from minislm.layers.trigrams import Trigrams
 from minislm.models.transformer import Transformer
 from minislm.testing import models as laws
 from tests.contracts.test_models import ENCODERS, TRANSFORMERS, created
@@ -35,6 +37,18 @@ def shifted_between_rows(original):
     return lambda self, x, context, tape=None: original(self, x - 1e-3 * x.mean(axis=0), context, tape)
 
 
+def beyond_its_end(original):
+    return lambda self, x, context, tape=None: original(self, x, PLAIN, tape)
+
+
+def as_it_came(original):
+    def backward(self, dy, tape, grads):
+        original(self, dy, tape, grads)
+        return dy
+
+    return backward
+
+
 # What is spoilt, how, in which model, and which law must notice.
 FAULTS = {
     "padding of a source is read": (Context, "source_mask", lambda _: lambda self, n: None, "vaswani", "padding"),
@@ -44,6 +58,8 @@ FAULTS = {
     "gradients put aside are lost": (Grads, "aside", lambda _: lambda self, name, g: None, "vaswani", "gradient"),
     "a judged block has no gradient": (Grads, "joined", lambda _: lambda self, name, dy: dy, "distilbert", "gradient"),
     "a scale is not undone": (Transformer, "_embedded_backward", halved_input_gradient, "vaswani", "gradient"),
+    "padding is a neighbour": (Trigrams, "forward", beyond_its_end, "mobilebert", "padding"),
+    "a gain is not undone": (Affine, "backward", as_it_came, "mobilebert", "gradient"),
     "a bias is forgotten": (MaskedHead, "backward", without_the_bias, "uneven encoder", "gradient"),
 }
 LAWS = {

@@ -22,7 +22,7 @@ FAMILIES = {
     "gpt2": (Decoder, DecoderConfig, {}),
     "llama": (Decoder, DecoderConfig, {**MODERN, "n_kv_heads": 2}),
     "encoder": (Encoder, EncoderConfig, {"heads": HEADS}),
-    "mobilebert": (Encoder, EncoderConfig, {"heads": HEADS, "bottleneck": BOTTLENECK, "activation": "relu"}),
+    "mobilebert": (Encoder, EncoderConfig, {"heads": HEADS, "bottleneck": BOTTLENECK}),
     "transformer": (Transformer, TransformerConfig, {}),
     "t5": (Transformer, TransformerConfig, T5),
 }
