@@ -44,6 +44,9 @@ PATTERNS = {
     "Mistral NeMo": _cased_words("", r"\p{N}"),
     "one digit": r"\p{N}",
     "three digits": r"\p{N}{1,3}",
+    "llama.cpp's default: punctuation": r"[\p{P}\$\+<=>\^~\|]+",
+    "llama.cpp's default: digits": r"\p{N}+",
+    "llama.cpp's default: three digits": "[0-9][0-9][0-9]",
     "runs of spaces": " {2,}",
 }
 _NAMES = {pattern: name for name, pattern in PATTERNS.items()}

@@ -29,10 +29,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from minislm.errors import UnsupportedError
 
-MOST_STEPS = 200_000
+MOST_STEPS = 100_000
 MOST_SECONDS = 5.0
-LARGEST = 2**22  # characters and elements of one value
-ROOM = 2**25  # characters and elements of all values together
+LARGEST = 2**20  # characters and elements of one value
+ROOM = 2**24  # characters and elements of all values together
 LARGEST_NUMBER = 2**256
 MOST_DIGITS = 30
 PIECE = 32  # what an element takes, in characters
