@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from minislm import models
-from minislm.errors import ConfigError, DataError, ModelFileError, UnsupportedError, UsageError, clipped, unknown
-from minislm.files.folder import ModelFolder, read_folder, write_folder
-from minislm.files.sentence_folder import read_sentence, sentence_files
+from minislm.errors import ConfigError, DataError, ModelFileError, UnsupportedError, UsageError, unknown
+from minislm.files.checkpoint import Checkpoint, described, read_checkpoint
+from minislm.files.folder import ModelFolder, write_folder
+from minislm.files.sentence_folder import sentence_files
 from minislm.inference import answering, tagging, tasks
 from minislm.inference.decoding import Stream, generate
 from minislm.inference.generation import Generation, Prompt
@@ -24,13 +22,9 @@ from minislm.inference.settings_file import read_fields, read_settings, write_se
 from minislm.layers.base import Context
 from minislm.models.base import Model
 from minislm.models.encoder import Encoder
-from minislm.models.fields import Fields
-from minislm.models.published import Published
 from minislm.models.transformer import Transformer
+from minislm.text.published import tokenizer_files
 from minislm.text.tokenizer import Tokenizer
-
-FORMAT_VERSION = 1
-OWN = "minislm_"  # the model types of config.json that speak our words begin with it
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,8 +301,9 @@ def load(path: str | os.PathLike[str], *, context: int | None = None) -> Languag
     Parameters
     ----------
     path : path
-        A folder that `save` wrote, or one as Hugging Face's libraries write it, of an architecture in
-        `minislm.models.PUBLISHED`.
+        A folder that `save` wrote; one as Hugging Face's libraries write it, of an architecture in
+        `minislm.models.PUBLISHED`; a GGUF file; or the name of a folder in the local cache of its hub, such as
+        ``"microsoft/phi-2"``. Nothing is ever downloaded.
     context : int, optional
         Positions that a published model with rotary positions is opened with; None: those of its config.json, or, where
         it has a table for more than it first learned (LongRoPE), those that it first learned.
@@ -330,43 +325,11 @@ def load(path: str | os.PathLike[str], *, context: int | None = None) -> Languag
     UnsupportedError
         Codes ``unknown_architecture``, ``unknown_weight``, ``unsupported_version`` and the like.
     """
-    folder = read_folder(path)
-    own = folder.config.get("minislm")
-    model_type = str(folder.config.get("model_type"))[:80]
-    published = None if model_type.startswith(OWN) else model_type
-    if published is None:
-        model = _own_model(path, own, folder.arrays)
-    else:
-        model = _published_model(path, models.published(published), folder, context)
-    tokenizer = Tokenizer.from_json(folder.tokenizer, origin=os.path.join(path, "tokenizer.json"))
-    history = _field(path, own, "history", list) if own else []
-    settings = _settings(path, folder, tokenizer, apart=isinstance(model, Transformer))
-    return LanguageModel(model, tokenizer, settings, tuple(history), published, _tasks(path, folder.config))
-
-
-def _own_model(path: str | os.PathLike[str], own: Any, arrays: Mapping[str, np.ndarray]) -> Model:
-    """Make the model of a folder whose config.json describes it in our words."""
-    version = _field(path, own, "version", int)
-    if version != FORMAT_VERSION:
-        raise UnsupportedError(
-            "unsupported_version",
-            f"{path} has format version {version}; this minislm reads {FORMAT_VERSION}. Update it",
-        )
-    _, config_class = models.model_class(_field(path, own, "type", str))
-    config = config_class.from_json(_field(path, own, "config", dict))
-    specs = _field(path, own, "weights", dict)
-    return models.build(config, {name: _field(path, specs, name, dict) for name in specs}, arrays)
-
-
-def _published_model(path: str | os.PathLike[str], how: Published, folder: ModelFolder, context: int | None) -> Model:
-    """Make the model of a folder as other libraries write it."""
-    origin = os.path.join(path, "config.json")
-    config = how.read(Fields({**folder.config, **read_sentence(path)}, origin), folder.arrays.keys())
-    if context is not None:
-        config = dataclasses.replace(config, context=context)
-    model_class, _ = models.model_class(how.family)
-    arrays = how.loaded(folder.arrays, model_class.shapes(config), os.fspath(path))
-    return models.build(config, {}, arrays)
+    found = read_checkpoint(path, context)
+    apart = isinstance(found.model, Transformer)
+    settings = _settings(path, found, apart=apart)
+    tasks = _tasks(path, found.config)
+    return LanguageModel(found.model, found.tokenizer, settings, found.history, found.published, tasks)
 
 
 def save(lm: LanguageModel, path: str | os.PathLike[str]) -> None:
@@ -386,60 +349,19 @@ def save(lm: LanguageModel, path: str | os.PathLike[str]) -> None:
     ModelFileError
         Code ``disk_full`` or ``write_failed``; `path` is what it was, or whole and new.
     """
-    config, arrays = _published(lm) or _own(lm)
-    further = sentence_files(config.pop("sentence", {}))
+    tokenizer = lm.tokenizer
+    config, arrays = described(lm.model, tokenizer, lm.history, lm.published)
+    further = {**tokenizer_files(tokenizer), **sentence_files(config.pop("sentence", {}))}
     if lm.trained_for:
         config["task_specific_params"] = dict(lm.trained_for)
-    generation = write_settings(lm.settings, lm.tokenizer.eos_id, lm.tokenizer.pad_id)
-    write_folder(path, ModelFolder(config, arrays, lm.tokenizer.to_json(), generation, further))
+    generation = write_settings(lm.settings, tokenizer.eos_id, tokenizer.pad_id)
+    write_folder(path, ModelFolder(config, arrays, generation, further))
 
 
-def _published(lm: LanguageModel) -> tuple[dict[str, Any], Mapping[str, np.ndarray]] | None:
-    """Describe the model as other libraries do; None: none of them can say it."""
-    arrays = lm.model.arrays()
-    if any(spec["type"] != "dense" for spec in lm.model.specs().values()):
-        return None
-    for model_type in sorted(models.PUBLISHED, key=lambda name: name != lm.published):
-        how = models.published(model_type)
-        values = how.said(lm.model.config, arrays)
-        if values is not None:
-            section = {"version": FORMAT_VERSION, "history": list(lm.history)}
-            return {**values, **_roles(lm.tokenizer), "dtype": _dtype(arrays), "minislm": section}, how.saved(arrays)
-    return None
-
-
-def _roles(tokenizer: Tokenizer) -> dict[str, int | None]:
-    """Name the special tokens that config.json repeats."""
-    return {f"{role}_token_id": getattr(tokenizer, f"{role}_id") for role in ("bos", "eos", "pad")}
-
-
-def _dtype(arrays: Mapping[str, np.ndarray]) -> str:
-    """Name the dtype of most numbers."""
-    counts: Counter[str] = Counter()
-    for array in arrays.values():
-        counts[array.dtype.name] += array.size
-    return counts.most_common(1)[0][0]
-
-
-def _own(lm: LanguageModel) -> tuple[dict[str, Any], Mapping[str, np.ndarray]]:
-    """Describe the model in our words."""
-    config = lm.model.config
-    own = {
-        "version": FORMAT_VERSION,
-        "type": config.type,
-        "config": config.to_json(),
-        "weights": {name: spec for name, spec in lm.model.specs().items() if spec["type"] != "dense"},
-        "history": list(lm.history),
-    }
-    return {"model_type": f"{OWN}{config.type}", "minislm": own}, lm.model.arrays()
-
-
-def _settings(
-    path: str | os.PathLike[str], folder: ModelFolder, tokenizer: Tokenizer, *, apart: bool
-) -> GenerationSettings:
+def _settings(path: str | os.PathLike[str], found: Checkpoint, *, apart: bool) -> GenerationSettings:
     """Read the generation settings of a folder."""
     try:
-        return read_settings(folder.generation, folder.config, tokenizer.eos_id, apart=apart)
+        return read_settings(found.generation, found.config, found.tokenizer.eos_id, apart=apart)
     except (UsageError, ConfigError, TypeError) as error:
         raise ModelFileError("config_invalid", f"{os.path.join(path, 'generation_config.json')}: {error}") from error
 
@@ -452,17 +374,6 @@ def _tasks(path: str | os.PathLike[str], config: Mapping[str, Any]) -> dict[str,
             "config_invalid", f"{os.path.join(path, 'config.json')}: task_specific_params must be objects by names"
         )
     return tasks
-
-
-def _field(path: str | os.PathLike[str], own: Any, name: str, kind: type) -> Any:
-    """Return a field of config.json's minislm section, or of an object in it."""
-    value = own.get(name) if isinstance(own, dict) else None
-    if type(value) is not kind:
-        raise ModelFileError(
-            "config_invalid",
-            f"{os.path.join(path, 'config.json')}: {clipped(name)} must be a {kind.__name__}, not {clipped(value)}",
-        )
-    return value
 
 
 def _batched(ids: Any) -> np.ndarray:

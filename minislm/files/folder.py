@@ -1,4 +1,4 @@
-"""Model folders in Hugging Face's layout: config.json, model.safetensors, tokenizer.json, generation_config.json."""
+"""Model folders in Hugging Face's layout: config.json, model.safetensors, generation_config.json and other texts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,9 @@ from minislm.errors import ModelFileError, NotFoundError, UsageError, clipped
 from minislm.files import safetensors
 from minislm.files.durable import new_folder, standing
 from minislm.files.opened import PICKLE_SUFFIXES, pickled
+from minislm.text import published as tokenizer_files
 
-CONFIG, WEIGHTS, TOKENIZER, GENERATION = FILES = (
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "generation_config.json",
-)
+CONFIG, WEIGHTS, GENERATION = FILES = ("config.json", "model.safetensors", "generation_config.json")
 INDEX = "model.safetensors.index.json"  # of weights in several files
 SENTENCE = ("modules.json", "1_Pooling", "sentence_bert_config.json")  # what `sentence_folder` adds
 MAX_TEXT_BYTES = 256 * 2**20
@@ -38,17 +34,14 @@ class ModelFolder:
         The values of config.json.
     arrays : mapping of str to ndarray
         The tensors of model.safetensors; mapped, when they were read.
-    tokenizer : str
-        The text of tokenizer.json.
     generation : mapping
         The values of generation_config.json; empty without such a file.
     further : mapping of str to object
-        JSON values of other files by their names, to be written.
+        Texts, or JSON values, of other files by their names, to be written: tokenizer.json and the like.
     """
 
     config: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
-    tokenizer: str
     generation: Mapping[str, Any]
     further: Mapping[str, Any] = field(default_factory=dict)
 
@@ -82,13 +75,11 @@ def read_folder(path: str | os.PathLike[str]) -> ModelFolder:
         if folder.suffix in PICKLE_SUFFIXES:
             raise pickled(folder)
         raise ModelFileError("not_a_model_file", f"{path} is a file; give the folder that holds {CONFIG} and {WEIGHTS}")
-    for name in (CONFIG, TOKENIZER):
-        if not (folder / name).exists():
-            raise ModelFileError("not_a_model_file", f"{path} is no model folder that minislm reads: it has no {name}")
+    if not (folder / CONFIG).exists():
+        raise ModelFileError("not_a_model_file", f"{path} is no model folder that minislm reads: it has no {CONFIG}")
     return ModelFolder(
         read_json(folder / CONFIG),
         _tensors(folder),
-        _text(folder / TOKENIZER),
         read_json(folder / GENERATION) if (folder / GENERATION).exists() else {},
     )
 
@@ -117,8 +108,8 @@ def write_folder(path: str | os.PathLike[str], content: ModelFolder) -> None:
         safetensors.write_in_place(folder / WEIGHTS, content.arrays, {"format": "np"})
         for name, values in ((CONFIG, content.config), (GENERATION, content.generation), *content.further.items()):
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        (folder / TOKENIZER).write_text(content.tokenizer, encoding="utf-8")
+            text = values if isinstance(values, str) else json.dumps(values, indent=2, allow_nan=False) + "\n"
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -229,7 +220,7 @@ def _check_replaceable(path: Path) -> None:
     if not path.exists():
         return
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
-    others = sorted(names - {*FILES, *SENTENCE})
+    others = sorted(names - {*FILES, *SENTENCE, *tokenizer_files.FILES})
     if others or (names and not {CONFIG, WEIGHTS} <= names):
         holds = f"holds {clipped(others[0])}" if others else "is no model folder"
         raise UsageError(

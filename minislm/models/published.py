@@ -16,6 +16,8 @@ import numpy as np
 from minislm.config import Config
 from minislm.errors import ConfigError, MinislmError, ModelFileError, clipped
 from minislm.models.fields import Fields
+from minislm.weights.base import Weight
+from minislm.weights.blocks import Blocks
 
 T = TypeVar("T")
 OLD_NAMES = {  # of the first BERT files
@@ -92,14 +94,14 @@ class Published:
             return None
 
     def loaded(
-        self, arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], origin: str
-    ) -> dict[str, np.ndarray]:
+        self, arrays: Mapping[str, np.ndarray | Blocks], shapes: Mapping[str, tuple[int, ...]], origin: str
+    ) -> dict[str, np.ndarray | Weight]:
         """Name a checkpoint's tensors as the model does.
 
         Parameters
         ----------
-        arrays : mapping of str to ndarray
-            By their names.
+        arrays : mapping of str to ndarray or Blocks
+            By their names; Blocks are outputs x inputs, whatever `transposed` says.
         shapes : mapping of str to tuple of int
             What the model is made of, by our names.
         origin : str
@@ -107,7 +109,7 @@ class Published:
 
         Returns
         -------
-        dict of str to ndarray
+        dict of str to ndarray or Weight
             By our names; matrices are views of what came, vectors are float32.
 
         Raises
@@ -116,7 +118,7 @@ class Published:
             Code ``config_vs_weights``: a tensor is missing, left over, or not of the declared size. Code
             ``unsupported_dtype``: it does not hold floats.
         """
-        found: dict[str, np.ndarray] = {}
+        found: dict[str, np.ndarray | Weight] = {}
         used = set()
         for theirs, ours in self._stored(shapes).items():
             name = self._spelled(theirs, arrays)
@@ -167,7 +169,7 @@ class Published:
                 names.update(variant)
         return names
 
-    def _spelled(self, theirs: str, arrays: Mapping[str, np.ndarray]) -> str | None:
+    def _spelled(self, theirs: str, arrays: Collection[str]) -> str | None:
         """Find a tensor under the name of the table or one of the other ways it is spelled."""
         spellings = [theirs, theirs.removeprefix(self.prefix)]
         for new, old in OLD_NAMES.items():
@@ -175,25 +177,30 @@ class Published:
         return next((name for name in spellings if name in arrays), None)
 
     def _parts(
-        self, array: np.ndarray, name: str, shapes: Mapping[str, tuple[int, ...]], origin: str
-    ) -> dict[str, np.ndarray]:
+        self, array: np.ndarray | Blocks, name: str, shapes: Mapping[str, tuple[int, ...]], origin: str
+    ) -> Mapping[str, np.ndarray | Weight]:
         """Cut a tensor into the rows of each of ours, after a check of its size."""
+        sizes = list(shapes.values())
+        declared = (sum(size[0] for size in sizes), *sizes[0][1:])
+        if isinstance(array, Blocks):
+            if array.shape != declared:
+                raise _misshaped(origin, name, declared, array.shape)
+            ends = np.cumsum([size[0] for size in sizes])
+            return {
+                path: array.cut(end - shapes[path][0], end) for path, end in zip(shapes, ends.tolist(), strict=True)
+            }
         if array.dtype.name not in FLOATS:
             raise ModelFileError(
                 "unsupported_dtype", f"{origin}: tensor {clipped(name)} holds {array.dtype}, not one of {FLOATS}"
             )
         rows = array.T if name.endswith(self.transposed) else array
-        sizes = list(shapes.values())
-        declared = (sum(size[0] for size in sizes), *sizes[0][1:])
         if rows.size == rows.shape[-1] and len(declared) == 1:
             rows = rows.reshape(-1)  # a vector stored as a matrix of one row
         if rows.shape != declared:
             shown = declared[::-1] if name.endswith(self.transposed) else declared
-            raise ModelFileError(
-                "config_vs_weights",
-                f"{origin}: config.json declares tensor {clipped(name)} as {shown}; the file holds {array.shape}",
-            )
-        found, start = {}, 0
+            raise _misshaped(origin, name, shown, array.shape)
+        found: dict[str, np.ndarray | Weight] = {}
+        start = 0
         for path, size in shapes.items():
             part = rows[start : start + size[0]]
             found[path] = part if len(size) > 1 else part.astype(np.float32, copy=False)
@@ -206,7 +213,7 @@ class Published:
             return rows[None]
         return rows.T if theirs.endswith(self.transposed) else rows
 
-    def _check_left(self, arrays: Mapping[str, np.ndarray], used: Collection[str], origin: str) -> None:
+    def _check_left(self, arrays: Mapping[str, np.ndarray | Blocks], used: Collection[str], origin: str) -> None:
         """Refuse tensors that the model has no place for, unless they are a copy of one that it has."""
         for name in sorted(set(arrays) - set(used)):
             same = (other for other in used if arrays[other].shape == arrays[name].shape)
@@ -251,5 +258,15 @@ def _numbers(path: str) -> list[str]:
     return re.findall(r"(?<=\.)\d+(?=\.)", path)
 
 
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+def _equal(a: np.ndarray | Blocks, b: np.ndarray | Blocks) -> bool:
+    if isinstance(a, Blocks) or isinstance(b, Blocks):
+        return False
     return a.dtype == b.dtype and np.array_equal(a, b)
+
+
+def _misshaped(origin: str, name: str, declared: tuple[int, ...], shape: tuple[int, ...]) -> ModelFileError:
+    """Make the error for a tensor that is not of the declared size."""
+    return ModelFileError(
+        "config_vs_weights",
+        f"{origin}: config.json declares tensor {clipped(name)} as {declared}; the file holds {shape}",
+    )

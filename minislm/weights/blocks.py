@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -111,6 +111,34 @@ class Blocks(Weight):
         return int(
             program.step("block_product", (slot,), constants=(self.blocks,), width=len(self.blocks), format=self.format)
         )
+
+    def cut(self, start: int, stop: int) -> Self:
+        """Return some of the rows, copying nothing.
+
+        Parameters
+        ----------
+        start, stop : int
+            The first, and the one after the last.
+
+        Returns
+        -------
+        Blocks
+            Over the same bytes.
+        """
+        return replace(self, blocks=self.blocks[start:stop])
+
+    def fast(self) -> Weight:
+        """Return the `quantized` copy, or, where there is none, the matrix itself.
+
+        Returns
+        -------
+        Weight
+            Of the same numbers.
+        """
+        try:
+            return self.quantized()
+        except UnsupportedError:
+            return self
 
     def quantized(self) -> Quantized:
         """Copy the matrix to the `Quantized` that has the same numbers, for which there are faster kernels.

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from minislm.errors import ModelFileError, NotFoundError
+from minislm.files.durable import standing
 from minislm.files.folder import ModelFolder, read_folder, write_folder
 
 # What changes the disk or brings it there, as called from Python; the library's writer is one of them.
@@ -26,16 +27,18 @@ STEPS = {
 
 def content(mark):
     array = np.full((5, 7), mark, np.float32)
-    return ModelFolder({"mark": mark}, {"a": array, "b": array[::2, ::3]}, f'{{"mark":{mark}}}', {"mark": mark})
+    return ModelFolder(
+        {"mark": mark}, {"a": array, "b": array[::2, ::3]}, {"mark": mark}, {"tokenizer.json": f'{{"mark":{mark}}}'}
+    )
 
 
 def mark_of(path):
     """Read the folder whole: its mark, the same in all files, or None if there is no folder."""
     try:
-        found = read_folder(path)
+        found, path = read_folder(path), standing(path)
     except NotFoundError:
         return None
-    marks = {found.config["mark"], found.generation["mark"], json.loads(found.tokenizer)["mark"]}
+    marks = {found.config["mark"], found.generation["mark"], json.loads((path / "tokenizer.json").read_text())["mark"]}
     marks |= {float(value) for array in found.arrays.values() for value in array.flat}
     assert len(marks) == 1, marks
     return marks.pop()

@@ -18,7 +18,9 @@ from minislm.files.folder import FILES, ModelFolder, read_folder, write_folder
 
 
 def content(mark=1):
-    return ModelFolder({"mark": mark}, {"a": np.full((3, 2), mark, np.float32)}, "{}", {"seed": mark})
+    return ModelFolder(
+        {"mark": mark}, {"a": np.full((3, 2), mark, np.float32)}, {"seed": mark}, {"tokenizer.json": "{}"}
+    )
 
 
 @pytest.fixture
@@ -32,9 +34,9 @@ def test_round_trip(folder):
     back = read_folder(folder)
     assert back.config == {"mark": 1}
     assert back.generation == {"seed": 1}
-    assert back.tokenizer == "{}"
+    assert (folder / "tokenizer.json").read_text() == "{}"
     np.testing.assert_array_equal(back.arrays["a"], np.ones((3, 2), np.float32))
-    assert sorted(os.listdir(folder)) == sorted(FILES)
+    assert sorted(os.listdir(folder)) == sorted([*FILES, "tokenizer.json"])
     assert os.listdir(folder.parent) == ["model"]
     (folder / "generation_config.json").unlink()
     assert read_folder(folder).generation == {}
@@ -56,7 +58,7 @@ def test_every_step_of_a_save_may_break(tmp_path, how, stands):
 def test_saving_over_the_mapped_folder(folder):
     loaded = read_folder(folder)
     doubled = {"a": loaded.arrays["a"], "b": loaded.arrays["a"].T}
-    write_folder(folder, ModelFolder(loaded.config, doubled, loaded.tokenizer, loaded.generation))
+    write_folder(folder, ModelFolder(loaded.config, doubled, loaded.generation, {"tokenizer.json": "{}"}))
     np.testing.assert_array_equal(loaded.arrays["a"], np.ones((3, 2), np.float32))
     assert set(read_folder(folder).arrays) == {"a", "b"}
 
@@ -104,8 +106,8 @@ def spoil(path, how):
         (path / "config.json").unlink()
         os.mkfifo(path / "config.json")
     elif how == "folder":
-        (path / "tokenizer.json").unlink()
-        (path / "tokenizer.json").mkdir()
+        (path / "generation_config.json").unlink()
+        (path / "generation_config.json").mkdir()
     elif how == "cut":
         whole = (path / "model.safetensors").read_bytes()
         (path / "model.safetensors").write_bytes(whole[:-1])
@@ -118,7 +120,6 @@ def spoil(path, how):
     [
         ("no config.json", "not_a_model_file"),
         ("no model.safetensors", "not_a_model_file"),
-        ("no tokenizer.json", "not_a_model_file"),
         ("pickle", "unsafe_format"),
         ("pipe", "not_regular_file"),
         ("folder", "not_regular_file"),
@@ -148,7 +149,7 @@ def test_damaged_folder_is_named(folder, how, code):
 
 def test_texts_without_end_are_not_read(folder, monkeypatch):
     monkeypatch.setattr("minislm.files.folder.MAX_TEXT_BYTES", 100)
-    (folder / "tokenizer.json").write_text(" " * 101)
+    (folder / "config.json").write_text(" " * 101)
     with pytest.raises(ModelFileError) as caught:
         read_folder(folder)
     assert caught.value.code == "string_too_long"
@@ -171,7 +172,7 @@ def test_wrong_places(tmp_path, folder):
 
 def test_numbers_that_json_does_not_have_are_not_written(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        write_folder(tmp_path / "model", ModelFolder({"a": float("nan")}, {}, "{}", {}))
+        write_folder(tmp_path / "model", ModelFolder({"a": float("nan")}, {}, {}))
     assert os.listdir(tmp_path) == []
 
 
@@ -243,9 +244,9 @@ os.mkdir("disk")
 if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "disk"], capture_output=True).returncode:
     print("skipped"); sys.exit()
 small, large = ({"a": np.full(n, n, np.float32)} for n in (100, 20_000))
-write_folder("disk/model", ModelFolder({}, small, "{}", {}))
+write_folder("disk/model", ModelFolder({}, small, {}))
 try:
-    write_folder("disk/model", ModelFolder({}, large, "{}", {}))
+    write_folder("disk/model", ModelFolder({}, large, {}))
 except ModelFileError as error:
     print(error.code, os.listdir("disk"), read_folder("disk/model").arrays["a"][0])
 """

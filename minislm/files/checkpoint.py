@@ -1,0 +1,205 @@
+"""Checkpoints: a model and its tokenizer, out of a folder or a GGUF file, in our words or those of other libraries."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minislm import models
+from minislm.errors import ModelFileError, UnsupportedError, clipped
+from minislm.files.durable import standing
+from minislm.files.folder import read_folder
+from minislm.files.gguf_model import read_gguf
+from minislm.files.hub import cached
+from minislm.files.sentence_folder import read_sentence
+from minislm.models.base import Model
+from minislm.models.fields import Fields
+from minislm.models.published import Published
+from minislm.text.published import read_tokenizer
+from minislm.text.roles import Roles
+from minislm.text.tokenizer import Tokenizer
+from minislm.text.tokenizer_file import parsed
+from minislm.weights.base import Weight
+from minislm.weights.blocks import Blocks
+
+FORMAT_VERSION = 1
+OWN = "minislm_"  # the model types of config.json that speak our words begin with it
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a folder or file holds.
+
+    Parameters
+    ----------
+    model : Model
+        Its matrices are mapped.
+    tokenizer : Tokenizer
+        Its tokenizer.
+    config, generation : mapping
+        The values of config.json and generation_config.json.
+    history : tuple of dict
+        The compression recipes that made it.
+    published : str, optional
+        Its ``model_type``, where other libraries wrote it.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    history: tuple[Mapping[str, Any], ...] = ()
+    published: str | None = None
+
+
+def read_checkpoint(path: str | os.PathLike[str], context: int | None = None) -> Checkpoint:
+    """Open a model folder, a GGUF file, or a folder of the local hub cache by its name.
+
+    Parameters
+    ----------
+    path : path
+        Where it is, or its name.
+    context : int, optional
+        Positions that a published model is opened with.
+
+    Returns
+    -------
+    Checkpoint
+        Nothing is read of its matrices yet.
+
+    Raises
+    ------
+    NotFoundError, ModelFileError, ConfigError, UnsupportedError
+        As `minislm.load`.
+    """
+    place = cached(path)
+    if place.suffix == ".gguf" and not place.is_dir():
+        return _of_gguf(place, context)
+    folder = read_folder(place)
+    own, model_type = folder.config.get("minislm"), str(folder.config.get("model_type"))[:80]
+    published = None if model_type.startswith(OWN) else model_type
+    if published is None:
+        model = _own_model(path, own, folder.arrays)
+    else:
+        fields = Fields({**folder.config, **read_sentence(place)}, os.path.join(path, "config.json"))
+        model = _published_model(models.published(published), fields, folder.arrays, os.fspath(path), context)
+    tokenizer = read_tokenizer(standing(place))
+    history = tuple(_field(path, own, "history", list)) if own else ()
+    return Checkpoint(model, tokenizer, folder.config, folder.generation, history, published)
+
+
+def described(
+    model: Model, tokenizer: Tokenizer, history: Sequence[Mapping[str, Any]], published: str | None
+) -> tuple[dict[str, Any], Mapping[str, np.ndarray]]:
+    """Describe a model as other libraries do, where they can say it, or else in our words.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    tokenizer : Tokenizer
+        Its tokenizer.
+    history : sequence of dict
+        The compression recipes that made it.
+    published : str, optional
+        The ``model_type`` to be preferred.
+
+    Returns
+    -------
+    config : dict
+        The values of config.json.
+    arrays : mapping of str to ndarray
+        The tensors.
+    """
+    arrays, specs = model.arrays(), model.specs()
+    section: dict[str, Any] = {"version": FORMAT_VERSION, "history": list(history)}
+    stored = {name: spec for name, spec in specs.items() if spec["type"] != "dense"}
+    if not stored:
+        for model_type in sorted(models.PUBLISHED, key=lambda name: name != published):
+            how = models.published(model_type)
+            values = how.said(model.config, arrays)
+            if values is not None:
+                said = {**values, **_roles(tokenizer), "dtype": _dtype(arrays), "minislm": section}
+                return said, how.saved(arrays)
+    own = {"type": model.config.type, "config": model.config.to_json(), "weights": stored}
+    return {"model_type": f"{OWN}{model.config.type}", "minislm": {**section, **own}}, arrays
+
+
+def _own_model(path: str | os.PathLike[str], own: Any, arrays: Mapping[str, np.ndarray]) -> Model:
+    """Make the model of a folder whose config.json describes it in our words."""
+    version = _field(path, own, "version", int)
+    if version != FORMAT_VERSION:
+        raise UnsupportedError(
+            "unsupported_version",
+            f"{path} has format version {version}; this minislm reads {FORMAT_VERSION}. Update it",
+        )
+    _, config_class = models.model_class(_field(path, own, "type", str))
+    config = config_class.from_json(_field(path, own, "config", dict))
+    specs = _field(path, own, "weights", dict)
+    return models.build(config, {name: _field(path, specs, name, dict) for name in specs}, arrays)
+
+
+def _of_gguf(path: Path, context: int | None) -> Checkpoint:
+    """Open a GGUF file."""
+    found = read_gguf(path)
+    published = str(found.config["model_type"])
+    how = models.published(published)
+    model = _published_model(how, Fields(found.config, str(path)), found.tensors, str(path), context)
+    inner = parsed(found.tokenizer, str(path))
+    tokenizer = Tokenizer(inner, Roles.read(inner, found.roles, model_config=found.generation, origin=str(path)))
+    return Checkpoint(model, tokenizer, found.config, found.generation, (), published)
+
+
+def _published_model(
+    how: Published,
+    fields: Fields,
+    tensors: Mapping[str, np.ndarray | Blocks],
+    origin: str,
+    context: int | None,
+) -> Model:
+    """Make the model of a checkpoint as other libraries write it."""
+    config = how.read(fields, tensors.keys())
+    if context is not None:
+        config = dataclasses.replace(config, context=context)
+    model_class, _ = models.model_class(how.family)
+    parts = how.loaded(tensors, model_class.shapes(config), origin)
+    parts = {path: part.fast() if isinstance(part, Blocks) else part for path, part in parts.items()}
+    specs = {path: part.spec() for path, part in parts.items() if isinstance(part, Weight)}
+    arrays: dict[str, np.ndarray] = {}
+    for path, part in parts.items():
+        if isinstance(part, Weight):
+            arrays.update({f"{path}.{name}" if name else path: array for name, array in part.arrays().items()})
+        else:
+            arrays[path] = part
+    return models.build(config, specs, arrays)
+
+
+def _roles(tokenizer: Tokenizer) -> dict[str, int | None]:
+    """Name the special tokens that config.json repeats."""
+    return {f"{role}_token_id": getattr(tokenizer, f"{role}_id") for role in ("bos", "eos", "pad")}
+
+
+def _dtype(arrays: Mapping[str, np.ndarray]) -> str:
+    """Name the dtype of most numbers."""
+    counts: Counter[str] = Counter()
+    for array in arrays.values():
+        counts[array.dtype.name] += array.size
+    return counts.most_common(1)[0][0]
+
+
+def _field(path: str | os.PathLike[str], own: Any, name: str, kind: type) -> Any:
+    """Return a field of config.json's minislm section, or of an object in it."""
+    value = own.get(name) if isinstance(own, dict) else None
+    if type(value) is not kind:
+        raise ModelFileError(
+            "config_invalid",
+            f"{os.path.join(path, 'config.json')}: {clipped(name)} must be a {kind.__name__}, not {clipped(value)}",
+        )
+    return value
