@@ -34,7 +34,9 @@ def writing_options(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("-n", "--max-new-tokens", type=int, help="Longest result; default: the model's own."),
         click.option("--length-penalty", type=float, help="The more, the longer the result; default: the model's own."),
-        click.option("--beams", "n_beams", type=int, help="Continuations side by side; 1: greedy; default: the model's."),
+        click.option(
+            "--beams", "n_beams", type=int, help="Continuations side by side; 1: greedy; default: the model's, or 4."
+        ),
         click.option("--task", help="One that config.json of the model names; default: the only one of this kind."),
         click.argument("model"),
     ):

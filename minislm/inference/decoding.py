@@ -144,7 +144,8 @@ class _Batch:
         writer = BeamSearch if settings.n_beams > 1 else Sampler
         reader = None if source is None else source.config
         requests = requests_of(prompts, tokenizer, program.config, source=reader, start_id=settings.start_id)
-        self.writers: list[Writer] = [writer(request, tokenizer, settings) for request in requests]
+        speaker = tokenizer.target or tokenizer
+        self.writers: list[Writer] = [writer(request, speaker, settings) for request in requests]
 
     def results(self) -> list[Generation]:
         """Return what became of each prompt, once all pieces have come."""

@@ -156,10 +156,11 @@ def _to_be_read(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config,
     source = _ids(prompt, tokenizer)
     if not source:
         raise GenerationError("empty_source", f"{name} is empty; give the encoder at least one token to read")
-    if isinstance(prompt, str) and source[-1] != tokenizer.eos_id:
-        source.append(_begin(name, tokenizer))
+    begin = _begin(name, tokenizer) if start_id is None else start_id
+    if isinstance(prompt, str) and tokenizer.eos_id not in (None, source[-1]):
+        source.append(tokenizer.eos_id)
     _check(name, source, config)
-    return Request([_begin(name, tokenizer) if start_id is None else start_id], source, config.context)
+    return Request([begin], source, config.context)
 
 
 def _ids(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:

@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 
 VOCAB, EOS, CONTEXT = 13, 5, 16
 TOKENIZER = SimpleNamespace(
-    eos_id=EOS, vocab_size=VOCAB, encode=lambda text: [ord(letter) % VOCAB for letter in text], decode=str
+    eos_id=EOS, vocab_size=VOCAB, encode=lambda text: [ord(letter) % VOCAB for letter in text], decode=str, target=None
 )
 SEARCH = [(2, 0.0, 1.0), (2, 1.0, 1.4), (5, 1.0, 1.0), (5, 2.5, 1.4)]
 

@@ -71,7 +71,7 @@ def test_a_batch_equals_its_prompts_alone(program, slots, monkeypatch):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_longer_text_is_preferred_the_more_the_length_penalty_is(seed):
-    tokenizer = SimpleNamespace(eos_id=5, vocab_size=6, decode=str)
+    tokenizer = SimpleNamespace(eos_id=5, vocab_size=6, decode=str, target=None)
     program = Program.of(noisy(config(6, context=12), seed))
     lengths = [
         len(generate(program, tokenizer, [[0, 1]], BEAMS.replaced(length_penalty=penalty, n_beams=20))[0].ids)

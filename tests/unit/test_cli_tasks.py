@@ -125,6 +125,9 @@ def test_translate(transformer):
     rows = values_of("translate", transformer, "-t", "noon", "-n", "4", "--beams", "2", "--length-penalty", "0")
     best = lm.translate(["noon"], max_new_tokens=4, n_beams=2, length_penalty=0.0)[0]
     assert (rows[0]["source"], rows[0]["ids"], rows[0]["score"]) == ("noon", best.ids, best.score)
+    assert values_of("summarize", transformer, "-t", "noon", "-n", "4")[0]["ids"] == (
+        lm.summarize(["noon"], max_new_tokens=4)[0].ids
+    )
     searched = values_of("generate", transformer, "-p", "noon", "-n", "4", "--beams", "4", "--temperature", "0")
     assert searched["ids"] == expected[0].ids
 
@@ -142,6 +145,7 @@ def test_translate(transformer):
         (["answer", "-q", "who?", "-c", "a", "-f", "b"], 2, "[bad_option]"),
         (["fill-mask", "-t", "no mask"], 1, "[mask_missing]"),
         (["translate", "-t", "a"], 4, "[not_an_encoder_decoder]"),
+        (["summarize", "-t", "a"], 4, "[not_an_encoder_decoder]"),
         (["generate", "-p", "a"], 4, "[cannot_write]"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,11 +52,12 @@ class Pairs(Assignment):
 
     def judged(self, lm: LanguageModel) -> dict[str, Any]:
         """Compare what the model writes, always taking the likeliest token, with held-out targets."""
-        pairs = self.held_out[:JUDGED]
+        pairs, lm = self.held_out[:JUDGED], dataclasses.replace(lm, trained_for={})  # of no other task any more
         if importlib.util.find_spec("sacrebleu") is not None:
             return dict(judge_pairs(lm, pairs, n_beams=1))
         written = [found.text for found in lm.translate([pair.source for pair in pairs], n_beams=1)]
         return {"exact_match": accuracy([pair.target for pair in pairs], written)}
 
     def _examples(self, lm: LanguageModel, pairs: list[TextPair]) -> SequencePairs:
-        return SequencePairs.of(pairs, lm.tokenizer, lm.model.config.context, cut=self.cut)
+        start_id = lm.settings.start_id
+        return SequencePairs.of(pairs, lm.tokenizer, lm.model.config.context, start_id=start_id, cut=self.cut)

@@ -18,7 +18,7 @@ from minislm.weights.base import Arrays
 
 
 class SequencePairs(Bucketed):
-    """Sources and targets, both ended by the end-of-text token, with which the decoder begins too.
+    """Sources and targets, both ended by the end-of-text token.
 
     Parameters
     ----------
@@ -26,14 +26,24 @@ class SequencePairs(Bucketed):
         Tokens of each, the last one `eos_id`.
     eos_id : int
         The end-of-text token.
+    start_id : int
+        The token with which the decoder begins.
     """
 
-    def __init__(self, sources: Ragged, targets: Ragged, eos_id: int) -> None:
+    def __init__(self, sources: Ragged, targets: Ragged, eos_id: int, start_id: int) -> None:
         super().__init__(targets.lengths, sources.lengths)
-        self.sources, self.targets, self.eos_id = sources, targets, eos_id
+        self.sources, self.targets, self.eos_id, self.start_id = sources, targets, eos_id, start_id
 
     @classmethod
-    def of(cls, pairs: Sequence[TextPair], tokenizer: Tokenizer, context: int, *, cut: bool = False) -> SequencePairs:
+    def of(
+        cls,
+        pairs: Sequence[TextPair],
+        tokenizer: Tokenizer,
+        context: int,
+        *,
+        start_id: int | None = None,
+        cut: bool = False,
+    ) -> SequencePairs:
         """Encode pairs of texts.
 
         Parameters
@@ -44,6 +54,8 @@ class SequencePairs(Bucketed):
             Of both sides.
         context : int
             Positions of the model, on each side.
+        start_id : int, optional
+            The token with which the decoder begins; None: the end-of-text token.
         cut : bool
             Whether a longer text loses tokens at its end. False: it is an error.
 
@@ -67,8 +79,8 @@ class SequencePairs(Bucketed):
         if not pairs:
             raise DataError("empty_text", "there are no pairs of texts to learn from; give a file that holds some")
         sides = []
-        for side in ("source", "target"):
-            rows = tokenizer.encode_batch([getattr(pair, side) for pair in pairs])
+        for side, reader in (("source", tokenizer), ("target", tokenizer.target or tokenizer)):
+            rows = reader.encode_batch([getattr(pair, side) for pair in pairs])
             for pair, ids in zip(pairs, rows, strict=True):
                 if len(ids) >= context and not cut:
                     raise pair.record.error(
@@ -78,12 +90,12 @@ class SequencePairs(Bucketed):
                     )
             sides.append(Ragged.of([[*ids[: context - 1], eos] for ids in rows]))
         sources, targets = sides
-        return cls(sources, targets, eos)
+        return cls(sources, targets, eos, eos if start_id is None else start_id)
 
     def take(self, rows: np.ndarray) -> Batch:
         """Put some pairs together; the decoder reads the target one token late."""
         targets_BT = self.targets.padded(rows, NOT_JUDGED)
-        ids_BT = np.full_like(targets_BT, self.eos_id)
+        ids_BT = np.full_like(targets_BT, self.start_id)
         ids_BT[:, 1:] = np.where(targets_BT[:, :-1] == NOT_JUDGED, self.eos_id, targets_BT[:, :-1])
         return Batch(
             ids_BT,

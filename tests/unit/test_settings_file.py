@@ -1,0 +1,135 @@
+"""Generation settings as Hugging Face's files have them, and what they ask of writers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from minislm import language_model
+from minislm.errors import ConfigError, UnsupportedError, UsageError
+from minislm.inference.generation import Request
+from minislm.inference.sampling import repeating
+from minislm.inference.settings import GenerationSettings
+from minislm.inference.settings_file import read_settings, write_settings
+from minislm.inference.writing import Sampler
+from minislm.language_model import LanguageModel
+from minislm.text.tokenizer import Tokenizer
+from tests.unit.small_models import small_model
+
+OPUS = {
+    "bad_words_ids": [[58100]],
+    "decoder_start_token_id": 58100,
+    "eos_token_id": 0,
+    "forced_eos_token_id": 0,
+    "max_length": 512,
+    "num_beams": 4,
+    "renormalize_logits": True,
+}
+
+
+def test_opus_is_read_as_it_says():
+    found = read_settings(OPUS, {}, 0, apart=True)
+    assert found == GenerationSettings(
+        temperature=0.0, max_new_tokens=511, n_beams=4, renormalize=True, start_id=58100, last_id=0, banned_ids=(58100,)
+    )
+
+
+def test_ids_of_older_folders_stand_in_config_json():
+    config = {"decoder_start_token_id": 5, "eos_token_id": [1, 7], "num_beams": 6, "vocab_size": 9}
+    assert read_settings({}, config, 1, apart=True) == GenerationSettings(start_id=5, eos_ids=(1, 7))
+    assert read_settings({"eos_token_id": 7}, config, 1, apart=True).eos_ids == (7,)
+    assert read_settings({}, config, 1, apart=False).start_id is None
+
+
+def test_what_is_written_is_read_again():
+    settings = GenerationSettings(
+        max_new_tokens=9, temperature=0.0, n_beams=3, early_stopping="never", renormalize=True, min_new_tokens=2,
+        no_repeat_ngram=3, start_id=4, eos_ids=(1, 2), first_id=6, last_id=2, banned_ids=(0, 5), seed=7,
+    )  # fmt: skip
+    values = json.loads(json.dumps(write_settings(settings, 1, 0)))
+    assert (values["bad_words_ids"], values["eos_token_id"], values["pad_token_id"]) == ([[0], [5]], [1, 2], 0)
+    assert read_settings(values, {}, 1, apart=True) == settings
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "code"),
+    [
+        ({"bad_words_ids": [[1, 2]]}, UnsupportedError, "unsupported_config"),
+        ({"max_length": "long"}, ConfigError, "config_invalid"),
+        ({"eos_token_id": [-1]}, UsageError, "bad_generation_setting"),
+        ({"forced_bos_token_id": "a"}, UsageError, "bad_generation_setting"),
+        ({"early_stopping": "sometimes"}, UsageError, "bad_generation_setting"),
+        ({"renormalize_logits": 1}, UsageError, "bad_generation_setting"),
+    ],
+)
+def test_nonsense_is_refused(values, error, code):
+    with pytest.raises(error) as caught:
+        read_settings(values, {}, None, apart=True)
+    assert caught.value.code == code
+
+
+def test_repeating_finds_every_continuation():
+    assert repeating([1, 2, 3, 1, 2, 4, 1, 2], 3) == {3, 4}
+    assert repeating([1, 2, 1], 1) == {1, 2}
+    assert repeating([1], 3) == set()
+
+
+@pytest.fixture(scope="module")
+def letters():
+    return Tokenizer.train(["abcdefghijklmnopqrs"], kind="characters")
+
+
+def written(letters, n_new, **options):
+    """What a writer takes from logits that always prefer the same tokens, in falling order."""
+    settings = GenerationSettings(temperature=0.0, max_new_tokens=n_new, **options)
+    writer = Sampler(Request([2], [3], 100), letters, settings)
+    logits = np.linspace(3, 0, letters.vocab_size, dtype=np.float32)[None]
+    while not writer.stopped:
+        writer.take(logits)
+    return writer.ids, writer.stopped
+
+
+def test_rules_of_writing(letters):
+    assert written(letters, 3, eos_ids=(9,)) == ([0, 0, 0], "length")
+    assert written(letters, 4, eos_ids=(0,)) == ([0], "eos")
+    assert written(letters, 4, eos_ids=(0,), min_new_tokens=2) == ([1, 1, 0], "eos")
+    assert written(letters, 4, eos_ids=(9,), banned_ids=(0, 2), no_repeat_ngram=1)[0] == [1, 3, 4, 5]
+    assert written(letters, 4, eos_ids=(9,), first_id=7, last_id=9) == ([7, 0, 0, 9], "eos")
+
+
+@pytest.fixture(scope="module")
+def reader(letters):
+    model = small_model("t5", vocab_size=letters.vocab_size)
+    tasks = {
+        "summarization": {"prefix": "so", "max_length": 6, "num_beams": 3, "length_penalty": 2.5},
+        "translation_a": {"prefix": "ro"},
+        "translation_b": {"prefix": "b"},
+    }
+    return LanguageModel(model, letters, GenerationSettings(start_id=0), trained_for=tasks)
+
+
+def ids(results):
+    return [result.ids for result in results]
+
+
+def test_tasks_lend_their_prefix_and_settings(reader, tmp_path):
+    options = {"temperature": 0.0, "max_new_tokens": 5, "n_beams": 3, "length_penalty": 2.5}
+    expected = ids(reader.generate_batch(["soab", "soc"], **options))
+    assert ids(reader.summarize(["ab", "c"])) == expected
+    chosen = reader.translate(["c"], task="translation_b", max_new_tokens=4)
+    assert ids(chosen) == ids(reader.generate_batch(["bc"], temperature=0.0, n_beams=4, max_new_tokens=4))
+    language_model.save(reader, tmp_path / "folder")
+    again = language_model.load(tmp_path / "folder")
+    assert again.settings == reader.settings
+    assert ids(again.summarize(["ab", "c"])) == expected
+
+
+def test_a_task_is_named_where_there_are_several(reader):
+    with pytest.raises(UsageError) as caught:
+        reader.translate(["c"])
+    assert caught.value.code == "bad_option"
+    with pytest.raises(UnsupportedError) as caught:
+        reader.translate(["c"], task="translation_c")
+    assert caught.value.code == "unknown_task"
