@@ -146,5 +146,10 @@ MobileBERT = Published(
     NAMES,
     prefix="mobilebert.",
     transposed=("cls.predictions.dense.weight",),
-    passed_over=("position_ids", "cls.predictions.bias"),
+    passed_over=(
+        "position_ids",
+        "cls.predictions.bias",
+        "pooler.dense.weight",
+        "pooler.dense.bias",
+    ),  # unless activated
 )

@@ -72,6 +72,7 @@ def read_heads(fields: Fields, tensors: Collection[str], marks: Mapping[str, str
         of_tokens = any(name.endswith(ENDINGS[("tags",)]) for name in named)
         of_texts = any(name.endswith(ENDINGS[("classes",)]) for name in named) or pooled
         by_token = of_tokens or not of_texts
+        fields.expect("problem_type", None, "single_label_classification")  # what a class is here: one of several
         found.append(Head("tags" if by_token else "classes", "token" if by_token else "sequence", _labels(fields)))
     if marks["answer"] in tensors:
         found.append(Head("answer", "span"))

@@ -50,3 +50,21 @@ CASES = {
     for family, (name, values, further) in FAMILIES.items()
     for ending in (*further, *EVERY)
 } | {name: case._replace(values={**case.values, "pad_token_id": None}) for name, case in OTHERS.items()}
+
+
+def bert(d_model, n_layers):
+    """Turc et al. (2019), table 1."""
+    return {"hidden_size": d_model, "num_hidden_layers": n_layers, "num_attention_heads": d_model // 64} | {
+        "intermediate_size": 4 * d_model
+    }
+
+
+SIZES = {  # the configs of published checkpoints, and how many million parameters these have without the heads
+    "bert tiny": (Case("BertForPreTraining", "BertConfig", bert(128, 2)), 4.4),
+    "bert mini": (Case("BertForPreTraining", "BertConfig", bert(256, 4)), 11.2),
+    "bert small": (Case("BertForPreTraining", "BertConfig", bert(512, 4)), 28.8),
+    "bert medium": (Case("BertForPreTraining", "BertConfig", bert(512, 8)), 41.4),
+    "bert base": (Case("BertForPreTraining", "BertConfig", bert(768, 12)), 109.5),
+    "distilbert": (Case("DistilBertForMaskedLM", "DistilBertConfig", {}), 66.4),
+    "mobilebert": (Case("MobileBertForPreTraining", "MobileBertConfig", {"classifier_activation": False}), 24.6),
+}

@@ -9,6 +9,7 @@ import minislm
 from minislm.errors import GenerationError
 from minislm.inference.program import Program
 from minislm.layers.base import Context, Grads, Tape
+from minislm.models.fields import Fields
 from minislm.ops.loss import cross_entropy, cross_entropy_backward
 
 torch = pytest.importorskip("torch", reason="needs the oracle extra: pip install -e '.[oracle]'")
@@ -16,7 +17,7 @@ transformers = pytest.importorskip("transformers", reason="needs the oracle extr
 pytestmark = pytest.mark.oracle
 
 from published import folder, made  # noqa: E402
-from published_encoders import CASES  # noqa: E402
+from published_encoders import CASES, SIZES  # noqa: E402
 
 LENGTH = 11
 UNREAD = "cls.predictions.bias"  # their forward reads that of the decoder, which it is a copy of when tied
@@ -194,3 +195,19 @@ def test_half_precision_shards(pair, tmp_path, dtype):
     del expected["hidden"]
     for name, logits in expected.items():
         assert relative(found[name], logits) < 1e-4, name
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_published_sizes(name):
+    case, millions = SIZES[name]
+    config = getattr(transformers, case.config)(**case.values)
+    with torch.device("meta"):  # shapes without numbers
+        theirs = getattr(transformers, case.model)(config)
+    how = minislm.models.published(config.model_type)
+    tensors = {name: np.broadcast_to(np.float32(0), p.shape) for name, p in theirs.named_parameters()}
+    ours = how.read(Fields(config.to_dict()), tensors)
+    model_class, _ = minislm.models.model_class(how.family)
+    found = how.loaded(tensors, model_class.shapes(ours), "config.json")
+    sizes = {path: array.size for path, array in found.items() if not path.startswith(("heads.", "pooler."))}
+    pooler = 0 if "distil" in name or "mobile" in name else ours.d_model * (ours.d_model + 1)
+    assert abs((sum(sizes.values()) + pooler) / 1e6 - millions) < 0.051

@@ -11,7 +11,7 @@ from minislm.models.transformer import Transformer, TransformerConfig
 
 MODERN = {"positions": "rotary", "norm": "rms", "mlp": "gated", "activation": "silu", "biases": (), "tied": False}
 T5 = {"positions": "relative", "norm": "rms", "norm_place": "before", "biases": (), "attention_scale": 1.0}
-BOTTLENECK = {"width": 10, "n_mlps": 3, "d_embedding": 7}
+BOTTLENECK = {"width": 10, "n_mlps": 2, "d_embedding": 7}
 HEADS = (
     Head("words", "masked"),
     Head("topic", "sequence", ("a", "b", "c")),

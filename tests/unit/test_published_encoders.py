@@ -225,6 +225,11 @@ BROKEN = {
         "unsupported_config",
         "architectures",
     ),
+    "several labels at once": (
+        lambda f: changed(f, problem_type="multi_label_classification"),
+        "unsupported_config",
+        "problem_type",
+    ),
     "labels not numbered": (lambda f: changed(f, id2label={"0": "a", "2": "b"}), "config_invalid", "id2label"),
     "labels no text": (lambda f: changed(f, id2label={"0": "a", "1": 2}), "config_invalid", "id2label"),
     "labels too many": (lambda f: changed(f, id2label=None, num_labels=10**15), "config_invalid", "num_labels"),
