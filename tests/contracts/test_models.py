@@ -57,6 +57,7 @@ ENCODERS = {
         context=9,
         layers=(LayerSizes(2, 2, 3, 13), LayerSizes(3, 1, 4, 15)),
         heads=(Head("words", "masked"), CLASSES[0], Head("answer", "span")),
+        activation="silu",
         bottleneck=Bottleneck(width=10, n_mlps=2, d_embedding=9),
         dropout=0.3,
     ),
