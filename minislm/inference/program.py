@@ -34,6 +34,8 @@ class Program(Lowering):
         In order.
     results : dict of str to int
         The buffers of named results.
+    bias_HS1 : ndarray of float32, (H, S1), optional
+        As of `Lowering`.
     """
 
     def __post_init__(self) -> None:

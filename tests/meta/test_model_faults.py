@@ -10,6 +10,7 @@ from minislm.layers.attention import MultiHead
 from minislm.layers.base import PLAIN, Context, Grads
 from minislm.layers.heads import MaskedHead
 from minislm.layers.norm import LayerNorm
+from minislm.layers.relative_bias import RelativeBias
 from minislm.layers.trigrams import Trigrams
 from minislm.models.transformer import Transformer
 from minislm.testing import models as laws
@@ -21,7 +22,11 @@ def seeing_the_future(original):
 
 
 def halved_input_gradient(original):
-    return lambda self, dx, tape, grads: original(self, dx / 2, tape, grads)
+    return lambda self, table, dx, tape, grads: original(self, table, dx / 2, tape, grads)
+
+
+def halved(original):
+    return lambda self, dy, tape, grads: original(self, dy / 2, tape, grads)
 
 
 def without_the_bias(original):
@@ -58,6 +63,7 @@ FAULTS = {
     "gradients put aside are lost": (Grads, "aside", lambda _: lambda self, name, g: None, "vaswani", "gradient"),
     "a judged block has no gradient": (Grads, "joined", lambda _: lambda self, name, dy: dy, "distilbert", "gradient"),
     "a scale is not undone": (Transformer, "_embedded_backward", halved_input_gradient, "vaswani", "gradient"),
+    "biases of distances learn half": (RelativeBias, "backward", halved, "t5", "gradient"),
     "padding is a neighbour": (Trigrams, "forward", beyond_its_end, "mobilebert", "padding"),
     "a gain is not undone": (Affine, "backward", as_it_came, "mobilebert", "gradient"),
     "a bias is forgotten": (MaskedHead, "backward", without_the_bias, "uneven encoder", "gradient"),
