@@ -14,7 +14,7 @@ from minislm.compression.fitting import trained
 from minislm.compression.importance import unit_importance
 from minislm.compression.parts import chosen, dense_matrix
 from minislm.compression.units import UnitGroup, unit_groups, without_units
-from minislm.errors import UsageError
+from minislm.errors import UnsupportedError, UsageError
 from minislm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class Narrow(Method):
     What goes is what the loss depends on least to first order: `minislm.compression.importance.unit_importance`. With
     the global scope, importances are divided by their Euclidean norm over the block before they are compared [1]_.
     Attention and cross-attention of one block share their sizes: their most important heads are counted together. A
-    part whose matrices `where` does not name stays. It costs a forward and a backward pass over the examples.
+    part whose matrices `where` does not name stays, and so do heads that share their biases by distance with those of
+    other blocks, as T5's do; alone they are refused. It costs a forward and a backward pass over the examples.
 
     References
     ----------
@@ -92,6 +93,10 @@ class Narrow(Method):
     ) -> Any:
         """Return a narrower model; see `Method.run`."""
         groups = self._groups(model, set(chosen(model, where)))
+        if self.heads < 1 and self.ff == 1 and not any(group.kind == "heads" for group in unit_groups(model)):
+            raise UnsupportedError(
+                "heads_shared", "narrow: no head of this model can go, as all share biases with other blocks; narrow ff"
+            )
         if groups:
             couplings = [coupling for group in groups for coupling in group.couplings]
             importance = unit_importance(model, needed(self, data), couplings, self.samples)

@@ -32,7 +32,9 @@ DECODERS = {
     "gpt2": sizes(activation="gelu_tanh"),
     "nanogpt": sizes(biases=(), dropout=0.3),
     "llama": sizes(positions="rotary", norm="rms", mlp="gated", activation="silu", biases=(), tied=False, n_kv_heads=1),
-    "mixed": sizes(positions="rotary", mlp="gated", activation="gelu", n_heads=3, n_kv_heads=3, tied=False),
+    "mixed": sizes(
+        positions="rotary", mlp="gated", activation="gelu", n_heads=3, n_kv_heads=3, tied=False, attention_cap=1.5
+    ),
     "relu": sizes(norm="rms", activation="relu", n_layers=1),
     "uneven": DecoderConfig(
         vocab_size=11,

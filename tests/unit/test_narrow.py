@@ -80,10 +80,11 @@ def test_what_is_left_computes_what_the_whole_did_without_the_rest(family, kv_he
 def test_shares_are_kept_in_every_block(family):
     model = small_model(family)
     small = Narrow(heads=0.5, ff=0.3, samples=2).run(model, sample_data(model))
+    n_heads = 4 if family == "t5" else 2  # whose heads share biases and stay
     for stack in model.stacks:
         for sizes in getattr(small.config, stack.sizes):
-            assert (sizes.n_heads, sizes.d_ff, sizes.d_head) == (2, 6, 4)
-            assert sizes.n_kv_heads == (1 if family == "llama" else 2)
+            assert (sizes.n_heads, sizes.d_ff, sizes.d_head) == (n_heads, 6, 4)
+            assert sizes.n_kv_heads == (1 if family == "llama" else n_heads)
     assert small.n_parameters == sum(array.size for array in small.arrays().values())
 
 
@@ -229,3 +230,14 @@ def test_the_source_stays(tmp_path):
     method = Narrow(heads=0.5, ff=0.5, samples=2)
     small = laws.check_source_unchanged(method, model, sample_data(model))
     laws.check_round_trip(small, tmp_path)
+
+
+def test_heads_that_share_biases_stay():
+    model = small_model("t5")
+    data = sample_data(model)
+    small = Narrow(heads=0.5, ff=0.5).run(model, data)
+    assert [sizes.n_heads for sizes in small.config.layers] == [4, 4]
+    assert [sizes.d_ff for sizes in small.config.encoder_layers] == [10, 10]
+    with pytest.raises(UnsupportedError) as caught:
+        Narrow(heads=0.5).run(model, data)
+    assert caught.value.code == "heads_shared"
