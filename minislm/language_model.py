@@ -208,7 +208,9 @@ class LanguageModel:
         values = self._task(kind, task)
         n_beams = self.settings.n_beams if self.settings.n_beams > 1 else 4
         own = {"temperature": 0.0, "n_beams": n_beams, **usual, **read_fields(values, apart=True)}
-        return self.generate_batch([f"{values.get('prefix') or ''}{text}" for text in texts], **{**own, **options})
+        prefix = values.get("prefix") or ""
+        prompts = [prefix + text if isinstance(text, str) else text for text in texts]  # ids are taken as they are
+        return self.generate_batch(prompts, **{**own, **options})
 
     def _task(self, kind: str, task: str | None) -> Mapping[str, Any]:
         """Return what is known of a task, or of the only one of a kind."""
