@@ -211,3 +211,8 @@ def test_sinusoidal_positions_follow_the_paper():
         for column in range(7):
             angle = position / 10000 ** ((column - column % 2) / 7)
             assert abs(table[position, column] - (math.cos if column % 2 else math.sin)(angle)) < 1e-6
+
+
+def test_sinusoidal_positions_in_the_order_of_marian():
+    table = load_op("sinusoidal_positions")(9, 7, interleaved=False)
+    np.testing.assert_array_equal(table, load_op("sinusoidal_positions")(9, 7)[:, [0, 2, 4, 6, 1, 3, 5]])

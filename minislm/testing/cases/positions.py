@@ -11,4 +11,4 @@ Cases = list[tuple[tuple[Any, ...], dict[str, Any]]]
 
 def sinusoidal_positions(rng: np.random.Generator) -> Cases:
     """Draw numbers of positions and widths, odd ones among them."""
-    return [((n, int(rng.integers(1, 20))), {}) for n in (0, 1, 7, 50)]
+    return [((n, int(rng.integers(1, 20))), {"interleaved": n % 2 == 1}) for n in (0, 1, 7, 50, 51)]
