@@ -1,4 +1,4 @@
-"""The safetensors format: mapped by our own strict reader, written by the safetensors library and read back.
+"""The safetensors format: mapped by our own strict reader, written tensor by tensor and read back.
 
 References
 ----------
@@ -11,10 +11,9 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from minislm.errors import ModelFileError, clipped
 from minislm.files.durable import new_file
 from minislm.files.opened import opened
 from minislm.files.safetensors_header import Header, StoredTensor, checked_header, dtype_of
+from minislm.files.safetensors_pieces import header_of, pieces
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -94,7 +94,8 @@ def write(
     Raises
     ------
     ModelFileError
-        Code ``disk_full``, ``write_failed``, or ``write_differs`` if what was written does not read back the same.
+        Code ``disk_full``, ``write_failed``, ``unknown_dtype``, or ``write_differs`` or a code of `read` if what was
+        written does not read back the same.
     """
     with new_file(Path(path)) as temporary:
         write_in_place(temporary, arrays, metadata)
@@ -117,48 +118,40 @@ def write_in_place(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mappi
     OSError
         The disk is full, or the like.
     ModelFileError
-        Code ``write_differs``: what was written does not read back the same.
+        Code ``unknown_dtype``; ``write_differs``, or a code of `read`: what was written does not read back the same.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    contiguous = {name: _plain(array) for name, array in arrays.items()}
-    path.touch()
-    mode = path.stat().st_mode  # by the user's umask; the library's file would be readable by its owner only
-    try:
-        save_file(contiguous, path, dict(metadata) if metadata else None)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise ModelFileError("write_differs", f"{path.name} cannot be written as safetensors: {error}") from error
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-    path.chmod(stat.S_IMODE(mode))
-    _compare(path, contiguous, dict(metadata or {}))
-
-
-def _plain(array: np.ndarray) -> np.ndarray:
-    """Bring an array into row order and little-endian, for the library (0.8.0) scrambles the bytes of strided ones."""
-    array = np.asarray(array)
-    return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+    stored = {name: np.asarray(array) for name, array in arrays.items()}
+    header, order = header_of(stored, metadata or {})
+    with path.open("wb") as file:
+        file.write(header)
+        for name in order:
+            for piece in pieces(stored[name]):
+                file.write(piece.data)
+    _compare(path, stored, dict(metadata or {}))
 
 
 def _compare(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Read a file back and hold it against what it was written from, bit by bit."""
-    written = read(path)
-    if set(written) != set(arrays) or read_header(path).metadata != metadata:
-        raise ModelFileError("write_differs", f"{path.name} does not hold the names and metadata that were written")
-    for name, array in arrays.items():
-        back = written[name]
-        if (back.dtype, back.shape) != (array.dtype, array.shape) or not np.array_equal(_bytes(back), _bytes(array)):
-            raise ModelFileError(
-                "write_differs",
-                f"{path.name}: tensor {clipped(name)} was {array.dtype} {array.shape} and reads back as "
-                f"{back.dtype} {back.shape}{'' if back.shape != array.shape else ' with other values'}",
-            )
+    with opened(path) as file:
+        header = checked_header(file, path)
+        if set(header.tensors) != set(arrays) or header.metadata != metadata:
+            raise ModelFileError("write_differs", f"{path.name} does not hold the names and metadata that were written")
+        for name, tensor in header.tensors.items():
+            array = arrays[name]
+            file.seek(tensor.start)
+            same = (dtype_of(tensor.dtype), tensor.shape) == (array.dtype.newbyteorder("<"), array.shape)
+            if not same or not all(_reads(file, piece) for piece in pieces(array)):
+                raise ModelFileError(
+                    "write_differs",
+                    f"{path.name}: tensor {clipped(name)} was {array.dtype} {array.shape} and reads back as "
+                    f"{tensor.dtype} {tensor.shape}{' with other values' if same else ''}",
+                )
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return array.reshape(-1).view(np.uint8)
+def _reads(file: BinaryIO, piece: np.ndarray) -> bool:
+    """Tell whether a file goes on with these bytes."""
+    back = np.frombuffer(file.read(piece.nbytes), np.uint8)
+    return back.shape == piece.shape and bool((back == piece).all())
 
 
 def _array(mapped: mmap.mmap, tensor: StoredTensor) -> np.ndarray:

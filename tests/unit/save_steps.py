@@ -18,10 +18,9 @@ from minislm.errors import ModelFileError, NotFoundError
 from minislm.files.durable import standing
 from minislm.files.folder import ModelFolder, read_folder, write_folder
 
-# What changes the disk or brings it there, as called from Python; the library's writer is one of them.
+# What changes the disk or brings it there, as called from Python; the end of a ``with`` block writes what is left.
 STEPS = {
-    "open", "write", "close", "fsync", "flock", "chmod", "mkdir", "replace", "rename", "unlink", "rmdir",
-    "serialize_file",
+    "open", "write", "close", "__exit__", "fsync", "flock", "mkdir", "replace", "rename", "unlink", "rmdir",
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import safetensors
 
 from minislm.errors import ModelFileError, NotFoundError
 from minislm.files import safetensors as ours
+from minislm.files import safetensors_pieces as ours_pieces
 from minislm.files.opened import PICKLE_SUFFIXES
 from minislm.files.safetensors_header import DTYPES, MAX_HEADER_BYTES
 
@@ -367,10 +368,60 @@ def test_what_cannot_be_written_is_named(tmp_path, arrays):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_writer_that_scrambles_is_caught(tmp_path, monkeypatch):
-    monkeypatch.setattr(ours, "_plain", np.asarray)  # the fault: strided arrays reach the library as they are
+def scrambled(array):
+    yield np.ravel(array, order="K").view(np.uint8)  # the bytes as they lie in memory
+
+
+@pytest.mark.parametrize("fault", [scrambled, lambda array: [*ours_pieces.pieces(array)][:-1]])
+def test_a_writer_that_scrambles_or_loses_bytes_is_caught(tmp_path, monkeypatch, fault):
     ours.write(tmp_path / "m.safetensors", {"a": np.zeros((2, 3), np.float32)})
+    sound, calls = ours_pieces.pieces, iter([fault])
+    monkeypatch.setattr(ours, "pieces", lambda array: next(calls, sound)(array))  # the first call writes
     with pytest.raises(ModelFileError) as caught:
         ours.write(tmp_path / "m.safetensors", {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T})
-    assert caught.value.code == "write_differs"
+    assert caught.value.code == ("write_differs" if fault is scrambled else "truncated")
     assert ours.read(tmp_path / "m.safetensors")["a"].shape == (2, 3)
+
+
+def named_arrays():
+    """Return the hostile arrays, and names that JSON has to spell."""
+    return {**hostile_arrays(), 'größe 𝄞 "\\': np.arange(5, dtype=np.int16), "none": np.empty(0, np.int8)}
+
+
+@pytest.mark.parametrize("piece_bytes", [16, 40, 64, 2**22])
+@pytest.mark.parametrize("metadata", [None, {"format": "np", "größe": "line\nline"}])
+def test_what_is_written_the_reference_reads(tmp_path, monkeypatch, piece_bytes, metadata):
+    monkeypatch.setattr(ours_pieces, "PIECE_BYTES", piece_bytes)
+    arrays, path = named_arrays(), tmp_path / "m.safetensors"
+    ours.write(path, arrays, metadata)
+    with safetensors.safe_open(path, framework="np") as reference:
+        assert reference.metadata() == metadata
+    found = dict(safetensors.deserialize(path.read_bytes()))
+    assert set(found) == set(arrays)
+    for name, array in arrays.items():
+        little = np.asarray(array).astype(np.asarray(array).dtype.newbyteorder("<"))
+        assert found[name]["shape"] == list(little.shape), name
+        assert bytes(found[name]["data"]) == little.tobytes(), name
+
+
+def test_headers_keep_numbers_aligned_and_arrays_in_order(tmp_path):
+    arrays = {f"{name}{i}": np.ones(3, name) for i in range(3) for name in ("int8", "float64", "float16", "float32")}
+    path = tmp_path / "m.safetensors"
+    ours.write(path, arrays)
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    assert length % 8 == 0
+    assert data[8 : 8 + length].rstrip(b" ").endswith(b"}}")
+    header = ours.read_header(path)
+    assert all(tensor.start % arrays[name].itemsize == 0 for name, tensor in header.tensors.items())
+    assert [*header.tensors] == [*sorted(arrays, key=lambda name: -arrays[name].itemsize)]  # else as they came
+
+
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray, lambda array: array[::-1, ::2]])
+def test_pieces_are_small_and_copy_nothing_that_lies_right(monkeypatch, rng, layout):
+    monkeypatch.setattr(ours_pieces, "PIECE_BYTES", 100)
+    array = layout(rng.normal(size=(12, 40)).astype(np.float32))
+    cut = [*ours_pieces.pieces(array)]
+    assert max(piece.nbytes for piece in cut) <= 100
+    assert b"".join(piece.tobytes() for piece in cut) == array.tobytes()
+    assert all(np.shares_memory(piece, array) for piece in cut) == array.flags.c_contiguous
