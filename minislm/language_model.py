@@ -14,6 +14,7 @@ from minislm.files.checkpoint import Checkpoint, described, read_checkpoint
 from minislm.files.folder import ModelFolder, write_folder
 from minislm.files.sentence_folder import sentence_files
 from minislm.inference import answering, tagging, tasks
+from minislm.inference.conversation import Conversation
 from minislm.inference.decoding import Stream, generate
 from minislm.inference.generation import Generation, Prompt
 from minislm.inference.program import Program
@@ -23,6 +24,7 @@ from minislm.layers.base import Context
 from minislm.models.base import Model
 from minislm.models.encoder import Encoder
 from minislm.models.transformer import Transformer
+from minislm.text.chat import encode_chat
 from minislm.text.published import tokenizer_files
 from minislm.text.tokenizer import Tokenizer
 
@@ -114,7 +116,7 @@ class LanguageModel:
             As `generate`.
         """
         settings = self.settings.replaced(**options)
-        return generate(self._program(), self.tokenizer, prompts, settings, source=self._source_program())
+        return generate(self.program(), self.tokenizer, prompts, settings, source=self._source_program())
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """Continue a text and give out the pieces as they come.
@@ -137,7 +139,53 @@ class LanguageModel:
             As `generate`.
         """
         settings = self.settings.replaced(**options)
-        return Stream(self._program(), self.tokenizer, prompt, settings, source=self._source_program())
+        return Stream(self.program(), self.tokenizer, prompt, settings, source=self._source_program())
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Generation:
+        """Answer the last message of a conversation, by the chat template of the model's tokenizer.
+
+        Parameters
+        ----------
+        messages : sequence of mapping
+            Each with "role" ("system", "user" or "assistant") and "content".
+        **options : Any
+            Fields of `GenerationSettings` that are to differ from `settings`.
+
+        Returns
+        -------
+        Generation
+            The answer.
+
+        Raises
+        ------
+        UnsupportedError, ModelFileError, DataError
+            As `text.chat.encode_chat`.
+        GenerationError, UsageError
+            As `generate`.
+        """
+        return self.generate(encode_chat(self.tokenizer, messages), **options)
+
+    def conversation(self, messages: Sequence[Mapping[str, Any]] = (), **options: Any) -> Conversation:
+        """Begin a conversation that remembers what was said, and reads only what is new.
+
+        Parameters
+        ----------
+        messages : sequence of mapping
+            What was said before, as of `chat`.
+        **options : Any
+            Fields of `GenerationSettings` that are to differ from `settings`.
+
+        Returns
+        -------
+        Conversation
+            Its `say` streams answers.
+
+        Raises
+        ------
+        UsageError
+            Code ``bad_generation_setting``.
+        """
+        return Conversation(self, messages, **options)
 
     def translate(self, texts: Sequence[str], *, task: str | None = None, **options: Any) -> list[Generation]:
         """Write what an encoder-decoder makes of texts, each the likeliest that a search with beams finds.
@@ -284,8 +332,19 @@ class LanguageModel:
         found: np.ndarray = _unbatched(hidden, ids)
         return found
 
-    def _program(self) -> Program:
-        """Lower the part of the model that writes."""
+    def program(self) -> Program:
+        """Lower the part of the model that writes.
+
+        Returns
+        -------
+        Program
+            Over the model's arrays.
+
+        Raises
+        ------
+        UnsupportedError
+            Code ``cannot_write``: the model is an encoder.
+        """
         if isinstance(self.model, Encoder):
             raise UnsupportedError(
                 "cannot_write", "an encoder reads and does not write; use classify, tag, answer, fill_mask or embed"

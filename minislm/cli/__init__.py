@@ -20,6 +20,7 @@ VERBS = {
     "eval": "eval:command",
     "info": "info:command",
     "generate": "generate:command",
+    "chat": "chat:command",
     "translate": "translate:command",
     "summarize": "summarize:command",
     "classify": "classify:command",

@@ -12,6 +12,7 @@ from minislm.errors import UsageError
 from minislm.inference.beam import BeamSearch
 from minislm.inference.cache import KVCache
 from minislm.inference.generation import Generation, Prompt, Timings, requests_of
+from minislm.inference.held import Held
 from minislm.inference.passes import cut, gathered
 from minislm.inference.program import Program
 from minislm.inference.settings import GenerationSettings
@@ -91,6 +92,9 @@ class Stream:
         The lowered encoder of an encoder-decoder.
     prompt_chunk : int
         Most prompt tokens in one pass, at least 1.
+    held : Held, optional
+        For a decoder without beams: a sequence of an earlier call, of which is read again only what is new, and which
+        holds this one afterwards.
     """
 
     def __init__(
@@ -102,8 +106,11 @@ class Stream:
         *,
         source: Program | None = None,
         prompt_chunk: int = PROMPT_CHUNK,
+        held: Held | None = None,
     ) -> None:
-        self._batch = _Batch(program, source, tokenizer, [prompt], settings, prompt_chunk)
+        if held is not None and (source is not None or settings.n_beams > 1):
+            raise UsageError("bad_option", "only a decoder without beams goes on from a sequence that is held")
+        self._batch = _Batch(program, source, tokenizer, [prompt], settings, prompt_chunk, held)
         self._pieces = self._batch.pieces()
 
     def __iter__(self) -> Iterator[str]:
@@ -133,7 +140,9 @@ class _Batch:
         prompts: Sequence[Prompt],
         settings: GenerationSettings,
         prompt_chunk: int,
+        held: Held | None = None,
     ) -> None:
+        self.held = held
         if prompt_chunk < 1:
             raise UsageError("bad_prompt_chunk", f"prompt_chunk must be at least 1 token, not {prompt_chunk}")
         self.program, self.source, self.prompt_chunk = program, source, prompt_chunk
@@ -158,20 +167,20 @@ class _Batch:
                 writer.stopped = "length"
             return
         most = max(1, SLOTS // self.width)
-        cache = self._new_cache(most)
+        cache = self._new_cache(most) if self.held is None else self.held.cache
         waiting, active = deque(self.writers), list[Writer]()
         while waiting or active:
             free = most - len(active)
             if waiting and free >= most * REFILL:
                 entered = [waiting.popleft() for _ in range(min(len(waiting), free))]
                 for writer in entered:
-                    writer.slots = [cache.claim() for _ in range(self.width)]
+                    writer.slots = [cache.claim() for _ in range(self.width)] if self.held is None else [self.held.slot]
                 yield from self._read(entered, cache)
                 active += entered
             else:
                 yield from self._write(active, cache)
             for writer in active:
-                if writer.stopped:
+                if writer.stopped and self.held is None:
                     for slot in writer.slots:
                         cache.release(slot)
             active = [writer for writer in active if not writer.stopped]
@@ -198,11 +207,16 @@ class _Batch:
                 counts = np.array([len(source) for source in sources])
                 self.source.run_all(np.concatenate(sources), counts, cache=cache, slots_B=slots[group])
         logits = np.empty((len(writers), self.program.config.vocab_size), np.float32)
-        for pieces in cut([len(request.ids) for request in requests], self.prompt_chunk):
-            ids = [requests[number].ids[first:last] for number, first, last in pieces]
+        texts_ids = [
+            request.ids if self.held is None else request.ids[self.held.keep(request.ids) :] for request in requests
+        ]
+        for pieces in cut([len(ids) for ids in texts_ids], self.prompt_chunk):
+            ids = [texts_ids[number][first:last] for number, first, last in pieces]
             rows = [number for number, _, _ in pieces]
             counts = np.array([last - first for _, first, last in pieces])
             logits[rows] = self.program.run(np.concatenate(ids), slots[rows], counts, cache)  # its last piece stays
+            if self.held is not None:
+                self.held.ids += ids[0]
         texts = self._choose(writers, logits, cache)
         self.timings.prompt_s += time.perf_counter() - start
         return texts
@@ -213,6 +227,8 @@ class _Batch:
         ids = np.array([token for writer in writers for token in writer.tokens])
         slots = np.array([slot for writer in writers for slot, _ in zip(writer.slots, writer.tokens, strict=False)])
         logits = self.program.run(ids, slots, np.ones(ids.size, np.int64), cache)
+        if self.held is not None:
+            self.held.ids += ids.tolist()
         texts = self._choose(writers, logits, cache)
         self.timings.generation_s += time.perf_counter() - start
         self.timings.generation_passes_tokens += len(writers)

@@ -164,7 +164,7 @@ def _to_be_read(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config,
 
 
 def _ids(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
-    return tokenizer.encode(prompt) if isinstance(prompt, str) else list(map(int, prompt))
+    return tokenizer.encode_prompts([prompt])[0] if isinstance(prompt, str) else list(map(int, prompt))
 
 
 def _begin(name: str, tokenizer: Tokenizer) -> int:

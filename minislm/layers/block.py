@@ -17,7 +17,7 @@ from minislm.layers.mlp import MLP, GatedMLP
 from minislm.layers.norm import Norm
 
 
-class Branch(NamedTuple):
+class _Branch(NamedTuple):
     """What a part of a block adds to the stream: ``scale * dropout(after(body(before(x))))``.
 
     Parameters
@@ -105,16 +105,16 @@ class PreNormBlock(Layer):
     scale: float = 1.0
 
     @property
-    def branches(self) -> tuple[Branch, Branch]:
+    def _branches(self) -> tuple[_Branch, _Branch]:
         """Both parts, in order."""
         return (
-            Branch(self.norm_1, self.attention, self.after_1, self.dropout_1, self.scale),
-            Branch(self.norm_2, self.mlp, self.after_2, self.dropout_2, self.scale),
+            _Branch(self.norm_1, self.attention, self.after_1, self.dropout_1, self.scale),
+            _Branch(self.norm_2, self.mlp, self.after_2, self.dropout_2, self.scale),
         )
 
     def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
         """Map the stream (B, T, D) to the stream (B, T, D)."""
-        for branch in self.branches:
+        for branch in self._branches:
             x = branch.forward(x, context, tape)
         if tape is not None:
             tape.see(self.path, x)
@@ -123,13 +123,13 @@ class PreNormBlock(Layer):
     def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
         """Read `forward` upwards."""
         dx = grads.joined(self.path, dy)
-        for branch in reversed(self.branches):
+        for branch in reversed(self._branches):
             dx = branch.backward(dx, tape, grads)
         return dx
 
     def lower(self, x: int, program: Any) -> int:
         """Append both parts with their sums."""
-        for branch in self.branches:
+        for branch in self._branches:
             x = branch.lower(x, program)
         return x
 
@@ -328,17 +328,17 @@ class PreNormCrossBlock(Layer):
     dropout_3: Dropout
 
     @property
-    def branches(self) -> tuple[Branch, Branch, Branch]:
+    def _branches(self) -> tuple[_Branch, _Branch, _Branch]:
         """The parts, in order."""
         return (
-            Branch(self.norm_1, self.attention, None, self.dropout_1, 1.0),
-            Branch(self.norm_2, self.cross_attention, None, self.dropout_2, 1.0),
-            Branch(self.norm_3, self.mlp, None, self.dropout_3, 1.0),
+            _Branch(self.norm_1, self.attention, None, self.dropout_1, 1.0),
+            _Branch(self.norm_2, self.cross_attention, None, self.dropout_2, 1.0),
+            _Branch(self.norm_3, self.mlp, None, self.dropout_3, 1.0),
         )
 
     def forward(self, x: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
         """Map the stream (B, T, D) to the stream (B, T, D)."""
-        for branch in self.branches:
+        for branch in self._branches:
             x = branch.forward(x, context, tape)
         if tape is not None:
             tape.see(self.path, x)
@@ -347,13 +347,13 @@ class PreNormCrossBlock(Layer):
     def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
         """Read `forward` upwards."""
         dx = grads.joined(self.path, dy)
-        for branch in reversed(self.branches):
+        for branch in reversed(self._branches):
             dx = branch.backward(dx, tape, grads)
         return dx
 
     def lower(self, x: int, program: Any) -> int:
         """Append the parts with their sums."""
-        for branch in self.branches:
+        for branch in self._branches:
             x = branch.lower(x, program)
         return x
 

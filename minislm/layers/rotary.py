@@ -8,22 +8,42 @@ opened with.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
 from minislm.errors import ConfigError, unknown
 
 
-class Scaling(Protocol):
-    """Frequencies for more positions."""
+@dataclass(frozen=True)
+class Scaling(ABC):
+    """Frequencies for more positions than a model learned."""
 
     kind: ClassVar[str]
 
+    @abstractmethod
     def scaled(self, f_F: np.ndarray, rotary: Rotary, context: int) -> tuple[np.ndarray, float]:
-        """Return the changed frequencies and what multiplies the turned queries and keys."""
+        """Change the frequencies.
+
+        Parameters
+        ----------
+        f_F : ndarray of float64, (F,)
+            Those of `plain`.
+        rotary : Rotary
+            Whose scaling this is.
+        context : int
+            Positions that the model is opened with.
+
+        Returns
+        -------
+        frequencies_F : ndarray of float64, (F,)
+            The changed ones.
+        factor : float
+            Multiplies the turned queries and keys.
+        """
 
 
 @dataclass(frozen=True)
@@ -130,7 +150,7 @@ def plain(base: float, width: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Scaling):
     """All positions come closer together (Chen et al., 2023, arXiv 2306.15595).
 
     Parameters
@@ -149,7 +169,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class DynamicNTK:
+class DynamicNTK(Scaling):
     """The base grows with the context, so that fast pairs keep their speed (bloc97, 2023).
 
     Parameters
@@ -173,7 +193,7 @@ class DynamicNTK:
 
 
 @dataclass(frozen=True)
-class Llama3:
+class Llama3(Scaling):
     """Slow pairs are divided, fast ones kept, those between blended (Llama 3.1, 2024, arXiv 2407.21783, section 3.4).
 
     Parameters
@@ -201,7 +221,7 @@ class Llama3:
 
 
 @dataclass(frozen=True)
-class Yarn:
+class Yarn(Scaling):
     """As `Llama3` with a ramp over pairs, and scores made sharper (Peng et al., 2023, arXiv 2309.00071).
 
     Parameters
@@ -246,7 +266,7 @@ class Yarn:
 
 
 @dataclass(frozen=True)
-class LongRope:
+class LongRope(Scaling):
     """Two searched tables, for short and for long contexts (Ding et al., 2024, arXiv 2402.13753).
 
     Parameters
@@ -283,7 +303,7 @@ class LongRope:
         return f_F / np.array(factors), self.attention_factor
 
 
-SCALINGS: dict[str, type] = {kind.kind: kind for kind in (Linear, DynamicNTK, Llama3, Yarn, LongRope)}
+SCALINGS: dict[str, type[Scaling]] = {kind.kind: kind for kind in (Linear, DynamicNTK, Llama3, Yarn, LongRope)}
 
 
 def scaling_of(values: Mapping[str, Any]) -> Scaling:

@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from minislm.config import LayerSizes
+from minislm.errors import ConfigError
 from minislm.layers.rotary import Rotary
 from minislm.models import llama
 from minislm.models.decoder import DecoderConfig
 from minislm.models.fields import Fields
 from minislm.models.published import Published, named
 from minislm.models.rotary_fields import read_rotary, write_rotary
-
 
 NAMES = {
     **{ours: theirs for ours, theirs in llama.NAMES.items() if ".norm_2" not in ours},
@@ -53,7 +53,8 @@ def _config(fields: Fields, layers: tuple[LayerSizes, ...], **choices: Any) -> D
 def _values(config: DecoderConfig, architecture: str) -> dict[str, Any]:
     """Say what both generations say."""
     values = llama.values_of(config, architecture)
-    assert config.attention_scale is not None
+    if config.attention_scale is None:
+        raise ConfigError("config_invalid", "Gemma says the scale of its scores")
     return {
         **values,
         **llama.biases_said(config),
@@ -149,6 +150,8 @@ def write_3(config: DecoderConfig) -> dict[str, Any]:
         Values.
     """
     values = _values(config, "Gemma3ForCausalLM")
+    if len(config.rotaries) != 2:
+        raise ConfigError("config_invalid", "Gemma 3 has two kinds of rotary positions")
     whole = write_rotary(config.rotaries[GLOBAL], config.layers[0].d_head)
     return {**values, **whole, "rope_local_base_freq": config.rotaries[LOCAL].base}
 

@@ -16,7 +16,6 @@ from minislm.models.fields import Fields
 from minislm.models.gpt2 import ACTIVATIONS
 from minislm.models.published import Published, named
 
-
 NAMES = {
     "embedding.weight": "transformer.wte.weight",
     "positions.weight": "transformer.wpe.weight",

@@ -15,7 +15,6 @@ from minislm.models.fields import Fields
 from minislm.models.gpt2 import ACTIVATIONS
 from minislm.models.published import Published, named
 
-
 NAMES = {
     "embedding.weight": "transformer.wte.weight",
     "blocks.{}.norm_1.weight": "transformer.h.{}.ln_1.weight",

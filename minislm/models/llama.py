@@ -70,8 +70,8 @@ def sizes_of(fields: Fields) -> LayerSizes:
     if n_heads < 1 or ("head_dim" not in fields and d_model % n_heads):
         raise ConfigError(
             "config_invalid",
-            f"{fields.origin}: hidden_size ({d_model}) must be a multiple of num_attention_heads ({n_heads}), or head_dim "
-            "be there",
+            f"{fields.origin}: hidden_size ({d_model}) must be a multiple of num_attention_heads ({n_heads}), or "
+            "head_dim be there",
         )
     return LayerSizes(
         n_heads,

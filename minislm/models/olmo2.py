@@ -13,7 +13,6 @@ from minislm.models.decoder import DecoderConfig
 from minislm.models.fields import Fields
 from minislm.models.published import Published
 
-
 NAMES = {
     **{ours: theirs for ours, theirs in llama.NAMES.items() if ".norm_" not in ours},
     **llama.QUERY_KEY_NORMS,

@@ -16,7 +16,6 @@ from minislm.models.maker import BIASED
 from minislm.models.published import Published, named
 from minislm.models.rotary_fields import read_rotary, write_rotary
 
-
 NAMES = {
     "embedding.weight": "model.embed_tokens.weight",
     "blocks.{}.norm_1.weight": "model.layers.{}.input_layernorm.weight",

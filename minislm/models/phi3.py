@@ -15,7 +15,6 @@ from minislm.models.decoder import DecoderConfig
 from minislm.models.fields import Fields
 from minislm.models.published import Published
 
-
 NAMES = {
     "embedding.weight": "model.embed_tokens.weight",
     "blocks.{}.norm_1.weight": "model.layers.{}.input_layernorm.weight",

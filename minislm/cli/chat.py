@@ -1,0 +1,145 @@
+"""``minislm chat``: talk with a model in the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minislm.cli.common import Common, read_text, verb
+
+if TYPE_CHECKING:
+    from minislm.inference.conversation import Conversation
+
+EXAMPLES = """
+minislm chat downloads/SmolLM2-360M-Instruct
+minislm chat out/orca-int4 --system "You answer in one sentence." --temperature 0
+minislm chat phi-3.gguf --context 4096 -n 400
+echo "What is a list?" | minislm chat out/mine --json
+"""
+HELP = """/help        this text
+/clear       forget what was said
+/system ...  say what the model is to be; forgets what was said
+/again       answer the last message anew
+/quit        leave; so does Ctrl-D
+Three quotes begin and end a message of several lines. Ctrl-C stops an answer."""
+QUOTES = '"""'
+
+
+@verb("chat", examples=EXAMPLES)
+@click.argument("model")
+@click.option("--system", help="What the model is to be.")
+@click.option("--template", help="A file with a chat template (Jinja), in place of the model's own.")
+@click.option("--context", type=int, help="Positions that a published model is opened with.")
+@click.option("-n", "--max-new-tokens", type=int, default=1024, show_default=True, help="Longest answer in tokens.")
+@click.option("--temperature", type=float, help="Divides the logits; 0 always takes the most likely token.")
+@click.option("--top-k", type=int, help="Keep the k most likely tokens; 0 keeps all.")
+@click.option("--top-p", type=float, help="Keep the most likely tokens that together reach this probability.")
+@click.option("--min-p", type=float, help="Keep tokens at least this fraction as likely as the most likely one.")
+@click.option("--repetition-penalty", type=float, help="More than 1 makes tokens that have appeared less likely.")
+def command(
+    common: Common, model: str, system: str | None, template: str | None, context: int | None, **options: Any
+) -> None:
+    """Talk with MODEL: a model folder, a GGUF file, or a name in the local cache of the hub.
+
+    In a terminal, type a message and Return. Otherwise each line of standard input is a message. The model must have
+    been trained to chat: its tokenizer has a template that says how.
+    """
+    from minislm.language_model import load
+    from minislm.text.chat import render_chat
+
+    lm = load(model, context=context)
+    if template is not None:
+        roles = dataclasses.replace(lm.tokenizer.roles, templates={"default": read_text(template)})
+        lm = dataclasses.replace(lm, tokenizer=dataclasses.replace(lm.tokenizer, roles=roles))
+    begun = [{"role": "system", "content": system}] if system else []
+    render_chat(lm.tokenizer, [*begun, {"role": "user", "content": ""}])  # a model that cannot chat says so at once
+    given = {name: value for name, value in options.items() if value is not None}
+    conversation = lm.conversation(begun, seed=common.seed, **given)
+    if sys.stdin.isatty() and not common.json:
+        _Terminal(common, conversation, Path(model).name).run()
+        return
+    for line in sys.stdin:
+        for piece in conversation.say(line.rstrip("\n")):
+            if not common.json:
+                click.echo(piece, nl=False)
+        if not common.json:
+            click.echo()
+    common.result({"messages": conversation.messages, "seed": common.seed}, lambda: None)
+
+
+class _Terminal:
+    """A person at a terminal."""
+
+    def __init__(self, common: Common, conversation: Conversation, name: str) -> None:
+        self.common, self.conversation, self.name = common, conversation, name
+
+    def run(self) -> None:
+        """Read messages until the person leaves."""
+        import readline  # noqa: F401  lines can be edited, and earlier ones called back
+
+        self.common.note(f"chatting with {self.name}; /help for help, Ctrl-D to leave")
+        for message in self._messages():
+            word, _, rest = message.partition(" ")
+            if word == "/quit":
+                return
+            if word == "/help":
+                self.common.note(HELP)
+            elif word in ("/clear", "/system"):
+                system = [m for m in self.conversation.messages if m["role"] == "system"]
+                self.conversation.messages = [{"role": "system", "content": rest}] if word == "/system" else system
+            elif word == "/again":
+                self._again()
+            elif word.startswith("/"):
+                self.common.note(f"there is no command {word}; /help lists them")
+            elif message:
+                self._answer(message)
+
+    def _messages(self) -> Iterator[str]:
+        """Read what the person types; Ctrl-C empties the line."""
+        while True:
+            try:
+                line = input("> ")
+                while line.startswith(QUOTES) and (len(line) == len(QUOTES) or not line.endswith(QUOTES)):
+                    line += "\n" + input(". ")
+            except KeyboardInterrupt:
+                click.echo()
+                continue
+            except EOFError:
+                click.echo()
+                return
+            yield line.removeprefix(QUOTES).removesuffix(QUOTES) if line.startswith(QUOTES) else line.strip()
+
+    def _answer(self, message: str) -> None:
+        """Print the answer as it comes; Ctrl-C stops it and not the chat."""
+        before = self.conversation.forgotten
+        try:
+            for piece in self.conversation.say(message):
+                click.echo(piece, nl=False)
+            click.echo()
+        except KeyboardInterrupt:
+            click.echo()
+            self.common.note("(stopped)")
+        if self.conversation.forgotten > before:
+            self.common.note("(the beginning of the conversation no longer fits, and is forgotten)")
+        if self.conversation.result is not None:
+            timings = self.conversation.result.timings
+            self.common.note(
+                f"({len(self.conversation.result.ids)} tokens, {timings.generation_tokens_per_s:,.1f} tokens/s)"
+            )
+
+    def _again(self) -> None:
+        """Take the last turn back and answer it once more, by other chance."""
+        messages = self.conversation.messages
+        last = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=None)
+        if last is None:
+            self.common.note("nothing was said yet")
+            return
+        self.conversation.messages = messages[:last]
+        settings = self.conversation.settings
+        self.conversation.settings = settings.replaced(seed=settings.seed + 1)
+        self._answer(messages[last]["content"])

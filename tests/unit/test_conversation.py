@@ -1,0 +1,160 @@
+"""Chats: what is held equals what is read anew, in Python, in a pipe and at a terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from minislm import cli
+from minislm.errors import UnsupportedError
+from minislm.inference.settings import GenerationSettings
+from minislm.language_model import LanguageModel, save
+from minislm.models.decoder import Decoder, DecoderConfig
+from minislm.text.tokenizer import Tokenizer
+
+TEMPLATE = "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}assistant:"
+PLAIN = {"temperature": 0.0, "max_new_tokens": 9, "ignore_eos": True}
+
+
+def chatting(context=200, template=TEMPLATE, seed=3):
+    """Make a model that answers nonsense, always the same."""
+    config = DecoderConfig.uniform(
+        vocab_size=257, d_model=24, context=context, n_layers=2, n_heads=2, positions="rotary", norm="rms"
+    )
+    model = Decoder.create(config, seed)
+    arrays = {name: array * 12 for name, array in model.arrays().items() if array.ndim == 2}
+    tokenizer = Tokenizer.train([], kind="bytes")
+    templates = {"default": template} if template else {}
+    tokenizer = dataclasses.replace(tokenizer, roles=dataclasses.replace(tokenizer.roles, templates=templates))
+    return LanguageModel(model.with_arrays(arrays), tokenizer)
+
+
+def test_a_conversation_equals_answers_to_whole_messages():
+    lm = chatting()
+    conversation = lm.conversation([{"role": "system", "content": "be brief"}], **PLAIN)
+    messages = [{"role": "system", "content": "be brief"}]
+    for text in ("hello", "how are you?", "good"):
+        said = "".join(conversation.say(text))
+        messages.append({"role": "user", "content": text})
+        expected = lm.chat(messages, **PLAIN)
+        assert said == expected.text
+        messages.append({"role": "assistant", "content": said})
+        assert conversation.messages == messages
+    assert conversation.result.ids == expected.ids
+
+
+def test_only_what_is_new_is_read(monkeypatch):
+    lm = chatting()
+    conversation = lm.conversation(**{**PLAIN, "max_new_tokens": 2})
+    list(conversation.say("a long message " * 5))
+    read = []
+    program = conversation._program
+    monkeypatch.setattr(program, "run", lambda ids, *rest, run=program.run: (read.append(len(ids)), run(ids, *rest))[1])
+    list(conversation.say("b"))
+    assert read[0] < 40
+
+
+def test_an_answer_that_is_broken_off_stays_as_far_as_it_came():
+    lm = chatting()
+    broken, whole = (lm.conversation(**PLAIN) for _ in range(2))
+    answer = broken.say("hello")
+    first = next(answer)
+    answer.close()
+    assert broken.messages[-1] == {"role": "assistant", "content": first}
+    assert broken.result is None
+    whole.messages = list(broken.messages)
+    assert "".join(broken.say("go on")) == "".join(whole.say("go on"))
+
+
+def test_what_was_said_first_is_forgotten_when_there_is_no_room():
+    lm = chatting(context=120)
+    conversation = lm.conversation([{"role": "system", "content": "s"}], **PLAIN)
+    for n in range(6):
+        list(conversation.say(f"message {n}"))
+    assert conversation.forgotten > 0
+    assert conversation.messages[0]["role"] == "system"
+    assert conversation.messages[1]["role"] == "user"
+    assert conversation.messages[-2]["content"] == "message 5"
+    assert "".join(conversation.say("x")) == lm.chat(conversation.messages[:-1], **PLAIN).text
+
+
+def test_a_model_without_a_template_says_so():
+    with pytest.raises(UnsupportedError) as caught:
+        chatting(template=None).chat([{"role": "user", "content": "hello"}])
+    assert caught.value.code == "no_chat_template"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A saved model that chats."""
+    lm = dataclasses.replace(chatting(context=2000), settings=GenerationSettings(ignore_eos=True))
+    save(lm, tmp_path / "chats")
+    return str(tmp_path / "chats")
+
+
+def test_lines_of_standard_input_are_messages(folder):
+    options = ["-n", "5", "--temperature", "0", "--system", "be brief"]
+    found = CliRunner().invoke(cli.main, ["chat", folder, *options, "--json"], input="hello\nagain\n")
+    assert found.exit_code == 0, found.output
+    messages = json.loads(found.stdout)["messages"]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert messages[3]["content"] == "again"
+
+
+def test_a_template_may_be_given(folder, tmp_path):
+    (tmp_path / "t.jinja").write_text("{{ messages[-1].content }}?")
+    options = ["-n", "3", "--temperature", "0", "--template", str(tmp_path / "t.jinja")]
+    assert CliRunner().invoke(cli.main, ["chat", folder, *options], input="hello\n").exit_code == 0
+    (tmp_path / "t.jinja").write_text("{% nothing %}")
+    assert CliRunner().invoke(cli.main, ["chat", folder, *options], input="hello\n").exit_code == 1
+
+
+def until(terminal, text, seconds=60):
+    """Read from a terminal until it shows a text."""
+    seen, end = "", time.monotonic() + seconds
+    while text not in seen:
+        assert time.monotonic() < end, seen
+        if select.select([terminal], [], [], 1)[0]:
+            seen += os.read(terminal, 4096).decode(errors="replace")
+    return seen
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_chat(folder):
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "minislm", "chat", folder, "-n", "1800", "--threads", "1"]
+    with subprocess.Popen(command, stdin=end, stdout=end, stderr=end, close_fds=True, start_new_session=True,
+                          preexec_fn=_controlling) as process:  # fmt: skip
+        os.close(end)
+        try:
+            until(terminal, "> ")
+            os.write(terminal, b"hello\n")
+            until(terminal, "hello\r\n")
+            assert select.select([terminal], [], [], 60)[0]  # the answer begins
+            os.write(terminal, b"\x03")
+            until(terminal, "(stopped)\r\n> ")
+            os.write(terminal, b"\x03")
+            until(terminal, "> ")
+            os.write(terminal, b"/nonsense\n")
+            until(terminal, "there is no command /nonsense")
+            os.write(terminal, b"/quit\n")
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            os.close(terminal)
+
+
+def _controlling():
+    """Make standard input the terminal that sends signals."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -1,0 +1,136 @@
+"""What published decoders can say of a Config, and what is refused in their folders before memory is taken."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from minislm import load, models, save
+from minislm.config import LayerSizes
+from minislm.errors import MinislmError
+from minislm.language_model import LanguageModel
+from minislm.layers.rotary import DynamicNTK, Linear, Llama3, LongRope, Rotary, Yarn
+from minislm.models.decoder import Decoder, DecoderConfig
+from minislm.models.fields import Fields
+from minislm.text.tokenizer import Tokenizer
+
+SIZES = {"vocab_size": 257, "d_model": 24, "context": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_ff": 40}
+LLAMA = {"positions": "rotary", "norm": "rms", "mlp": "gated", "activation": "silu", "biases": ()}
+SCALINGS = (
+    Linear(2.0),
+    DynamicNTK(2.0, 32),
+    Llama3(8.0, 1.0, 4.0, 16),
+    Yarn(4.0, 16),
+    Yarn(4.0, 16, 30.0, 2.0, 1.25, False),
+    LongRope((1.0, 1.5, 2.0), (1.0, 3.0, 9.0), 32, 64, 1.2),
+)
+CHOICES = {
+    "our own": {},
+    "nothing": {"biases": (), "tied": False},
+    "learned, rms": {"norm": "rms"},
+    "gated, learned": {"mlp": "gated", "activation": "silu"},
+    "llama": LLAMA,
+    "plain, rotary": {"positions": "rotary"},
+    "around": {**LLAMA, "norm_place": "around", "norm_offset": 1.0},
+    "after": {**LLAMA, "norm_place": "after", "query_key_norm": "whole"},
+    "heads": {**LLAMA, "query_key_norm": "head"},
+    "parallel": {"block": "parallel"},
+    "parallel, rotary": {"block": "parallel", "positions": "rotary", "tied": False},
+    "scaled": {**LLAMA, "embedding_scale": 3.0, "residual_scale": 0.5, "logit_scale": 0.25, "attention_scale": 1.0},
+    "capped": {**LLAMA, "logit_cap": 30.0, "attention_cap": 50.0},
+    "interleaved": {**LLAMA, "rotaries": (Rotary(1e4, 4, True),)},
+    **{type(scaling).__name__: {**LLAMA, "rotaries": (Rotary(5e5, 6, False, scaling),)} for scaling in SCALINGS},
+}
+
+
+def made(choice):
+    return Decoder.create(DecoderConfig.uniform(**SIZES, **CHOICES[choice]), seed=1)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_what_a_checkpoint_says_is_read_as_the_same(choice):
+    model = made(choice)
+    said = {}
+    for model_type in models.PUBLISHED:
+        how = models.published(model_type)
+        values = how.said(model.config, model.arrays())
+        if values is not None:
+            said[model_type] = how.read(Fields(json.loads(json.dumps(values))), how.saved(model.arrays()))
+    assert all(config == model.config for config in said.values())
+    if choice in ("llama", "heads", "after", *(type(scaling).__name__ for scaling in SCALINGS)):
+        assert said
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_save_comes_back(choice, tmp_path):
+    lm = LanguageModel(made(choice), Tokenizer.train([], kind="bytes"))
+    save(lm, tmp_path / "model")
+    back = load(tmp_path / "model")
+    assert back.model.config == lm.model.config
+    ids = np.arange(20)
+    np.testing.assert_array_equal(back.logits(ids), lm.logits(ids))
+
+
+def test_blocks_that_differ_are_said_where_they_can_be(tmp_path):
+    wide, narrow = LayerSizes(4, 2, 6, 40, window=4), LayerSizes(4, 2, 6, 40, rotary=None)
+    config = DecoderConfig(vocab_size=257, d_model=24, context=32, layers=(wide, narrow), **LLAMA)
+    lm = LanguageModel(Decoder.create(config), Tokenizer.train([], kind="bytes"))
+    save(lm, tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == "smollm3"
+    assert load(tmp_path / "model").model.config == config
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder as other libraries write it."""
+    save(LanguageModel(made("llama"), Tokenizer.train([], kind="bytes")), tmp_path / "model")
+    return tmp_path / "model"
+
+
+BAD = {
+    "hidden_size": (48, "config_vs_weights"),
+    "vocab_size": (2**30, "config_vs_weights"),
+    "intermediate_size": (41, "config_vs_weights"),
+    "num_hidden_layers": (3, "config_vs_weights"),
+    "num_attention_heads": ("4", "config_invalid"),
+    "num_key_value_heads": (3, "config_invalid"),
+    "head_dim": (7, "config_invalid"),
+    "hidden_act": ("swiglu", "unsupported_config"),
+    "rms_norm_eps": (float("1e400"), "config_invalid"),
+    "rope_theta": (-1.0, "config_invalid"),
+    "rope_scaling": ({"rope_type": "spiral"}, "unknown_rotary_scaling"),
+    "max_position_embeddings": (0, "config_invalid"),
+    "tie_word_embeddings": ("yes", "config_invalid"),
+    "attention_bias": (True, "config_vs_weights"),
+    "model_type": ("lama", "unknown_architecture"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_field_that_cannot_be_is_named_before_memory_is_taken(folder, name):
+    value, code = BAD[name]
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, name: value}).replace("Infinity", "1e400"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(MinislmError) as caught:
+            load(folder)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert caught.value.code == code
+    assert peak < 32 * 2**20
+
+
+def test_the_nearest_architecture_is_named(folder):
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "model_type": "quen2"}))
+    with pytest.raises(MinislmError, match="'qwen2'"):
+        load(folder)
+
+
+def test_a_context_may_be_chosen(folder):
+    assert load(folder, context=8).model.config.context == 8
