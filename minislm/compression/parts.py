@@ -114,6 +114,37 @@ def leaf_inputs(weight: Weight, x_NI: np.ndarray) -> list[np.ndarray]:
     return [x_NI]
 
 
+def stored_matrix(method: Method, path: str, leaf: Weight) -> np.ndarray:
+    """Return the matrix of a Dense as it is stored.
+
+    Parameters
+    ----------
+    method : Method
+        Named in the message.
+    path : str
+        Of the Weight, for the message.
+    leaf : Weight
+        Which must be a Dense.
+
+    Returns
+    -------
+    ndarray, (O, I), any dtype of a Dense
+        Its numbers; not checked.
+
+    Raises
+    ------
+    UnsupportedError
+        Code ``unsupported_storage``: it is no Dense.
+    """
+    if not isinstance(leaf, Dense):
+        raise UnsupportedError(
+            "unsupported_storage",
+            f"{method.name} works on dense weights; {path} is stored as {leaf.spec()['type']}. "
+            f"Do this step earlier in the recipe, or leave {path} out of `where`",
+        )
+    return leaf.array
+
+
 def dense_matrix(method: Method, path: str, leaf: Weight) -> np.ndarray:
     """Return the matrix of a Dense, after a check.
 
@@ -138,12 +169,7 @@ def dense_matrix(method: Method, path: str, leaf: Weight) -> np.ndarray:
     DataError
         Code ``non_finite_weight``.
     """
-    if not isinstance(leaf, Dense):
-        raise UnsupportedError(
-            "unsupported_storage",
-            f"{method.name} works on dense weights; {path} is stored as {leaf.spec()['type']}. "
-            f"Do this step earlier in the recipe, or leave {path} out of `where`",
-        )
+    stored_matrix(method, path, leaf)
     w_OI = leaf.dense()
     if not np.isfinite(w_OI).all():
         raise DataError(

@@ -11,8 +11,9 @@ import numpy as np
 
 from minislm.compression.base import Method, Report, need
 from minislm.compression.calibration import activation_scales, check_calibration, entering
-from minislm.compression.parts import chosen, dense_matrix, leaves, with_leaves
-from minislm.errors import unknown
+from minislm.compression.parts import chosen, leaves, stored_matrix, with_leaves
+from minislm.errors import DataError, unknown
+from minislm.files.mapped import release
 from minislm.ops.formats import format_named
 from minislm.weights.base import Weight
 from minislm.weights.quantized import ACTIVATIONS, Quantized
@@ -110,13 +111,21 @@ class Quantize(Method):
     def _rounded(self, path: str, leaf: Weight, scale: np.ndarray | None) -> Weight:
         """Return one leaf in the format; a sparse one keeps its zeros."""
         if not isinstance(leaf, Sparse):
-            w_OI = dense_matrix(self, path, leaf)
-            return Quantized.nearest(w_OI, self.format, entering(self.activations, scale), scale)
+            return self._nearest(path, leaf, entering(self.activations, scale), scale)
         need(
             self.activations == "float",
             self,
             f"{path} is sparse, and sparse products take float activations; leave `activations` out there",
             "contradicting_options",
         )
-        values = Quantized.nearest(dense_matrix(self, path, leaf.values), self.format)
-        return dataclasses.replace(leaf, values=values)
+        return dataclasses.replace(leaf, values=self._nearest(path, leaf.values))
+
+    def _nearest(self, path: str, leaf: Weight, *activations: Any) -> Quantized:
+        """Round the matrix of a Dense, of which no more than a few rows are widened or left in memory at once."""
+        w_OI = stored_matrix(self, path, leaf)
+        try:
+            return Quantized.nearest(w_OI, self.format, *activations)
+        except DataError as error:
+            raise DataError(error.code, f"{self.name}: {path}: {error}") from error
+        finally:
+            release(w_OI)

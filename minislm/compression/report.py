@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from minislm.files.mapped import release
+from minislm.ops.tiles import row_tiles
 from minislm.weights.base import Weight
 from minislm.weights.blocks import Blocks
 from minislm.weights.dense import Dense
@@ -205,7 +207,7 @@ def storage_of(part: Any) -> str:
 def _tensor(path: str, part: Any, before: Any, comparable: dict[str, Any]) -> TensorReport:
     error, cosine = None, None
     if path in comparable and comparable[path].shape == part.shape:
-        error, cosine = _difference(_dense(comparable[path]), _dense(part))
+        error, cosine = _difference(comparable[path], part)
     return TensorReport(
         path=path,
         shape=tuple(part.shape),
@@ -218,18 +220,30 @@ def _tensor(path: str, part: Any, before: Any, comparable: dict[str, Any]) -> Te
     )
 
 
-def _dense(part: Any) -> np.ndarray:
-    """Return the numbers of a tensor as a float64 vector."""
-    array = part.dense() if isinstance(part, Weight) else part
-    return np.asarray(array, np.float64).ravel()
+def _difference(before: Any, after: Any) -> tuple[float | None, float | None]:
+    """Return the relative error and the cosine; None where they are not defined.
 
-
-def _difference(before: np.ndarray, after: np.ndarray) -> tuple[float | None, float | None]:
-    """Return the relative error and the cosine; None where they are not defined."""
-    norm_before, norm_after = np.linalg.norm(before), np.linalg.norm(after)
-    error = float(np.linalg.norm(after - before) / norm_before) if norm_before else None
-    cosine = float(before @ after / (norm_before * norm_after)) if norm_before and norm_after else None
+    Tensors are compared a few rows at a time: neither is decoded whole, nor left in memory if it is mapped.
+    """
+    n_rows, row_bytes = (len(after), 8) if isinstance(after, np.ndarray) else (after.shape[0], 8 * after.shape[1])
+    products = np.zeros(4)  # of the difference, before and after with themselves, and of before with after
+    for rows in row_tiles(n_rows, row_bytes):
+        b, a = _rows(before, rows), _rows(after, rows)
+        d = a - b
+        products += d @ d, b @ b, a @ a, b @ a
+    for part in (before, after):
+        for array in [part] if isinstance(part, np.ndarray) else part.arrays().values():
+            release(array)
+    apart, norm_before, norm_after = np.sqrt(products[:3])
+    error = float(apart / norm_before) if norm_before else None
+    cosine = float(products[3] / (norm_before * norm_after)) if norm_before and norm_after else None
     return error, cosine
+
+
+def _rows(part: Any, rows: slice) -> np.ndarray:
+    """Return the numbers of some rows of a Weight, or of some entries of a vector, as a float64 vector."""
+    array = part.rows(np.arange(rows.start, rows.stop)) if isinstance(part, Weight) else part[rows]
+    return np.asarray(array, np.float64).ravel()
 
 
 def _cells(tensor: TensorReport) -> tuple[str, ...]:
