@@ -19,6 +19,7 @@ import numpy as np
 
 from minislm.errors import ModelFileError, clipped
 from minislm.files.durable import new_file
+from minislm.files.mapped import release
 from minislm.files.opened import opened
 from minislm.files.safetensors_header import Header, StoredTensor, checked_header, dtype_of
 from minislm.files.safetensors_pieces import header_of, pieces
@@ -127,6 +128,7 @@ def write_in_place(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mappi
         for name in order:
             for piece in pieces(stored[name]):
                 file.write(piece.data)
+            release(stored[name])
     _compare(path, stored, dict(metadata or {}))
 
 
@@ -146,6 +148,7 @@ def _compare(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, s
                     f"{path.name}: tensor {clipped(name)} was {array.dtype} {array.shape} and reads back as "
                     f"{tensor.dtype} {tensor.shape}{' with other values' if same else ''}",
                 )
+            release(array)
 
 
 def _reads(file: BinaryIO, piece: np.ndarray) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from minislm.config import Config
 from minislm.errors import ConfigError, MinislmError, ModelFileError, clipped
 from minislm.models.fields import Fields
+from minislm.ops.tiles import row_tiles
 from minislm.weights.base import Weight
 from minislm.weights.blocks import Blocks
 
@@ -259,9 +260,12 @@ def _numbers(path: str) -> list[str]:
 
 
 def _equal(a: np.ndarray | Blocks, b: np.ndarray | Blocks) -> bool:
-    if isinstance(a, Blocks) or isinstance(b, Blocks):
+    """Compare arrays of one shape, which may be the largest there are, as far as the first tile that differs."""
+    if isinstance(a, Blocks) or isinstance(b, Blocks) or a.dtype != b.dtype:
         return False
-    return a.dtype == b.dtype and np.array_equal(a, b)
+    a, b = np.atleast_1d(a, b)
+    tiles = row_tiles(len(a), a.nbytes // max(1, len(a)))
+    return all(np.array_equal(a[rows], b[rows]) for rows in tiles)
 
 
 def _misshaped(origin: str, name: str, declared: tuple[int, ...], shape: tuple[int, ...]) -> ModelFileError:
