@@ -263,9 +263,9 @@ def _equal(a: np.ndarray | Blocks, b: np.ndarray | Blocks) -> bool:
     """Compare arrays of one shape, which may be the largest there are, as far as the first tile that differs."""
     if isinstance(a, Blocks) or isinstance(b, Blocks) or a.dtype != b.dtype:
         return False
-    a, b = np.atleast_1d(a, b)
-    tiles = row_tiles(len(a), a.nbytes // max(1, len(a)))
-    return all(np.array_equal(a[rows], b[rows]) for rows in tiles)
+    ours, theirs = np.atleast_1d(a), np.atleast_1d(b)
+    tiles = row_tiles(len(ours), ours.nbytes // max(1, len(ours)))
+    return all(np.array_equal(ours[rows], theirs[rows]) for rows in tiles)
 
 
 def _misshaped(origin: str, name: str, declared: tuple[int, ...], shape: tuple[int, ...]) -> ModelFileError:
