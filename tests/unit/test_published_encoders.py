@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minislm.config import Head, LayerSizes
-from minislm.errors import MinislmError
+from minislm.errors import MinislmError, ModelFileError
 from minislm.files import safetensors
 from minislm.language_model import LanguageModel, load, save
 from minislm.layers.base import PLAIN
@@ -357,3 +357,16 @@ def test_strange_sentence_folders_are_refused(name, tmp_path):
     error = refused(folder)
     assert error.code == code
     assert named in str(error)
+
+
+def test_a_copy_that_differs_in_one_number_is_no_copy(tmp_path, monkeypatch):
+    monkeypatch.setattr("minislm.ops.tiles.TILE_BYTES", 64)  # so that it is found in the last of many tiles
+    save(made((WORDS,), pooler=False), tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    tensors = {name: array.copy() for name, array in safetensors.read(path).items()}
+    copy = tensors["bert.embeddings.word_embeddings.weight"].copy()
+    copy[-1, -1] += 1
+    safetensors.write(path, {**tensors, "cls.predictions.decoder.weight": copy})
+    with pytest.raises(ModelFileError, match=r"cls\.predictions\.decoder") as caught:
+        load(tmp_path / "model")
+    assert caught.value.code == "config_vs_weights"
