@@ -39,7 +39,7 @@ from minislm.models.fields import Fields
 from minislm.text.published import tokenizer_files
 from minislm.text.tokenizer import Tokenizer
 
-SHARD_BYTES = 2 * 2**30
+SHARD_BYTES = 2 * 2**30 - 2**20  # of tensors; the rest is for the header
 PROMPT, NEW = 64, 16
 TEXTS, LENGTH = 8, 128
 GIB = 2**30
