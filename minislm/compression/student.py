@@ -13,6 +13,7 @@ from minislm.config import Config, LayerSizes
 from minislm.errors import UnsupportedError, UsageError
 from minislm.layers.base import PLAIN, Context, Grads, Layer, Tape
 from minislm.layers.linear import Linear
+from minislm.layers.rotary import Rotary
 from minislm.models.base import Model
 from minislm.weights.dense import Dense
 
@@ -140,7 +141,14 @@ def resized(config: Any, sizes: Mapping[str, int]) -> Any:
         layers["encoder_layers"] = _resized(config.encoder_layers, config, d_model, sizes, n_layers)
     elif "n_encoder_layers" in sizes:
         raise UsageError("bad_option", f"distil: n_encoder_layers is for an encoder-decoder, not for a {config.type}")
-    return dataclasses.replace(config, d_model=d_model, **layers)
+    further = {"rotaries": _turning(config, layers["layers"][0])} if hasattr(config, "rotaries") else {}
+    return dataclasses.replace(config, d_model=d_model, **layers, **further)
+
+
+def _turning(config: Any, sizes: LayerSizes) -> tuple[Rotary, ...]:
+    """Return the kinds of rotation with the same share of a head of another width."""
+    before, after = config.layers[0].d_head, sizes.d_head
+    return tuple(dataclasses.replace(r, width=max(2, r.width * after // before // 2 * 2)) for r in config.rotaries)
 
 
 def _resized(
