@@ -226,7 +226,9 @@ class Config:
                 for name, kind in cls.records.items()
                 if name in values
             }
-            plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            plain: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+            }
             return cls(**{**plain, **records})
         except (TypeError, AttributeError, OverflowError) as error:
             raise ConfigError("config_invalid", f"{cls.__name__} cannot be made from these fields: {error}") from error
