@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
@@ -47,8 +48,28 @@ PARTS_OF_DAY = {"in the morning": 9, "at noon": 12, "in the afternoon": 15, "in 
 LENGTHS = {"": 60, " for an hour": 60, " for half an hour": 30, " for 45 minutes": 45, " for 90 minutes": 90}
 LENGTHS |= {f" for {word} hours": 60 * n for n, word in enumerate(NUMBERS[:2], start=2)}
 
-FIRST_DAY, N_DAYS = date(2024, 1, 1), 8 * 365
-HELD_OUT = 0.1  # of the days
+WEEKDAY_WORDS = ("on", "this", "a week from", "next")
+
+
+class World(NamedTuple):
+    """What is spoken of: as it stands, all that the grammar knows; smaller worlds are learned sooner."""
+
+    first_day: date = date(2024, 1, 1)
+    n_days: int = 8 * 365
+    held_out: float = 0.1  # of the days
+    ways: tuple[str, ...] = ("relative", "weekday", "date")  # to say a day
+    relative: Mapping[str, int] = RELATIVE
+    weekday_words: tuple[str, ...] = WEEKDAY_WORDS
+    lengths: Mapping[str, int] = LENGTHS
+    until: float = 0.2  # of the sentences: they tell the end instead of the length
+    openings: tuple[str, ...] = OPENINGS
+    orders: tuple[str, ...] = ORDERS
+    people: tuple[str, ...] = PEOPLE
+    shared: tuple[str, ...] = SHARED
+    alone: tuple[str, ...] = ALONE
+
+
+WHOLE = World()
 
 
 class Example(NamedTuple):
@@ -58,51 +79,51 @@ class Example(NamedTuple):
     event: str
 
 
-def examples(n: int, *, held_out: bool, seed: int = 0) -> list[Example]:
+def examples(n: int, *, held_out: bool, seed: int = 0, world: World = WHOLE) -> list[Example]:
     """Write examples; those that are held out speak of days, and are said on days, that no other example ever names."""
     rng = random.Random(f"{held_out} {seed}")
-    return [_example(rng, held_out) for _ in range(n)]
+    return [_example(rng, held_out, world) for _ in range(n)]
 
 
-def is_held_out(day: date) -> bool:
+def is_held_out(day: date, part: float = WHOLE.held_out) -> bool:
     """Tell whether a day is kept from training."""
-    return zlib.crc32(day.isoformat().encode()) < HELD_OUT * 2**32
+    return zlib.crc32(day.isoformat().encode()) < part * 2**32
 
 
-def _example(rng: random.Random, held_out: bool) -> Example:
-    way = rng.choice((_relative, _weekday, _date))  # before the day, so that it is as frequent in both parts
+def _example(rng: random.Random, held_out: bool, world: World) -> Example:
+    way = WAYS[rng.choice(world.ways)]  # before the day, so that it is as frequent in both parts
     while True:
-        today = FIRST_DAY + timedelta(rng.randrange(N_DAYS))
-        day_phrase, day = way(rng, today)
-        if is_held_out(today) == is_held_out(day) == held_out:
+        today = world.first_day + timedelta(rng.randrange(world.n_days))
+        day_phrase, day = way(rng, today, world)
+        if is_held_out(today, world.held_out) == is_held_out(day, world.held_out) == held_out:
             break
     time_phrase, start = _time(rng, day)
-    length_phrase, end = _length(rng, start)
-    title = _title(rng)
-    said = rng.choice(ORDERS).format(title=title, day=day_phrase, time=time_phrase, length=length_phrase)
+    length_phrase, end = _length(rng, start, world)
+    title = _title(rng, world)
+    said = rng.choice(world.orders).format(title=title, day=day_phrase, time=time_phrase, length=length_phrase)
     event = f"{title} | {start:%Y-%m-%dT%H:%M}/{end:%H:%M}"
-    return Example(f"[{today} {WEEKDAYS[today.weekday()][:3]}] {rng.choice(OPENINGS)}{said}", event)
+    return Example(f"[{today} {WEEKDAYS[today.weekday()][:3]}] {rng.choice(world.openings)}{said}", event)
 
 
-def _title(rng: random.Random) -> str:
-    people = rng.sample(PEOPLE, rng.choice((0, 1, 1, 2)))
-    return f"{rng.choice(SHARED)} with {' and '.join(people)}" if people else rng.choice(ALONE)
+def _title(rng: random.Random, world: World) -> str:
+    people = rng.sample(world.people, rng.choice((0, 1, 1, 2)))
+    return f"{rng.choice(world.shared)} with {' and '.join(people)}" if people else rng.choice(world.alone)
 
 
-def _relative(rng: random.Random, today: date) -> tuple[str, date]:
-    phrase = rng.choice([*RELATIVE])
-    return phrase, today + timedelta(RELATIVE[phrase])
+def _relative(rng: random.Random, today: date, world: World) -> tuple[str, date]:
+    phrase = rng.choice([*world.relative])
+    return phrase, today + timedelta(world.relative[phrase])
 
 
-def _weekday(rng: random.Random, today: date) -> tuple[str, date]:
+def _weekday(rng: random.Random, today: date, world: World) -> tuple[str, date]:
     wanted = rng.randrange(7)
     coming = (wanted - today.weekday() - 1) % 7 + 1
     days = {"on": coming, "this": coming, "a week from": coming + 7, "next": 7 - today.weekday() + wanted}
-    phrase = rng.choice([*days])
-    return f"{phrase} {WEEKDAYS[wanted]}", today + timedelta(days[phrase])
+    word = rng.choice(world.weekday_words)
+    return f"{word} {WEEKDAYS[wanted]}", today + timedelta(days[word])
 
 
-def _date(rng: random.Random, today: date) -> tuple[str, date]:
+def _date(rng: random.Random, today: date, _: World) -> tuple[str, date]:
     soon = today + timedelta(rng.randrange(1, 28))  # in less than a month, so that the number of the day tells it
     later = today + timedelta(rng.randrange(1, 365))
     month, number = MONTHS[later.month - 1], later.day
@@ -113,6 +134,9 @@ def _date(rng: random.Random, today: date) -> tuple[str, date]:
             (f"on {month} {_ordinal(number)}", later),
         )
     )
+
+
+WAYS = {"relative": _relative, "weekday": _weekday, "date": _date}
 
 
 def _ordinal(number: int) -> str:
@@ -128,12 +152,12 @@ def _time(rng: random.Random, day: date) -> tuple[str, datetime]:
     return f"at {_clock(rng, start)}", start
 
 
-def _length(rng: random.Random, start: datetime) -> tuple[str, datetime]:
-    if rng.random() < 0.2:
+def _length(rng: random.Random, start: datetime, world: World) -> tuple[str, datetime]:
+    if rng.random() < world.until:
         end = start + timedelta(minutes=15 * rng.randrange(1, 13))
         return f" until {_clock(rng, end)}", end
-    phrase = rng.choice([*LENGTHS])
-    return phrase, start + timedelta(minutes=LENGTHS[phrase])
+    phrase = rng.choice([*world.lengths])
+    return phrase, start + timedelta(minutes=world.lengths[phrase])
 
 
 def _clock(rng: random.Random, time: datetime) -> str:
