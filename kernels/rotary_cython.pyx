@@ -28,16 +28,15 @@ cdef extern from "rotary.h" nogil:
 cdef const runtime *shared = the_runtime()
 
 
-def rotary(x_NHK, positions_N, frequencies_F, *, interleaved=False, double factor=1.0, out=None, int threads=1):
+def rotary(x_NHK, positions_N, frequencies, *, interleaved=False, double factor=1.0, out=None, int threads=1):
     """Same as `ops.rotary.rotary`; the angles of the first positions are computed once and kept."""
     x, positions = border.checked(x_NHK, "x", 3), border.integers(positions_N, "positions", 1)
     border.same_shape(positions, "positions", x.shape[:1])
     low, high = (int(positions.min()), int(positions.max())) if len(positions) else (0, 0)
-    if 2 * len(frequencies_F) > x.shape[2] or low < 0 or high >= LONGEST_TABLE:
-        y, saved = reference.rotary(x, positions, frequencies_F, interleaved=interleaved, factor=factor)
+    if 2 * len(frequencies) > x.shape[2] or low < 0 or high >= LONGEST_TABLE:
+        y, saved = reference.rotary(x, positions, frequencies, interleaved=interleaved, factor=factor)
         return border.delivered(y, out), saved
-    key = np.asarray(frequencies_F, np.float64).tobytes()
-    cosine, sine = (table[positions] for table in angles(key, factor, -(-(high + 1) // 256) * 256))
+    cosine, sine = (table[positions] for table in angles(frequencies, factor, -(-(high + 1) // 256) * 256))
     return rotate(x, cosine, sine, interleaved, 1.0, out, threads), (cosine, sine, interleaved)
 
 
@@ -55,11 +54,10 @@ LONGEST_TABLE = 65536  # positions whose angles are kept
 
 
 @functools.lru_cache(maxsize=16)
-def angles(key, factor, n_positions):
+def angles(frequencies, factor, n_positions):
     """Cosines and sines, float32, (n_positions, F) each: the op's own computation, in float64."""
-    frequencies_F = np.frombuffer(key)
-    x = np.zeros((n_positions, 1, 2 * len(frequencies_F)), border.FLOAT32)
-    _, (cosine, sine, _) = reference.rotary(x, np.arange(n_positions), frequencies_F, factor=factor)
+    x = np.zeros((n_positions, 1, 2 * len(frequencies)), border.FLOAT32)
+    _, (cosine, sine, _) = reference.rotary(x, np.arange(n_positions), frequencies, factor=factor)
     return cosine, sine
 
 

@@ -50,7 +50,7 @@ def _rows(current: Pass, out: np.ndarray, ids_N: np.ndarray, weight: Any) -> Non
 def _rotate(current: Pass, out: np.ndarray, x: np.ndarray, positions_N: np.ndarray, *, d_head: int, turn: Turn) -> None:
     """Rotate each head by the token's position."""
     x_NHK, y_NHK = _heads(d_head, x, out)
-    ops.rotary(x_NHK, positions_N, turn.frequencies_F, interleaved=turn.interleaved, factor=turn.factor, out=y_NHK)
+    ops.rotary(x_NHK, positions_N, turn.frequencies, interleaved=turn.interleaved, factor=turn.factor, out=y_NHK)
 
 
 def _head_norm(current: Pass, out: np.ndarray, x: np.ndarray, *constants: np.ndarray, eps: float, norm: str) -> None:

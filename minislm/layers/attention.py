@@ -261,7 +261,7 @@ class Attention(MultiHead):
         y_NHK, saved = ops.rotary(
             x_BTHK.reshape(b * t, h, k),
             positions_N,
-            turn.frequencies_F,
+            turn.frequencies,
             interleaved=turn.interleaved,
             factor=turn.factor,
         )

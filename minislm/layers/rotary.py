@@ -108,16 +108,16 @@ class Rotary:
         f_F, factor = plain(self.base, self.width), 1.0
         if self.scaling is not None:
             f_F, factor = self.scaling.scaled(f_F, self, context)
-        return Turn(f_F, self.interleaved, factor)
+        return Turn(tuple(f_F.tolist()), self.interleaved, factor)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Turn:
     """The arguments of `ops.rotary`, as a `Rotary` gives them.
 
     Parameters
     ----------
-    frequencies_F : ndarray of float64, (F,)
+    frequencies : tuple of float
         By how much each pair turns from one position to the next.
     interleaved : bool
         Which entries are a pair.
@@ -125,7 +125,7 @@ class Turn:
         Multiplies what is turned.
     """
 
-    frequencies_F: np.ndarray
+    frequencies: tuple[float, ...]
     interleaved: bool = False
     factor: float = 1.0
 

@@ -12,7 +12,7 @@ Saved = tuple[np.ndarray, np.ndarray, bool]
 def rotary(
     x_NHK: np.ndarray,
     positions_N: np.ndarray,
-    frequencies_F: np.ndarray,
+    frequencies: tuple[float, ...],
     *,
     interleaved: bool = False,
     factor: float = 1.0,
@@ -25,9 +25,9 @@ def rotary(
         Heads of queries or keys.
     positions_N : ndarray of int, (N,)
         Position of each row.
-    frequencies_F : ndarray of float64, (F,)
-        By which angle each pair turns from one position to the next. The first 2 F entries of a head are turned; the
-        rest passes through.
+    frequencies : tuple of float
+        By which angle each of F pairs turns from one position to the next. The first 2 F entries of a head are turned;
+        the rest passes through.
     interleaved : bool
         Which entries are a pair: False: i and i + F (LLaMA, GPT-NeoX); True: 2 i and 2 i + 1 (GPT-J). Weights trained
         for one pairing are wrong for the other.
@@ -64,19 +64,19 @@ def rotary(
 
     Examples
     --------
-    >>> y_NHK, saved = rotary(np.array([[[1.0, 0.0]], [[1.0, 0.0]]]), np.array([0, 1]), np.array([1.0]))
+    >>> y_NHK, saved = rotary(np.array([[[1.0, 0.0]], [[1.0, 0.0]]]), np.array([0, 1]), (1.0,))
     >>> y_NHK.round(4)  # turned by 0 and by 1
     array([[[1.    , 0.    ]],
     <BLANKLINE>
            [[0.5403, 0.8415]]])
     """
-    if 2 * len(frequencies_F) > x_NHK.shape[-1]:
+    if 2 * len(frequencies) > x_NHK.shape[-1]:
         raise UsageError(
             "bad_rotary_width",
-            f"{len(frequencies_F)} pairs need heads of at least twice that width, not {x_NHK.shape[-1]}",
+            f"{len(frequencies)} pairs need heads of at least twice that width, not {x_NHK.shape[-1]}",
         )
     different, which_N = np.unique(positions_N, return_inverse=True)
-    angles = different[:, None] * frequencies_F
+    angles = different[:, None] * np.array(frequencies, np.float64)
     cos_NF = (factor * np.cos(angles)).astype(x_NHK.dtype)[which_N]
     sin_NF = (factor * np.sin(angles)).astype(x_NHK.dtype)[which_N]
     return _turn(x_NHK, cos_NF, sin_NF, interleaved), (cos_NF, sin_NF, interleaved)
@@ -103,7 +103,7 @@ def rotary_backward(dy_NHK: np.ndarray, saved: Saved) -> np.ndarray:
 
     Examples
     --------
-    >>> y_NHK, saved = rotary(np.array([[[3.0, 4.0]]]), np.array([17]), np.array([1.0]))
+    >>> y_NHK, saved = rotary(np.array([[[3.0, 4.0]]]), np.array([17]), (1.0,))
     >>> rotary_backward(y_NHK, saved).round(12)
     array([[[3., 4.]]])
     """

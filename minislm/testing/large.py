@@ -60,7 +60,7 @@ def _attention_one(rng: np.random.Generator) -> Case:
 
 
 def _rotary(rng: np.random.Generator) -> Case:
-    return (rng.normal(size=(1501, 5, 33)), rng.integers(0, 900, 1501), rng.uniform(0, 1, 15)), {}
+    return (rng.normal(size=(1501, 5, 33)), rng.integers(0, 900, 1501), tuple(rng.uniform(0, 1, 15).tolist())), {}
 
 
 def _cross_entropy(rng: np.random.Generator) -> Case:

@@ -59,6 +59,8 @@ def oracle_logits(config, p, ids):
         repeat = sizes.n_heads // sizes.n_kv_heads
         k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
         scores = q @ k.transpose(-1, -2) / math.sqrt(sizes.d_head)
+        if config.attention_cap:
+            scores = config.attention_cap * torch.tanh(scores / config.attention_cap)
         scores = scores.masked_fill(torch.ones(t, t, dtype=torch.bool).triu(1), -math.inf)
         y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(b, t, -1)
         x = x + linear(y, f"{path}.attention.output")

@@ -83,7 +83,7 @@ def rotary(x, positions, frequencies, interleaved=False, factor=1.0):
         return x * 1.0
     part, rest = x[..., : 2 * n_pairs], x[..., 2 * n_pairs :]
     pairs = part.unflatten(-1, (-1, 2)) if interleaved else part.unflatten(-1, (2, -1)).transpose(-1, -2)
-    angles = [[float(n) * float(frequency) for frequency in frequencies] for n in positions]
+    angles = [[float(n) * frequency for frequency in frequencies] for n in positions]
     angles = torch.tensor(angles, dtype=x.dtype).reshape(len(x), 1, n_pairs)
     turned = torch.view_as_real(
         torch.view_as_complex(pairs.contiguous()) * torch.polar(torch.full_like(angles, factor), angles)

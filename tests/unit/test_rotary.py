@@ -16,7 +16,7 @@ def test_products_depend_on_the_distance_only(rng, interleaved):
 
     def product(query_at, key_at):
         turned = [
-            rotary(x, np.array([at]), plain(1e4, 8), interleaved=interleaved)[0]
+            rotary(x, np.array([at]), tuple(plain(1e4, 8)), interleaved=interleaved)[0]
             for x, at in ((q, query_at), (k, key_at))
         ]
         return float((turned[0] * turned[1]).sum())
@@ -28,8 +28,8 @@ def test_products_depend_on_the_distance_only(rng, interleaved):
 def test_pairings_differ_by_an_order_of_entries(rng):
     x, positions = rng.normal(size=(5, 2, 8)), np.arange(5)
     order = [0, 4, 1, 5, 2, 6, 3, 7]
-    half, _ = rotary(x, positions, plain(1e4, 8))
-    interleaved, _ = rotary(x[..., order], positions, plain(1e4, 8), interleaved=True)
+    half, _ = rotary(x, positions, tuple(plain(1e4, 8)))
+    interleaved, _ = rotary(x[..., order], positions, tuple(plain(1e4, 8)), interleaved=True)
     np.testing.assert_array_equal(half[..., order], interleaved)
 
 
@@ -41,14 +41,14 @@ def test_far_positions_keep_their_fraction():
 
 def test_the_rest_passes_through(rng):
     x = rng.normal(size=(3, 2, 7))
-    y, _ = rotary(x, np.array([5, 6, 7]), plain(1e4, 4))
+    y, _ = rotary(x, np.array([5, 6, 7]), tuple(plain(1e4, 4)))
     np.testing.assert_array_equal(y[..., 4:], x[..., 4:])
     assert np.all(y[..., :4] != x[..., :4])
 
 
 def test_the_factor_multiplies_what_is_turned(rng):
     x = rng.normal(size=(3, 2, 6))
-    once, twice = (rotary(x, np.array([5, 6, 7]), plain(1e4, 4), factor=factor)[0] for factor in (1.0, 2.0))
+    once, twice = (rotary(x, np.array([5, 6, 7]), tuple(plain(1e4, 4)), factor=factor)[0] for factor in (1.0, 2.0))
     np.testing.assert_array_equal(twice[..., :4], 2 * once[..., :4])
     np.testing.assert_array_equal(twice[..., 4:], x[..., 4:])
 

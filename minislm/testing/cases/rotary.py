@@ -14,8 +14,8 @@ Cases = list[tuple[tuple[Any, ...], dict[str, Any]]]
 def rotary(rng: np.random.Generator) -> Cases:
     """Draw heads at positions in any order, with both pairings, whole and partial."""
     return [
-        ((rng.normal(size=(n, h, k)), rng.integers(0, 5000, n), frequencies_F), options)
-        for n, h, k, frequencies_F, options in (
+        ((rng.normal(size=(n, h, k)), rng.integers(0, 5000, n), tuple(f_F.tolist())), options)
+        for n, h, k, f_F, options in (
             (1, 1, 2, plain(10000.0, 2), {}),
             (7, 3, 8, plain(10000.0, 8), {}),
             (5, 2, 6, plain(500.0, 6), {"interleaved": True}),
