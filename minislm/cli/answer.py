@@ -31,7 +31,7 @@ def command(
 ) -> None:
     """Find the part of a text that answers a question.
 
-    MODEL is a model folder with an encoder. A long text is read in windows. Nothing is printed where the text seems to
+    A long text is read in windows. Nothing is printed where the text seems to
     hold no answer.
     """
     if sum(source is not None for source in (context, file, standard_input)) != 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, read_text, verb
+from minislm.cli.common import Common, context_option, read_text, verb
 
 if TYPE_CHECKING:
     from minislm.inference.conversation import Conversation
@@ -34,7 +34,7 @@ QUOTES = '"""'
 @click.argument("model")
 @click.option("--system", help="What the model is to be.")
 @click.option("--template", help="A file with a chat template (Jinja), in place of the model's own.")
-@click.option("--context", type=int, help="Positions that a published model is opened with.")
+@context_option
 @click.option("-n", "--max-new-tokens", type=int, default=1024, show_default=True, help="Longest answer in tokens.")
 @click.option("--temperature", type=float, help="Divides the logits; 0 always takes the most likely token.")
 @click.option("--top-k", type=int, help="Keep the k most likely tokens; 0 keeps all.")
@@ -44,7 +44,7 @@ QUOTES = '"""'
 def command(
     common: Common, model: str, system: str | None, template: str | None, context: int | None, **options: Any
 ) -> None:
-    """Talk with MODEL: a model folder, a GGUF file, or a name in the local cache of the hub.
+    """Talk with MODEL.
 
     In a terminal, type a message and Return. Otherwise each line of standard input is a message. The model must have
     been trained to chat: its tokenizer has a template that says how.

@@ -20,7 +20,7 @@ minislm classify out/intents -f requests.txt --json
 def command(common: Common, model: str, texts: list[str], head: str | None, cut: bool) -> None:
     """Tell the class of texts with an encoder.
 
-    MODEL is a model folder. Each text gets its likeliest class with its probability; --json: those of all classes.
+    Each text gets its likeliest class with its probability; --json: those of all classes.
     """
     from minislm.language_model import load
 

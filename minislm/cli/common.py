@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import math
 import os
@@ -64,6 +65,10 @@ class Common:
             render()
 
 
+MODEL = "MODEL is a model folder, a GGUF file, or a name in the local cache of the Hugging Face hub."
+context_option = click.option("--context", type=int, help="Positions that a published model is opened with.")
+
+
 def verb(name: str, *, examples: str) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function ``(common, **options)``, with the options of every verb.
 
@@ -77,11 +82,15 @@ def verb(name: str, *, examples: str) -> Callable[[Callable[..., None]], click.C
     Returns
     -------
     callable
-        A decorator that goes above the verb's own options; the function's docstring becomes the help.
+        A decorator that goes above the verb's own options; the function's docstring becomes the help, and what a
+        ``model`` may be is added to it.
     """
     lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
 
     def decorate(function: Callable[..., None]) -> click.Command:
+        if "model" in inspect.signature(function).parameters:
+            function.__doc__ = f"{inspect.getdoc(function)}\n\n{MODEL}"
+
         @functools.wraps(function)
         def run(json: bool, quiet: bool, seed: int, threads: int | None, **options: Any) -> None:
             if threads is not None:

@@ -23,7 +23,7 @@ minislm embed out/reader -f texts.txt --pooling mean > vectors.txt
 def command(common: Common, model: str, texts: list[str], **options: Any) -> None:
     """Turn texts into vectors with an encoder.
 
-    MODEL is a model folder. Each line is the vector of one text.
+    Each line is the vector of one text.
     """
     from minislm.language_model import load
 

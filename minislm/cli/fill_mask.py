@@ -19,7 +19,7 @@ minislm fill-mask out/reader -t "import [MASK]" --top-k 20 --json
 def command(common: Common, model: str, text: str, top_k: int) -> None:
     """Guess masked tokens with an encoder.
 
-    MODEL is a model folder. Masks are numbered from 1.
+    Masks are numbered from 1.
     """
     from minislm.language_model import load
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, read_text, verb
+from minislm.cli.common import Common, context_option, read_text, verb
 from minislm.errors import UsageError
 
 EXAMPLES = """
@@ -22,6 +22,7 @@ echo "def main" | minislm generate out/teacher - --top-k 40 --stop "\\n\\n" --js
 @click.argument("standard_input", required=False, type=click.Choice(["-"]), metavar="[-]")
 @click.option("-p", "--prompt", help="The text to continue; may be empty.")
 @click.option("-f", "--file", help="A file with the text to continue.")
+@context_option
 @click.option("-n", "--max-new-tokens", type=int, help="Stop after so many new tokens.")
 @click.option("--temperature", type=float, help="Divides the logits; 0 always takes the most likely token.")
 @click.option("--top-k", type=int, help="Keep the k most likely tokens; 0 keeps all.")
@@ -38,18 +39,19 @@ def command(
     standard_input: str | None,
     prompt: str | None,
     file: str | None,
+    context: int | None,
     stop: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Continue a text with a model, or write what an encoder-decoder makes of it.
 
-    MODEL is a model folder. The text comes from -p, from a file, or from standard input (-). New text streams to
+    The text comes from -p, from a file, or from standard input (-). New text streams to
     stdout, what it cost to stderr. Options that are not given are those saved with the model.
     """
     text = _prompt(prompt, file, standard_input)
     from minislm.language_model import load
 
-    lm = load(model)
+    lm = load(model, context=context)
     given = {name: value for name, value in options.items() if value is not None}
     if stop:
         given["stop"] = [ending.replace("\\n", "\n") for ending in stop]

@@ -26,7 +26,7 @@ minislm info out/int4 --json
 def command(common: Common, model: str, program: bool) -> None:
     """Show what a model holds, tensor by tensor.
 
-    MODEL is a model folder. For each tensor: shape, storage, how activations enter, bytes, bits for each weight. With
+    For each tensor: shape, storage, how activations enter, bytes, bits for each weight. With
     --program: the steps that generation runs for one token at the full context, or an encoder for a text as long as the
     context, with the bytes that each reads and its operations.
     """

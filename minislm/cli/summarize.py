@@ -19,6 +19,6 @@ tr '\\n' ' ' < article.txt | minislm summarize out/summaries - --length-penalty 
 def command(common: Common, model: str, texts: list[str], **options: Any) -> None:
     """Summarize texts with an encoder-decoder that has learnt it, by beam search with a bent for longer results.
 
-    MODEL is a model folder. Each line is the summary of one text, and each line of a file is one text.
+    Each line is the summary of one text, and each line of a file is one text.
     """
     write(common, model, "summarize", texts, options)

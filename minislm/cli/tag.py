@@ -20,7 +20,7 @@ minislm tag out/commands -f requests.txt --json
 def command(common: Common, model: str, texts: list[str], head: str | None, cut: bool) -> None:
     """Find the labelled parts of texts with an encoder.
 
-    MODEL is a model folder. A part has a label, the characters where it starts and ends, and the mean probability of
+    A part has a label, the characters where it starts and ends, and the mean probability of
     its tags; texts are numbered from 1.
     """
     from minislm.language_model import load

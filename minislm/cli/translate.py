@@ -80,6 +80,6 @@ def write(common: Common, model: str, how: str, texts: list[str], options: dict[
 def command(common: Common, model: str, texts: list[str], **options: Any) -> None:
     """Translate texts, or whatever else an encoder-decoder has learnt to make of them.
 
-    MODEL is a model folder. Each line is what became of one text.
+    Each line is what became of one text.
     """
     write(common, model, "translate", texts, options)

@@ -88,7 +88,7 @@ def read(fields: Fields, tensors: Collection[str]) -> EncoderConfig:
         vocab_size=fields.whole("vocab_size"),
         d_model=d_model,
         context=context,
-        layers=(sizes,) * fields.whole("num_hidden_layers"),
+        layers=(sizes,) * fields.blocks("num_hidden_layers"),
         heads=heads,
         n_types=fields.whole("type_vocab_size", 2),
         activation=fields.choice("hidden_act", ACTIVATIONS, "gelu"),

@@ -81,7 +81,7 @@ def read(fields: Fields, tensors: Collection[str]) -> EncoderConfig:
         vocab_size=fields.whole("vocab_size"),
         d_model=d_model,
         context=context,
-        layers=(sizes,) * fields.whole("n_layers"),
+        layers=(sizes,) * fields.blocks("n_layers"),
         heads=heads,
         n_types=0,
         activation=fields.choice("activation", ACTIVATIONS, "gelu"),

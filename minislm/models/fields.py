@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from minislm.errors import ConfigError, UnsupportedError, clipped
 
 NEEDED: Any = object()  # in place of a default: the field must be there
+MOST_BLOCKS = 10_000
 T = TypeVar("T")
 
 
@@ -51,6 +52,31 @@ class Fields:
             Code ``config_invalid``: missing, or no whole number.
         """
         return self._read(name, default, lambda value: type(value) is int, "a whole number")
+
+    def blocks(self, name: str, default: Any = NEEDED) -> int:
+        """Read how many blocks a stack has; as `whole`.
+
+        Parameters
+        ----------
+        name : str
+            The field.
+        default : int
+            What a missing one means.
+
+        Returns
+        -------
+        int
+            The number.
+
+        Raises
+        ------
+        ConfigError
+            Code ``config_invalid``: more than `MOST_BLOCKS`, whose Config alone would fill the memory.
+        """
+        number: int = self.whole(name, default)
+        if number > MOST_BLOCKS:
+            raise ConfigError("config_invalid", f"{self.origin}: {name} is {clipped(number)}, more than {MOST_BLOCKS}")
+        return number
 
     def number(self, name: str, default: Any = NEEDED) -> Any:
         """Read a finite number; as `whole`.

@@ -61,7 +61,7 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
         vocab_size=fields.whole("vocab_size"),
         d_model=d_model,
         context=fields.whole("n_positions"),
-        layers=(sizes,) * fields.whole("n_layer"),
+        layers=(sizes,) * fields.blocks("n_layer"),
         activation=fields.choice("activation_function", ACTIVATIONS, "gelu_new"),
         norm_eps=fields.number("layer_norm_epsilon", 1e-5),
         biases=("attention", "output", "mlp", "norm"),

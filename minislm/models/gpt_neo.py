@@ -74,7 +74,7 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
 
 def _kinds(fields: Fields) -> list[str]:
     """Read whether each block sees everything or a window: ``[[["global", "local"], 6]]`` is twelve blocks."""
-    n_layers = fields.whole("num_layers")
+    n_layers = fields.blocks("num_layers")
     try:
         kinds = [kind for pattern, times in fields.list("attention_types") for kind in pattern * times]
     except (TypeError, ValueError):

@@ -56,7 +56,7 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
         vocab_size=fields.whole("vocab_size"),
         d_model=d_model,
         context=fields.whole("n_positions", 2048),
-        layers=(sizes,) * fields.whole("n_layer"),
+        layers=(sizes,) * fields.blocks("n_layer"),
         block="parallel",
         positions="rotary",
         rotaries=(Rotary(10000.0, width, interleaved=True),),

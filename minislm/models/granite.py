@@ -32,7 +32,7 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
     """
     return llama.config_of(
         fields,
-        (llama.sizes_of(fields),) * fields.whole("num_hidden_layers"),
+        (llama.sizes_of(fields),) * fields.blocks("num_hidden_layers"),
         biases=llama.biases_of(fields),
         embedding_scale=fields.number("embedding_multiplier", 1.0),
         residual_scale=fields.number("residual_multiplier", 1.0),

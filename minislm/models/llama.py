@@ -101,7 +101,7 @@ def layer_kinds(fields: Fields, default: Callable[[int], str] = lambda i: LAYER_
     ConfigError
         Code ``config_invalid``: another kind, or not one for each block.
     """
-    n_layers = fields.whole("num_hidden_layers")
+    n_layers = fields.blocks("num_hidden_layers")
     kinds: list[str] = fields.list("layer_types", None) or [default(i) for i in range(n_layers)]
     if len(kinds) != n_layers or set(kinds) - set(LAYER_KINDS):
         raise ConfigError(
@@ -230,7 +230,7 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
         The model.
     """
     fields.expect("pretraining_tp", 1, *range(2, 65))  # how training was spread; the products are the same
-    layers = (sizes_of(fields),) * fields.whole("num_hidden_layers")
+    layers = (sizes_of(fields),) * fields.blocks("num_hidden_layers")
     return config_of(fields, layers, biases=biases_of(fields))
 
 
@@ -268,7 +268,7 @@ def read_mistral(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
     sizes = sizes_of(fields)
     window = fields.whole("sliding_window", None) if "sliding_window" in fields.values else 4096
     layers = (LayerSizes(sizes.n_heads, sizes.n_kv_heads, sizes.d_head, sizes.d_ff, window),)
-    return config_of(fields, layers * fields.whole("num_hidden_layers"))
+    return config_of(fields, layers * fields.blocks("num_hidden_layers"))
 
 
 def write_mistral(config: DecoderConfig) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def write(config: TransformerConfig) -> dict[str, Any]:
 def _layers(fields: Fields, side: str, d_model: int) -> tuple[LayerSizes, ...]:
     """Read the blocks of one side."""
     n_heads, d_ff = fields.whole(f"{side}_attention_heads"), fields.whole(f"{side}_ffn_dim")
-    n_layers: int = fields.whole(f"{side}_layers")
+    n_layers: int = fields.blocks(f"{side}_layers")
     return (LayerSizes.of_width(d_model, n_heads, d_ff=d_ff),) * n_layers
 
 

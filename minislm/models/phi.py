@@ -60,7 +60,7 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
         vocab_size=fields.whole("vocab_size"),
         d_model=fields.whole("hidden_size"),
         context=fields.whole("max_position_embeddings", 2048),
-        layers=(sizes,) * fields.whole("num_hidden_layers"),
+        layers=(sizes,) * fields.blocks("num_hidden_layers"),
         block="parallel",
         positions="rotary",
         rotaries=(read_rotary(fields, sizes.d_head, share=0.5),),

@@ -47,7 +47,7 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
         The model.
     """
     sizes = replace(llama.sizes_of(fields), window=fields.whole("sliding_window", None))
-    return llama.config_of(fields, (sizes,) * fields.whole("num_hidden_layers"))
+    return llama.config_of(fields, (sizes,) * fields.blocks("num_hidden_layers"))
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:

@@ -81,14 +81,14 @@ def read(fields: Fields, tensors: Collection[str]) -> TransformerConfig:
         The model.
     """
     mlp, activation = fields.choice("feed_forward_proj", FEED_FORWARD, "relu")
-    d_model, n_heads, n_layers = fields.whole("d_model"), fields.whole("num_heads"), fields.whole("num_layers")
+    d_model, n_heads, n_layers = fields.whole("d_model"), fields.whole("num_heads"), fields.blocks("num_layers")
     sizes = LayerSizes(n_heads, n_heads, fields.whole("d_kv"), fields.whole("d_ff"))
     one_table = fields.flag("tie_word_embeddings", True)
     return TransformerConfig(
         vocab_size=fields.whole("vocab_size"),
         d_model=d_model,
         context=fields.whole("n_positions", 512),
-        layers=(sizes,) * fields.whole("num_decoder_layers", n_layers),
+        layers=(sizes,) * fields.blocks("num_decoder_layers", n_layers),
         encoder_layers=(sizes,) * n_layers,
         positions="relative",
         n_buckets=fields.whole("relative_attention_num_buckets", 32),

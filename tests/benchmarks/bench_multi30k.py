@@ -67,7 +67,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="Folder with the .gz files.")
     parser.add_argument("-o", "--output", type=Path, default=Path("multi30k"), help="Folder of the model.")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=64, help="Pairs in a step.")
     parser.add_argument("--judge", action="store_true", help="Judge the model that stands in the folder.")
     given = parser.parse_args()

@@ -90,28 +90,28 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
-BAD = {
-    "hidden_size": (48, "config_vs_weights"),
-    "vocab_size": (2**30, "config_vs_weights"),
-    "intermediate_size": (41, "config_vs_weights"),
-    "num_hidden_layers": (3, "config_vs_weights"),
-    "num_attention_heads": ("4", "config_invalid"),
-    "num_key_value_heads": (3, "config_invalid"),
-    "head_dim": (7, "config_invalid"),
-    "hidden_act": ("swiglu", "unsupported_config"),
-    "rms_norm_eps": (float("1e400"), "config_invalid"),
-    "rope_theta": (-1.0, "config_invalid"),
-    "rope_scaling": ({"rope_type": "spiral"}, "unknown_rotary_scaling"),
-    "max_position_embeddings": (0, "config_invalid"),
-    "tie_word_embeddings": ("yes", "config_invalid"),
-    "attention_bias": (True, "config_vs_weights"),
-    "model_type": ("lama", "unknown_architecture"),
-}
+BAD = [
+    ("hidden_size", 48, "config_vs_weights"),
+    ("vocab_size", 2**30, "config_vs_weights"),
+    ("intermediate_size", 41, "config_vs_weights"),
+    ("num_hidden_layers", 3, "config_vs_weights"),
+    ("num_hidden_layers", 2**40, "config_invalid"),
+    ("num_attention_heads", "4", "config_invalid"),
+    ("num_key_value_heads", 3, "config_invalid"),
+    ("head_dim", 7, "config_invalid"),
+    ("hidden_act", "swiglu", "unsupported_config"),
+    ("rms_norm_eps", float("1e400"), "config_invalid"),
+    ("rope_theta", -1.0, "config_invalid"),
+    ("rope_scaling", {"rope_type": "spiral"}, "unknown_rotary_scaling"),
+    ("max_position_embeddings", 0, "config_invalid"),
+    ("tie_word_embeddings", "yes", "config_invalid"),
+    ("attention_bias", True, "config_vs_weights"),
+    ("model_type", "lama", "unknown_architecture"),
+]
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_a_field_that_cannot_be_is_named_before_memory_is_taken(folder, name):
-    value, code = BAD[name]
+@pytest.mark.parametrize(("name", "value", "code"), BAD)
+def test_a_field_that_cannot_be_is_named_before_memory_is_taken(folder, name, value, code):
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**values, name: value}).replace("Infinity", "1e400"))
     tracemalloc.start()
