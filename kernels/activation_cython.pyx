@@ -108,5 +108,5 @@ def silu_gate_backward(dy, saved, *, out=None, int threads=1):
 
 cdef int run(kernel *work, activation_task *task, int threads) except -1:
     with nogil:
-        shared.parallel(work, task, -(-task.n // BLOCK), 16, threads)
+        shared.parallel(work, task, sizeof(task[0]), -(-task.n // BLOCK), 16, threads)
     return 0

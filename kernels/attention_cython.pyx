@@ -84,7 +84,7 @@ def attention(q_BTHK, k_BSGK, v_BSGK, bias_HS1=None, *, causal=False, key_mask_B
     cdef int64_t grain = 1 + WORTH_A_THREAD // (1 + 2 * task.t * task.s * task.width)
     cdef kernel *work = attention_kernels_for(shared.chosen).attention
     with nogil:
-        shared.parallel(work, &task, n, grain, threads)
+        shared.parallel(work, &task, sizeof(task), n, grain, threads)
     y = border.delivered(y, out)
     return y, (q, k, v, y, logsumexp, options)
 
@@ -114,7 +114,7 @@ def attention_backward(dy_BTHK, saved, *, out=None, int threads=1):
     cdef int64_t grain = 1 + WORTH_A_THREAD // (1 + 5 * task.t * task.s * task.width * (task.h // task.g))
     cdef kernel *work = attention_kernels_for(shared.chosen).attention_backward
     with nogil:
-        shared.parallel(work, &task, n, grain, threads)
+        shared.parallel(work, &task, sizeof(task), n, grain, threads)
     return border.delivered(dq, out), dk, dv, None if dbias is None else dbias.sum(axis=0)
 
 
@@ -167,5 +167,5 @@ def attention_one(q_BHK, k_CSGK, v_CSGK, slots_B, lengths_B, bias_HS1=None, *, w
     cdef int64_t grain = 1 + WORTH_A_THREAD // (1 + 2 * longest * task.width * task.together * (task.h // task.g))
     cdef kernel *work = attention_kernels_for(shared.chosen).attention_one
     with nogil:
-        shared.parallel(work, &task, n, grain, threads)
+        shared.parallel(work, &task, sizeof(task), n, grain, threads)
     return border.delivered(y, out)

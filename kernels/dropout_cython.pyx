@@ -37,7 +37,7 @@ def dropout(x, *, rate, key, out=None, int threads=1):
     task.x, task.y, task.kept = <const float *>reading(x), <float *>writing(y), <unsigned char *>writing(kept)
     task.n, task.factor = x.size, 1.0 / (1.0 - rate)
     with nogil:
-        shared.parallel(dropout_kernels_for(shared.chosen).drop, &task, -(-task.n // BLOCK), 16, threads)
+        shared.parallel(dropout_kernels_for(shared.chosen).drop, &task, sizeof(task), -(-task.n // BLOCK), 16, threads)
     return border.delivered(y, out), (kept, rate)
 
 
@@ -51,5 +51,5 @@ def dropout_backward(dy, saved, *, out=None, int threads=1):
     task.x, task.y, task.kept = <const float *>reading(dy), <float *>writing(dx), <unsigned char *>reading(kept)
     task.n, task.factor = dy.size, 1.0 / (1.0 - rate)
     with nogil:
-        shared.parallel(dropout_kernels_for(shared.chosen).drop_again, &task, -(-task.n // BLOCK), 16, threads)
+        shared.parallel(dropout_kernels_for(shared.chosen).drop_again, &task, sizeof(task), -(-task.n // BLOCK), 16, threads)
     return border.delivered(dx, out)

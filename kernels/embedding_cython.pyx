@@ -34,5 +34,5 @@ def embedding_backward(dx_ND, saved, *, out=None, int threads=1):
     task.n, task.v, task.d = dx.shape[0], n_rows, dx.shape[1]
     cdef kernel *work = embedding_kernels_for(shared.chosen).embedding_backward
     with nogil:
-        shared.parallel(work, &task, -(-task.d // COLUMNS_PER_UNIT), 1 + 2048 // (1 + task.n), threads)
+        shared.parallel(work, &task, sizeof(task), -(-task.d // COLUMNS_PER_UNIT), 1 + 2048 // (1 + task.n), threads)
     return border.delivered(dw, out)

@@ -29,5 +29,5 @@ def add_bias(x_NO, b_O, *, out=None, int threads=1):
     cdef int64_t n = x.shape[0]
     cdef kernel *work = linear_kernels_for(shared.chosen).add_bias
     with nogil:
-        shared.parallel(work, &task, n, 1 + 262144 // (1 + task.o), threads)
+        shared.parallel(work, &task, sizeof(task), n, 1 + 262144 // (1 + task.o), threads)
     return border.delivered(y, out)

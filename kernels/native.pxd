@@ -6,7 +6,19 @@ from libc.stdint cimport int64_t
 
 cdef extern from "threads.h" nogil:
     ctypedef void kernel(const void *task, int64_t first, int64_t last)
-    ctypedef void parallel_runner(kernel *work, const void *task, int64_t n, int64_t grain, int threads)
+    ctypedef struct stage "struct stage":
+        kernel *work
+        const void *task
+        int64_t n
+        int64_t grain
+    void run_stages(const stage *stages, int64_t n_stages, int threads)
+    ctypedef void parallel_runner(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads)
+    ctypedef struct recording "struct recording":
+        stage *stages
+        int64_t n
+        int failed
+    recording *record(recording *where)
+    void forget_stages(recording *recorded)
     ctypedef enum instruction_set "enum instruction_set":
         BASELINE
         AVX2
@@ -14,7 +26,7 @@ cdef extern from "threads.h" nogil:
     ctypedef struct runtime "struct runtime":
         instruction_set chosen
         parallel_runner *parallel
-    void parallel(kernel *work, const void *task, int64_t n, int64_t grain, int threads)  # runtime_cython's own
+    void parallel(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads)
     int64_t tasks_shared()
     instruction_set best_instruction_set()
 

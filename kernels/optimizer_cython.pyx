@@ -54,4 +54,4 @@ def adamw(w, dw, m, v, *, int64_t step, double learning_rate, double beta1, doub
     task.rate, task.unbias = learning_rate / (1 - beta1**step), (1 - beta2**step) ** -0.5
     cdef kernel *work = optimizer_kernels_for(shared.chosen).adamw
     with nogil:
-        shared.parallel(work, &task, -(-task.n // BLOCK), 32, threads)
+        shared.parallel(work, &task, sizeof(task), -(-task.n // BLOCK), 32, threads)

@@ -46,7 +46,7 @@ def quantized_product(x_NI, codes_OP, scales_OJ, zeros_OJ=None, *, format, out=N
     task.n, task.x_stride, task.outputs = x.shape[0], x.shape[1], codes.shape[0]
     cdef kernel *work = quantized_kernels_for(shared.chosen).product
     with nogil:
-        shared.parallel(work, &task, task.outputs, 1 + WORTH // (1 + task.x_stride * task.n), threads)
+        shared.parallel(work, &task, sizeof(task), task.outputs, 1 + WORTH // (1 + task.x_stride * task.n), threads)
     return border.delivered(y, out)
 
 
@@ -62,7 +62,7 @@ def quantized_rows(ids_N, codes_OP, scales_OJ, zeros_OJ=None, *, format, int64_t
     cdef int64_t n = ids.shape[0]
     cdef kernel *work = quantized_kernels_for(shared.chosen).decode
     with nogil:
-        shared.parallel(work, &task, n, 1 + WORTH // (1 + n_inputs), threads)
+        shared.parallel(work, &task, sizeof(task), n, 1 + WORTH // (1 + n_inputs), threads)
     return border.delivered(w, out)
 
 
@@ -84,4 +84,4 @@ cdef class Decoder:
         cdef int64_t n = tile.shape[0]
         cdef kernel *work = quantized_kernels_for(shared.chosen).decode
         with nogil:
-            shared.parallel(work, &self.task, n, 1 + WORTH // (1 + self.task.w.inputs), self.threads)
+            shared.parallel(work, &self.task, sizeof(self.task), n, 1 + WORTH // (1 + self.task.w.inputs), self.threads)

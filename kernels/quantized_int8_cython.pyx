@@ -54,7 +54,7 @@ def quantize_activations(x_NI, *, int64_t group, scale=None, out=None, int threa
     task.scales, task.sums = <float *>writing(scales), NULL
     cdef kernel *work = quantized_int8_kernels_for(shared.chosen).round
     with nogil:
-        shared.parallel(work, &task, n, 1 + WORTH // (1 + inputs), threads)
+        shared.parallel(work, &task, sizeof(task), n, 1 + WORTH // (1 + inputs), threads)
     if out is not None:
         border.same_shape(out, "out", codes.shape)
         out[...] = codes
@@ -103,6 +103,6 @@ def quantized_product_int8(
     kernels = quantized_int8_kernels_for(shared.chosen)
     cdef kernel *work = kernels.whole_rows if whole else kernels.grouped
     with nogil:
-        shared.parallel(kernels.round, &rounding, n, 1 + WORTH // (1 + inputs), threads)
-        shared.parallel(work, &task, (outputs + UNIT - 1) // UNIT, 1 + WORTH // UNIT // (1 + inputs * n), threads)
+        shared.parallel(kernels.round, &rounding, sizeof(rounding), n, 1 + WORTH // (1 + inputs), threads)
+        shared.parallel(work, &task, sizeof(task), (outputs + UNIT - 1) // UNIT, 1 + WORTH // UNIT // (1 + inputs * n), threads)
     return border.delivered(y, out)

@@ -71,5 +71,5 @@ cdef rotate(x, cosine, sine, bint interleaved, float direction, out, int threads
     cdef int64_t n = x.shape[0]
     cdef kernel *work = rotary_kernels_for(shared.chosen).rotate
     with nogil:
-        shared.parallel(work, &task, n, 1 + 65536 // (1 + task.heads * task.width), threads)
+        shared.parallel(work, &task, sizeof(task), n, 1 + 65536 // (1 + task.heads * task.width), threads)
     return border.delivered(y, out)

@@ -151,14 +151,14 @@ cdef class Matrix:
         self.task.rows, self.task.x_stride = y.shape[0], x.shape[1]
         cdef int64_t cost = 1 + self.task.inputs * self.task.rows
         with nogil:
-            shared.parallel(work, &self.task, self.task.outputs, 1 + WORTH // cost, self.threads)
+            shared.parallel(work, &self.task, sizeof(self.task), self.task.outputs, 1 + WORTH // cost, self.threads)
         self.check()
 
     cdef decode(self, kernel *work, first, tile):
         self.task.start, self.task.y = first, <float *>writing(tile)
         cdef int64_t n = tile.shape[0]
         with nogil:
-            shared.parallel(work, &self.task, n, 1 + WORTH // (1 + self.task.inputs), self.threads)
+            shared.parallel(work, &self.task, sizeof(self.task), n, 1 + WORTH // (1 + self.task.inputs), self.threads)
         self.check()
 
     def decode_bitmap(self, first, tile):

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import importlib
 import importlib.util
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from minislm.errors import UsageError, unknown
 from minislm.ops import OPS, load_op
+from minislm.processors import available_processors
 
 TIERS = ("numpy", "numba", "cython")  # each may use the ones before it; the last is the fastest
 
@@ -205,7 +205,8 @@ def threads(number: int | None = None) -> int:
     Parameters
     ----------
     number : int, optional
-        At least 1. None: only tell. The default is the number of processors that this process may use.
+        At least 1. None: only tell. The default is the number of processors that this process may use; more threads
+        than these would only take turns, so that no more will work.
 
     Returns
     -------
@@ -218,27 +219,9 @@ def threads(number: int | None = None) -> int:
         Code ``bad_threads``: less than 1.
     """
     global _threads
-    if number is not None:
-        if number < 1:
-            raise UsageError("bad_threads", f"threads must be at least 1, not {number}")
-        _threads = number
-    if not _threads:
-        _threads = available_processors()
+    if number is not None and number < 1:
+        raise UsageError("bad_threads", f"threads must be at least 1, not {number}")
+    if number is not None or not _threads:
+        most = available_processors()
+        _threads = min(number or most, most)
     return _threads
-
-
-def available_processors() -> int:
-    """Count the processors that this process may use.
-
-    Returns
-    -------
-    int
-        The smaller of its affinity and of its control group's quota; at least 1.
-    """
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        if quota != "max":
-            count = min(count, max(1, -(-int(quota) // int(period))))
-    return count

@@ -1,20 +1,44 @@
-/* The shapes that every kernel has in common, and the thread pool that runs them. */
+/* The shapes that every kernel has in common, the thread pool that runs them, and recordings of what it ran. */
 #ifndef MINISLM_THREADS_H
 #define MINISLM_THREADS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* Do the units [first, last) of a task. A unit is whatever can be done by itself: a row, a head, a block of numbers.
    What a unit computes must not depend on first and last: only so is the result the same for every thread count. */
 typedef void kernel(const void *task, int64_t first, int64_t last);
 
-/* Do the units [0, n) of a task on at most `threads` threads, the caller being one of them; return when all are done.
-   A thread takes at least `grain` units at a time: as many as are worth some 20 microseconds. */
-typedef void parallel_runner(kernel *work, const void *task, int64_t n, int64_t grain, int threads);
+/* A task of n units, of which a thread takes at least `grain` at a time: as many as are worth some 20 microseconds. */
+struct stage {
+    kernel *work;
+    const void *task;
+    int64_t n, grain;
+};
+
+/* Do stages one after the other, each on at most `threads` threads, the caller being one of them; return when all are
+   done. The helpers are woken once for all of them. */
+void run_stages(const struct stage *stages, int64_t n_stages, int threads);
+
+/* Do one task of `size` bytes, and write it down if this thread is recording. */
+typedef void parallel_runner(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads);
 
 parallel_runner parallel;
 
-/* How many tasks `parallel` has shared so far, which tests and the curious ask: the others ran on their caller alone. */
+/* The stages that a thread gave to `parallel` while it recorded, with copies of their tasks: `run_stages` does them
+   again. What the tasks point to must stay where it was. */
+struct recording {
+    struct stage *stages;
+    int64_t n, room;
+    int failed; /* there was no memory for a stage */
+};
+
+/* Write down this thread's tasks from now on; NULL: no more. Return where they were written down before. */
+struct recording *record(struct recording *where);
+
+void forget_stages(struct recording *recorded);
+
+/* How many tasks have been shared so far, which tests and the curious ask: the others ran on one thread alone. */
 int64_t tasks_shared(void);
 
 /* Instruction sets, slowest first. Each kernel file is compiled once for each of them that the compiler knows. */

@@ -98,7 +98,9 @@ def verb(name: str, *, examples: str) -> Callable[[Callable[..., None]], click.C
             function(Common(json, quiet, seed), **options)
 
         for option in (
-            click.option("--threads", type=click.IntRange(min=1), help="Threads to use; default: all processors."),
+            click.option(
+                "--threads", type=click.IntRange(min=1), help="Threads to use; default and most: all processors."
+            ),
             click.option(
                 "--seed", type=click.IntRange(0, 2**64 - 1), default=0, help="For all randomness; default: 0."
             ),

@@ -76,6 +76,7 @@ def _machine() -> dict[str, Any]:
     import numpy as np
 
     from minislm import dispatch
+    from minislm.processors import available_processors
 
     configuration: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
     blas = configuration.get("Build Dependencies", {}).get("blas", {})
@@ -85,7 +86,7 @@ def _machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
-        "processors available": dispatch.available_processors(),
+        "processors available": available_processors(),
         "threads of the kernels": dispatch.threads(),
         "BLAS of NumPy": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
         "threads of BLAS": ", ".join(limits) or "not limited by the environment",

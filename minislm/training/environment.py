@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 import minislm
-from minislm.dispatch import available_processors, backend, threads
+from minislm.dispatch import backend, threads
+from minislm.processors import available_processors
 
 _BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
 

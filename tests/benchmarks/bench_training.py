@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="rounds of timing; 0: only train")
     parser.add_argument("--round-steps", type=int, default=10, help="steps in a round")
     parser.add_argument("--seed", type=int, default=RECIPE.seed, help="of weights and data order; default: %(default)s")
-    parser.add_argument("--threads", type=int, default=dispatch.available_processors(), help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=dispatch.threads(), help="default: %(default)s")
     options = parser.parse_args()
     dispatch.threads(options.threads)
     if not options.data.exists():

@@ -20,6 +20,7 @@ PACKAGE = ROOT / "minislm"
 # Each part may import those before it; `testing` may look at all of them, and none of them at it.
 ORDER = (
     "errors",
+    "processors",
     "config",
     "ops",
     "dispatch",

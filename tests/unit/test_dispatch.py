@@ -46,7 +46,8 @@ def calls(monkeypatch):
     return recorded
 
 
-def test_the_table_decides(calls):
+def test_the_table_decides(calls, monkeypatch):
+    monkeypatch.setattr(dispatch, "available_processors", lambda: 4)
     threads(3)
     ops.rms_norm(X, W, eps=0.5)
     [(args, out, number, options)] = calls
@@ -54,6 +55,14 @@ def test_the_table_decides(calls):
     assert out is None
     assert number == 3
     assert options == {"eps": 0.5}
+
+
+def test_no_more_threads_work_than_there_are_processors(calls, monkeypatch):
+    monkeypatch.setattr(dispatch, "available_processors", lambda: 2)
+    assert threads(7) == threads() == 2
+    ops.rms_norm(X, W, eps=0.5)
+    assert calls[0][2] == 2
+    assert threads(1) == 1
 
 
 def test_float64_is_numpy(calls):

@@ -61,6 +61,35 @@ assert np.array_equal(activation_cython.gelu(x, threads=3)[0], expected)
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
 
 
+def test_stages_of_one_pass_wait_for_each_other():
+    for number in (1, 2, 3, 8, 300):
+        assert runtime.barrier_ns(number, 1000, 50) > -1000
+
+
+def test_a_fork_beside_a_running_pass():
+    code = """
+import os, threading
+import numpy as np
+from minislm.kernels import activation_cython
+x = np.linspace(-5.0, 5.0, 3_000_001, dtype=np.float32)
+expected, _ = activation_cython.gelu(x, threads=2)
+stop = threading.Event()
+def busy():
+    while not stop.is_set():
+        activation_cython.gelu(x, threads=2)
+other = threading.Thread(target=busy)
+other.start()
+for _ in range(20):
+    child = os.fork()
+    if not child:
+        os._exit(0 if np.array_equal(activation_cython.gelu(x, threads=2)[0], expected) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+stop.set()
+other.join()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
 def test_instruction_sets():
     from minislm.kernels import instruction_set
 

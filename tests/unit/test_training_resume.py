@@ -162,7 +162,8 @@ def test_masks_survive_an_interruption(tmp_path):
         assert_same_run(directory, result, tmp_path / "whole", expected)
 
 
-def test_a_changed_environment_is_told_and_the_run_goes_on(whole, tmp_path):
+def test_a_changed_environment_is_told_and_the_run_goes_on(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(dispatch, "available_processors", lambda: 256)
     interrupted_after(6, whole[0], tmp_path)
     state = json.loads((whole[0] / "step-00000006" / "state.json").read_text())
     assert {"numpy", "blas", "instruction_sets", "threads", "tiers"} <= state["environment"].keys()
