@@ -40,7 +40,13 @@ class Kernel(NamedTuple):
     preferred: Callable[..., bool] | None = None
 
 
+MOST_HEAD_WIDTH = 256  # of compiled attention, which keeps tiles of a head on its stack
 INTEGERS = ("int32", "int64")  # ids
+
+
+def _head_fits(q: Any, *others: Any, **options: Any) -> bool:
+    """Compiled attention keeps tiles of a head on its stack."""
+    return bool(q.shape[-1] <= MOST_HEAD_WIDTH)
 
 
 def _low_rank_pays(x_NI: Any, right_RI: Any, left_OR: Any) -> bool:
@@ -84,10 +90,10 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("softmax", "numba", "softmax_numba:softmax"),
     Kernel("softmax_backward", "cython", "softmax_cython:softmax_backward"),
     Kernel("softmax_backward", "numba", "softmax_numba:softmax_backward"),
-    Kernel("attention", "cython", "attention_cython:attention"),
-    Kernel("attention_backward", "cython", "attention_cython:attention_backward"),
-    Kernel("attention_one", "cython", "attention_cython:attention_one"),
-    Kernel("attention_one", "numba", "attention_one_numba:attention_one"),
+    Kernel("attention", "cython", "attention_cython:attention", preferred=_head_fits),
+    Kernel("attention_backward", "cython", "attention_backward_cython:attention_backward", preferred=_head_fits),
+    Kernel("attention_packed", "cython", "attention_cython:attention_packed", preferred=_head_fits),
+    Kernel("attention_packed", "numba", "attention_packed_numba:attention_packed"),
     Kernel("rotary", "cython", "rotary_cython:rotary"),
     Kernel("rotary_backward", "cython", "rotary_cython:rotary_backward"),
     Kernel("cross_entropy", "cython", "loss_cython:cross_entropy"),

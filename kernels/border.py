@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from minislm.kernels import MOST_HEAD_WIDTH
+
 FLOAT32 = np.dtype(np.float32)
 INT64 = np.dtype(np.int64)
 
@@ -90,18 +92,55 @@ def biases(bias: Any, n_heads: int) -> np.ndarray | None:
     return bias
 
 
-def cached_attention(q_BHK: Any, k_CSGK: Any, v_CSGK: Any, slots_B: Any, lengths_B: Any) -> tuple[np.ndarray, ...]:
-    """Check the arrays of `ops.attention.attention_one`, the indices into the cache among them."""
-    q, k, v = checked(q_BHK, "q", 3), checked(k_CSGK, "k", 4), checked(v_CSGK, "v", 4)
-    slots, lengths = integers(slots_B, "slots", 1), integers(lengths_B, "lengths", 1)
-    same_shape(k, "k", (*k.shape[:3], q.shape[2]))
+def attention_shapes(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> None:
+    """Check the sizes of queries, keys and values, (..., heads, width) each."""
+    same_shape(k, "k", (*q.shape[: k.ndim - 3], *k.shape[-3:-1], q.shape[-1]))
     same_shape(v, "v", k.shape)
-    same_shape(slots, "slots", q.shape[:1])
-    same_shape(lengths, "lengths", q.shape[:1])
-    in_range(slots, "slots", 0, k.shape[0])
-    in_range(lengths, "lengths", 0, k.shape[1] + 1)
-    heads(q.shape[1], k.shape[2])
-    return q, k, v, slots, lengths
+    heads(q.shape[-2], k.shape[-2])
+
+
+def narrow(q: np.ndarray) -> None:
+    """Raise ValueError for heads that are wider than compiled attention has room for."""
+    if q.shape[-1] > MOST_HEAD_WIDTH:
+        raise ValueError(f"a head must be at most {MOST_HEAD_WIDTH} wide, not {q.shape[-1]}")
+
+
+def key_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Check which keys there are; None: all."""
+    if mask is None:
+        return None
+    mask = checked(mask, "key_mask", 2, np.dtype(bool))
+    same_shape(mask, "key_mask", shape)
+    return mask
+
+
+def starts(positions: Any, n_rows: int) -> np.ndarray | None:
+    """Check the positions of first queries; None: all 0."""
+    if positions is None:
+        return None
+    positions = integers(positions, "starts", 1)
+    same_shape(positions, "starts", (n_rows,))
+    in_range(positions, "starts", 0, 1 << 62)
+    return positions
+
+
+def packed_attention(
+    q_NHK: Any, k_SGK: Any, v_SGK: Any, counts_B: Any, firsts_B: Any, lengths_B: Any
+) -> tuple[np.ndarray, ...]:
+    """Check the arrays of `ops.packed.attention_packed`, whose sequences must lie inside q and k."""
+    q, k, v = checked(q_NHK, "q", 3), checked(k_SGK, "k", 3), checked(v_SGK, "v", 3)
+    attention_shapes(q, k, v)
+    counts, firsts = integers(counts_B, "counts", 1), integers(firsts_B, "firsts", 1)
+    lengths = integers(lengths_B, "lengths", 1)
+    same_shape(firsts, "firsts", counts.shape)
+    same_shape(lengths, "lengths", counts.shape)
+    in_range(counts, "counts", 0, q.shape[0] + 1)
+    in_range(firsts, "firsts", 0, k.shape[0] + 1)
+    in_range(lengths, "lengths", 0, k.shape[0] + 1)
+    in_range(firsts + lengths, "firsts + lengths", 0, k.shape[0] + 1)
+    if counts.sum() != q.shape[0]:
+        raise ValueError(f"counts must add up to the {q.shape[0]} rows of q, not to {counts.sum()}")
+    return q, k, v, counts, firsts, lengths
 
 
 def output(out: np.ndarray | None, shape: tuple[int, ...], *inputs: np.ndarray) -> np.ndarray:

@@ -1,233 +1,167 @@
-/* Attention by tiles of ROWS queries and COLUMNS keys, whose scores never leave the nearest cache. A tile that lies wholly in
-   the future, or outside the window, is passed over.
+/* Attention by tiles of TILE_ROWS queries and COLUMNS keys, whose scores never leave the nearest cache. A row of a tile is one
+   query head of one token; heads that share a key head stand together, so that a key is read once for all of them. Tiles that
+   lie wholly in the future, or outside the window, are passed over.
 
-   Forward (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135): each query keeps the largest
-   score so far, the sum of the exponentials relative to it, and the values weighted by them; when a larger score comes, the
-   latter two are scaled down. Backward: the probabilities again, from the sums that the forward stored.
-
-   Each unit first lays its keys and values out for itself: side by side, because rows that are some power of two apart would
-   fight for the same places of the cache; and transposed, so that one register holds the scores of neighbouring keys. */
+   Each row keeps the largest score so far, the sum of the exponentials relative to it, and the values weighted by them; when a
+   larger score comes, the latter two are scaled down (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv
+   2205.14135). Tiles and spans begin at fixed keys and each number is summed in the order of the keys. So what a row gives
+   depends neither on the rows beside it, nor on who else is in the pass, nor on the number of threads, bit for bit. */
 #include "attention.h"
-#include "functions.h"
-#include "product.h"
 
-enum { ROWS = 16, COLUMNS = 64 };
-
-struct range {
-    int64_t first, last;
+/* Queries of one sequence and of a team of heads that share a key head; row i * team + h is head h of token i. */
+struct queries {
+    int64_t b, token, tokens, position, head, team, group;
 };
 
-/* The keys [first, last) that the queries [t, t + n) of row b may see, all taken together. */
-static struct range visible(const struct attention_task *a, int64_t b, int64_t t, int64_t n) {
-    int64_t position = t + (a->starts ? a->starts[b] : 0);
-    struct range keys = {0, a->s};
-    if (a->causal) keys.last = smaller(keys.last, position + n);
-    if (a->window) {
-        keys.last = smaller(keys.last, position + n - 1 + a->window);
-        if (position - a->window + 1 > 0) keys.first = position - a->window + 1;
+/* What rows have gathered over some keys. */
+struct gathered {
+    float *y; /* (rows, width) */
+    float top[TILE_ROWS], total[TILE_ROWS];
+};
+
+static void forget(struct gathered *of, int64_t rows, int64_t width) {
+    memset(of->y, 0, rows * width * sizeof *of->y);
+    for (int64_t i = 0; i < rows; i++) of->top[i] = -INFINITY, of->total[i] = 0;
+}
+
+static void scale_row(float *y, float factor, int64_t width) {
+    for (int64_t l = 0; l < width; l++) y[l] *= factor;
+}
+
+/* Add what one row gathered over later keys. */
+static void add_row(float *y, float *top, float *total, const float *more, float more_top, float more_total, int64_t width) {
+    float highest = larger(more_top, *top), shift = highest == -INFINITY ? 0 : highest;
+    float mine = exponential(*top - shift), its = exponential(more_top - shift);
+    for (int64_t l = 0; l < width; l++) y[l] = y[l] * mine + more[l] * its;
+    *total = *total * mine + more_total * its;
+    *top = highest;
+}
+
+/* Finish row r of the pack in head h. */
+static void deliver(const struct attention_task *a, int64_t r, int64_t h, const float *y, float top, float total) {
+    float share = total == 0 ? 1 : 1 / total, *to = a->y + (r * a->h + h) * a->width;
+    for (int64_t l = 0; l < a->width; l++) to[l] = y[l] * share;
+    if (a->logsumexp) a->logsumexp[(r / a->t * a->h + h) * a->t + r % a->t] = logf(total) + (total == 0 ? 0 : top);
+}
+
+/* What row r of the pack in head h has gathered over a span: its y, its top and its total. */
+static float *part(const struct attention_task *a, int64_t r, int64_t h, int64_t span) {
+    return a->parts + ((r * a->h + h) * a->spans + span) * (a->width + 2);
+}
+
+/* Turn n scores, of which `columns` have room, into exponentials relative to `top`; 0 behind the n. Return their sum. */
+static inline float weigh(float *p, int64_t n, int64_t columns, float top) {
+    for (int64_t j = n; j < columns; j++) p[j] = -INFINITY;
+    for (int64_t j = 0; j < columns; j++) p[j] = exponential(p[j] - top);
+    lanes sum = all(0);
+    for (int64_t j = 0; j < columns; j += LANES) sum += load(p + j); /* in the order of the keys, whatever `columns` is */
+    return sum_of_lanes(sum);
+}
+
+/* Gather over the keys [keys.first, keys.last), no more than COLUMNS, whose first stands at a multiple of COLUMNS. */
+static void gather(const struct attention_task *a, const struct queries *u, const float *q, struct range keys,
+                   float *keys_across, struct gathered *got) {
+    const int64_t width = a->width, row = a->g * width, rows = u->tokens * u->team;
+    const int64_t start = (a->firsts[u->b] + keys.first) * row + u->group * width;
+    float strip[STRIP * COLUMNS] __attribute__((aligned(64))), unused[COLUMNS];
+    transpose(a->k + start, row, keys.last - keys.first, width, keys_across, COLUMNS);
+    for (int64_t i = 0, end; i < rows; i = end) { /* strips of rows, so that none meets many keys in vain */
+        end = smaller(i + STRIP, rows);
+        const int64_t token = i / u->team, tokens = (end - 1) / u->team + 1 - token;
+        const struct range seen = visible(&a->scoring, u->position + token, tokens, keys.last);
+        const int64_t n = seen.last - keys.first, columns = (n + LANES - 1) / LANES * LANES;
+        if (n <= 0 || seen.first >= keys.last) continue;
+        set_product(end - i, columns, width, (struct strided){q + i * width, width, 1}, keys_across, COLUMNS, strip, COLUMNS);
+        for (int64_t r = i; r < end; r++) {
+            float *p = strip + (r - i) * COLUMNS;
+            score(&a->scoring, u->head + r % u->team, u->position + r / u->team, (struct range){keys.first, seen.last},
+                  a->lengths[u->b], a->key_mask ? a->key_mask + a->firsts[u->b] : 0, p, unused);
+            float highest = larger(largest(p, n), got->top[r]), shift = highest == -INFINITY ? 0 : highest;
+            if (highest != got->top[r]) {
+                float shrink = exponential(got->top[r] - shift);
+                got->total[r] *= shrink, got->top[r] = highest;
+                scale_row(got->y + r * width, shrink, width);
+            }
+            got->total[r] += weigh(p, n, columns, shift);
+        }
+        add_product(end - i, width, n, (struct strided){strip, COLUMNS, 1}, a->v + start, row, got->y + i * width, width);
     }
-    return keys;
 }
 
-/* Copy s rows of `width` numbers, the rows being from_row and to_row apart. */
-static void copy_rows(const float *from, int64_t from_row, int64_t s, int64_t width, float *to, int64_t to_row) {
-    for (int64_t j = 0; j < s; j++) memcpy(to + j * to_row, from + j * from_row, width * sizeof *to);
-}
-
-/* to (width, PADDED_KEYS(s)) = the transpose of from (s, width), whose rows are `row` apart; the padding is zero. */
-static __attribute__((noinline)) void transpose(const float *from, int64_t row, int64_t s, int64_t width, float *to) {
-    int64_t padded = PADDED_KEYS(s);
-    for (int64_t k = 0; k < width; k++) {
-        for (int64_t j = 0; j < s; j++) to[k * padded + j] = from[j * row + k];
-        for (int64_t j = s; j < padded; j++) to[k * padded + j] = 0;
+/* Do one unit's part of one sequence. */
+static void attend(const struct attention_task *a, const struct queries *u, int64_t share) {
+    const int64_t width = a->width, rows = u->tokens * u->team, most = TILE_ROWS * width;
+    float q[most] __attribute__((aligned(64))), keys_across[COLUMNS * width] __attribute__((aligned(64)));
+    float y[most] __attribute__((aligned(64))), span_y[most] __attribute__((aligned(64)));
+    struct gathered whole = {.y = y}, span = {.y = span_y};
+    const struct range seen = visible(&a->scoring, u->position, u->tokens, a->lengths[u->b]);
+    for (int64_t i = 0; i < u->tokens; i++) {
+        const float *from = a->q + ((u->token + i) * a->h + u->head) * width;
+        for (int64_t l = 0; l < u->team * width; l++) q[i * u->team * width + l] = from[l] * a->scoring.scale;
     }
-}
-
-/* tile (n, COLUMNS) = from (n, width; rows `row` apart) times columns [first, last) of the transposed keys or values. */
-static void score(const float *from, int64_t row, int64_t n, const float *transposed, int64_t s, int64_t width,
-                  struct range keys, float *tile) {
-    int64_t padded = PADDED_KEYS(s), columns = smaller((keys.last - keys.first + 15) / 16 * 16, padded - keys.first);
-    memset(tile, 0, n * COLUMNS * sizeof *tile);
-    add_product(n, columns, width, (struct strided){from, row, 1}, transposed + keys.first, padded, tile, COLUMNS);
-}
-
-/* Column of a bias that serves a key `ahead` positions after its query. */
-static inline int64_t column(int64_t ahead, int64_t reach) {
-    return (ahead < -reach ? -reach : ahead > reach ? reach : ahead) + reach;
-}
-
-/* s = cap tanh(s / cap) for n scores, the derivative in slope. */
-static void bound(float *s, float *slope, int64_t n, float cap) {
-    for (int64_t j = 0; j < n; j++) {
-        float t = hyperbolic_tangent(s[j] / cap);
-        s[j] = cap * t;
-        slope[j] = 1 - t * t;
+    forget(&whole, rows, width);
+    for (int64_t number = a->shares == 1 ? seen.first / SPAN : share; number * SPAN < seen.last; number += a->shares) {
+        const int64_t end = smaller((number + 1) * SPAN, seen.last);
+        int64_t j = number * SPAN < seen.first ? seen.first / COLUMNS * COLUMNS : number * SPAN;
+        forget(&span, rows, width);
+        for (; j < end; j += COLUMNS) gather(a, u, q, (struct range){j, smaller(j + COLUMNS, end)}, keys_across, &span);
+        for (int64_t i = 0; i < rows; i++) {
+            if (a->shares == 1) {
+                add_row(y + i * width, whole.top + i, whole.total + i, span_y + i * width, span.top[i], span.total[i], width);
+                continue;
+            }
+            float *to = part(a, u->token + i / u->team, u->head + i % u->team, number);
+            memcpy(to, span_y + i * width, width * sizeof *to);
+            to[width] = span.top[i], to[width + 1] = span.total[i];
+        }
     }
+    for (int64_t i = 0; i < rows && a->shares == 1; i++)
+        deliver(a, u->token + i / u->team, u->head + i % u->team, y + i * width, whole.top[i], whole.total[i]);
 }
 
-/* Add one head's biases to n scores, the first of a key `ahead` positions after the query. */
-static void add_biases(float *s, int64_t n, const float *bias, int64_t ahead, int64_t reach) {
-    for (int64_t j = 0; j < n; j++) s[j] += bias[column(ahead + j, reach)];
-}
-
-/* Make one query's scores of the keys [first, last) out of its products with them, -inf where it does not see a key. */
-static void mask(const struct attention_task *a, int64_t b, int64_t h, int64_t t, struct range keys, float *tile,
-                 float *slope) {
-    struct range seen = visible(a, b, t, 1);
-    int64_t n = keys.last - keys.first, ahead = keys.first - t - (a->starts ? a->starts[b] : 0);
-    for (int64_t j = 0; j < n; j++) tile[j] *= a->scale;
-    if (a->cap) bound(tile, slope, n, a->cap);
-    if (a->bias) add_biases(tile, n, a->bias + h * (2 * a->reach + 1), ahead, a->reach);
-    for (int64_t j = keys.first; j < smaller(seen.first, keys.last); j++) tile[j - keys.first] = -INFINITY;
-    for (int64_t j = keys.last - 1; j >= keys.first && j >= seen.last; j--) tile[j - keys.first] = -INFINITY;
-    if (a->key_mask)
-        for (int64_t j = keys.first; j < keys.last; j++)
-            if (!a->key_mask[b * a->s + j]) tile[j - keys.first] = -INFINITY;
+/* Go to the sequence of u->token, `behind` being the token behind the last one of sequence u->b. */
+static void find_sequence(const struct attention_task *a, struct queries *u, int64_t *behind) {
+    while (*behind <= u->token) *behind += a->counts[++u->b];
+    const int64_t first = *behind - a->counts[u->b];
+    u->position = u->token - first + (a->positions ? a->positions[u->b] : a->lengths[u->b] - a->counts[u->b]);
 }
 
 static void attention(const void *task, int64_t first, int64_t last) {
     const struct attention_task *a = task;
-    const int64_t width = a->width, q_row = a->h * width, k_row = a->g * width;
+    const int64_t shared = a->h / a->g, team = attention_team(a->h, a->g), tokens = attention_tokens(a->h, a->g);
+    const int64_t teams = (shared + team - 1) / team, tiles = (a->rows + tokens - 1) / tokens;
     for (int64_t unit = first; unit < last; unit++) {
-        int64_t b = unit / a->h, h = unit % a->h, g = h / (a->h / a->g);
-        const float *k = a->k + b * a->s * k_row + g * width, *v = a->v + b * a->s * k_row + g * width;
-        const int64_t size = width * PADDED_KEYS(a->s);
-        float *keys_across = a->scratch + unit * 2 * size, *values = keys_across + size;
-        float tile[ROWS * COLUMNS], top[ROWS], total[ROWS], unused[COLUMNS];
-        transpose(k, k_row, a->s, width, keys_across);
-        copy_rows(v, k_row, a->s, width, values, width);
-        for (int64_t t = 0; t < a->t; t += ROWS) {
-            int64_t n = smaller(ROWS, a->t - t);
-            const float *q = a->q + (b * a->t + t) * q_row + h * width;
-            float *y = a->result + (b * a->t + t) * q_row + h * width;
-            for (int64_t i = 0; i < n; i++) {
-                memset(y + i * q_row, 0, width * sizeof *y);
-                top[i] = -INFINITY, total[i] = 0;
-            }
-            struct range seen = visible(a, b, t, n);
-            for (struct range keys = seen; keys.first < seen.last; keys.first += COLUMNS) {
-                keys.last = smaller(keys.first + COLUMNS, seen.last);
-                int64_t columns = keys.last - keys.first;
-                score(q, q_row, n, keys_across, a->s, width, keys, tile);
-                for (int64_t i = 0; i < n; i++) {
-                    float *p = tile + i * COLUMNS;
-                    mask(a, b, h, t + i, keys, p, unused);
-                    float highest = largest(p, columns);
-                    if (highest < top[i]) highest = top[i];
-                    float shift = highest == -INFINITY ? 0 : highest, shrink = exponential(top[i] - shift);
-                    total[i] = total[i] * shrink + exponentials(p, shift, p, columns);
-                    top[i] = highest;
-                    for (int64_t l = 0; l < width; l++) y[i * q_row + l] *= shrink;
-                }
-                add_product(n, width, columns, (struct strided){tile, COLUMNS, 1}, values + keys.first * width, width, y, q_row);
-            }
-            for (int64_t i = 0; i < n; i++) {
-                float share = total[i] == 0 ? 1 : 1 / total[i];
-                for (int64_t l = 0; l < width; l++) y[i * q_row + l] *= share;
-                a->logsumexp[(b * a->h + h) * a->t + t + i] = logf(total[i]) + (total[i] == 0 ? 0 : top[i]);
-            }
+        int64_t share = unit % a->shares, tile = unit / a->shares % tiles, t = unit / a->shares / tiles, behind = 0;
+        struct queries u = {.b = -1, .group = t / teams, .head = t / teams * shared + t % teams * team, .token = tile * tokens};
+        u.team = smaller(team, (u.group + 1) * shared - u.head);
+        for (const int64_t end = smaller(u.token + tokens, a->rows); u.token < end; u.token += u.tokens) {
+            find_sequence(a, &u, &behind);
+            u.tokens = smaller(behind, end) - u.token;
+            attend(a, &u, share);
         }
     }
 }
 
-/* What a unit of the backward works on: its keys and values, and their gradients, (S, width) or transposed. */
-struct unit {
-    float *keys, *keys_across, *values_across, *dk, *dv;
-};
-
-/* Queries [t, t + n) of head h of row b: add to the unit's dk and dv, and set dq. */
-static void attention_backward_rows(const struct attention_task *a, int64_t b, int64_t h, int64_t t, int64_t n,
-                                    struct unit u) {
-    const int64_t width = a->width, q_row = a->h * width, start = (b * a->t + t) * q_row + h * width;
-    const float *q = a->q + start, *dy = a->dy + start, *logsumexp = a->logsumexp + (b * a->h + h) * a->t + t;
-    float *dq = a->dq + start, p[ROWS * COLUMNS], ds[ROWS * COLUMNS], along[ROWS], slope[COLUMNS];
-    const int64_t position = t + (a->starts ? a->starts[b] : 0);
-    for (int64_t i = 0; i < n; i++) {
-        memset(dq + i * q_row, 0, width * sizeof *dq);
-        along[i] = dot(dy + i * q_row, a->y + start + i * q_row, width);
-    }
-    struct range seen = visible(a, b, t, n);
-    for (struct range keys = seen; keys.first < seen.last; keys.first += COLUMNS) {
-        keys.last = smaller(keys.first + COLUMNS, seen.last);
-        int64_t columns = keys.last - keys.first, skip = keys.first * width;
-        score(q, q_row, n, u.keys_across, a->s, width, keys, p);
-        score(dy, q_row, n, u.values_across, a->s, width, keys, ds);
-        for (int64_t i = 0; i < n; i++) {
-            float *pi = p + i * COLUMNS, *dsi = ds + i * COLUMNS;
-            mask(a, b, h, t + i, keys, pi, slope);
-            float shift = logsumexp[i] == -INFINITY ? 0 : logsumexp[i];
-#pragma GCC ivdep
-            for (int64_t j = 0; j < columns; j++) {
-                pi[j] = exponential(pi[j] - shift);
-                dsi[j] = (dsi[j] - along[i]) * pi[j]; /* the gradient of the score */
-            }
-            if (a->dbias) {
-                float *dbias = a->dbias + (b * a->h + h) * (2 * a->reach + 1);
-                for (int64_t j = 0; j < columns; j++) dbias[column(keys.first + j - position - i, a->reach)] += dsi[j];
-            }
-            if (a->cap)
-                for (int64_t j = 0; j < columns; j++) dsi[j] *= slope[j];
-            for (int64_t j = 0; j < columns; j++) dsi[j] *= a->scale; /* the gradient of the product q k */
-        }
-        add_product(columns, width, n, (struct strided){p, 1, COLUMNS}, dy, q_row, u.dv + skip, width);
-        add_product(columns, width, n, (struct strided){ds, 1, COLUMNS}, q, q_row, u.dk + skip, width);
-        add_product(n, width, columns, (struct strided){ds, COLUMNS, 1}, u.keys + skip, width, dq, q_row);
-    }
-}
-
-static void attention_backward(const void *task, int64_t first, int64_t last) {
+static void attention_joined(const void *task, int64_t first, int64_t last) {
     const struct attention_task *a = task;
-    const int64_t width = a->width, k_row = a->g * width, shared = a->h / a->g, size = width * PADDED_KEYS(a->s);
+    const int64_t width = a->width;
+    struct queries u = {.b = -1};
+    int64_t behind = 0;
     for (int64_t unit = first; unit < last; unit++) {
-        int64_t b = unit / a->g, g = unit % a->g, start = b * a->s * k_row + g * width;
-        float *own = a->scratch + unit * 5 * size;
-        struct unit u = {own, own + size, own + 2 * size, own + 3 * size, own + 4 * size};
-        copy_rows(a->k + start, k_row, a->s, width, u.keys, width);
-        transpose(a->k + start, k_row, a->s, width, u.keys_across);
-        transpose(a->v + start, k_row, a->s, width, u.values_across);
-        memset(u.dk, 0, 2 * size * sizeof *u.dk); /* and dv */
-        for (int64_t h = g * shared; h < (g + 1) * shared; h++)
-            for (int64_t t = 0; t < a->t; t += ROWS)
-                attention_backward_rows(a, b, h, t, smaller(ROWS, a->t - t), u);
-        copy_rows(u.dk, width, a->s, width, a->dk + start, k_row);
-        copy_rows(u.dv, width, a->s, width, a->dv + start, k_row);
-    }
-}
-
-/* Keys lie in memory position by position, each with all its heads: the heads of a unit are done side by side, so that they
-   are read in that order; and so are all query heads that share a key head, so that each key is read once. */
-static void attention_one(const void *task, int64_t first, int64_t last) {
-    const struct attention_one_task *a = task;
-    const int64_t width = a->width, row = a->g * width, shared = a->h / a->g, parts = (a->g - 1) / a->together + 1;
-    for (int64_t unit = first; unit < last; unit++) {
-        int64_t b = unit / parts, g0 = unit % parts * a->together, g1 = smaller(g0 + a->together, a->g);
-        int64_t length = a->lengths[b], from = a->window && length > a->window ? length - a->window : 0;
-        const float *q = a->q + b * a->h * width, *k = a->k + a->slots[b] * a->s * row, *v = a->v + a->slots[b] * a->s * row;
-        float *y = a->y + b * a->h * width, *scores = a->scratch + b * a->h * a->s;
-        for (int64_t j = from; j < length; j++)
-            for (int64_t h = g0 * shared; h < g1 * shared; h++)
-                scores[h * a->s + j] = dot(q + h * width, k + j * row + h / shared * width, width) * a->scale;
-        for (int64_t h = g0 * shared; h < g1 * shared; h++) {
-            float *p = scores + h * a->s + from;
-            if (a->cap)
-                for (int64_t j = 0; j < length - from; j++) p[j] = a->cap * hyperbolic_tangent(p[j] / a->cap);
-            if (a->bias) add_biases(p, length - from, a->bias + h * (2 * a->reach + 1), from - length + 1, a->reach);
-            float top = largest(p, length - from), total = exponentials(p, top == -INFINITY ? 0 : top, p, length - from);
-            float share = total == 0 ? 1 : 1 / total;
-            for (int64_t j = 0; j < length - from; j++) p[j] *= share;
+        float y[width], top = -INFINITY, total = 0;
+        u.token = unit / a->h;
+        find_sequence(a, &u, &behind);
+        const struct range seen = visible(&a->scoring, u.position, 1, a->lengths[u.b]);
+        memset(y, 0, sizeof y);
+        for (int64_t number = 0; number * SPAN < seen.last; number++) {
+            const float *more = part(a, u.token, unit % a->h, number);
+            add_row(y, &top, &total, more, more[width], more[width + 1], width);
         }
-        memset(y + g0 * shared * width, 0, (g1 - g0) * shared * width * sizeof *y);
-        for (int64_t j = from; j < length; j += COLUMNS)
-            for (int64_t g = g0; g < g1; g++) {
-                struct strided p = {scores + g * shared * a->s + j, a->s, 1};
-                const float *values = v + j * row + g * width;
-                add_product(shared, width, smaller(COLUMNS, length - j), p, values, row, y + g * shared * width, width);
-            }
+        deliver(a, u.token, unit % a->h, y, top, total);
     }
 }
 
 const struct attention_kernels PER_SET(attention_kernels) = {
     .attention = attention,
-    .attention_backward = attention_backward,
-    .attention_one = attention_one,
+    .attention_joined = attention_joined,
 };

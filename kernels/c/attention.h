@@ -1,41 +1,45 @@
-/* Scaled dot-product attention. */
+/* Scaled dot-product attention of packed queries. */
 #ifndef MINISLM_ATTENTION_H
 #define MINISLM_ATTENTION_H
-#include "kernel.h"
+#include "scores.h"
 
-/* Numbers in a transposed row of keys: their count rounded up, so that registers may read past the last one. */
-#define PADDED_KEYS(s) (((s) + 15) / 16 * 16)
+/* Keys whose weighted values are summed apart, before they are added up in the order of the keys: so units may share the
+   keys of a query among them, and the sum stays the same. */
+enum { SPAN = 512 };
+
+/* Rows that a unit does at once: query heads of tokens. */
+enum { TILE_ROWS = 64 };
 
 struct attention_task {
-    const float *q, *k, *v, *y, *dy; /* (B, T, H, K), (B, S, G, K), (B, S, G, K), and for the backward two like q */
-    const uint8_t *key_mask;         /* (B, S), 0 where nobody sees the key; or null */
-    const int64_t *starts;           /* (B,): position of each row's first query; or null: 0 */
-    const float *bias;               /* (H, 2 reach + 1): added to the scores by distance; or null */
-    float *result, *dq, *dk, *dv;    /* like q; for the backward like q, k, v */
-    float *dbias;                    /* (B, H, 2 reach + 1), zeros at first; or null */
-    float *logsumexp;                /* (B, H, T) */
-    float *scratch;                  /* for each unit 2, in the backward 5 arrays of width * PADDED_KEYS(s) */
-    int64_t t, s, h, g, width;
-    int64_t window; /* at most this far apart plus one; 0: any distance */
-    int64_t reach;
-    int causal;
-    float scale, cap; /* cap 0: none */
+    const float *q, *k, *v;   /* (rows, H, K), (R, G, K), (R, G, K) */
+    const int64_t *counts;    /* (B,): queries of each sequence, packed one sequence after the other */
+    const int64_t *firsts;    /* (B,): row of its first key */
+    const int64_t *lengths;   /* (B,): its keys */
+    const int64_t *positions; /* (B,): where its first query stands among them; or null: so that its last stands at the last */
+    const uint8_t *key_mask;  /* (R,), 0 where nobody sees the key; or null */
+    float *y;                 /* like q */
+    float *logsumexp;         /* (rows / t, H, t); or null */
+    float *parts;             /* (rows, H, spans, K + 2), where queries are shared out along the keys */
+    int64_t b, rows, t;
+    int64_t shares; /* units that share the spans of one query: each takes the next in turn; 1: they write y themselves */
+    int64_t spans;  /* of the longest sequence that there may be */
+    int64_t h, g, width;
+    struct scoring scoring;
 };
 
-struct attention_one_task {
-    const float *q, *k, *v;        /* (B, H, K), (C, S, G, K), (C, S, G, K) */
-    const int64_t *slots, *lengths; /* (B,), (B,) */
-    const float *bias;             /* (H, 2 reach + 1), or null */
-    float *y, *scratch;            /* (B, H, K), (B, H, S) */
-    int64_t s, h, g, width, window, reach;
-    int64_t together; /* key heads of a unit */
-    float scale, cap; /* cap 0: none */
-};
+/* Query heads that a unit does together: those that share a key head, up to the rows of a tile. Tokens of a tile. */
+static inline int64_t attention_team(int64_t h, int64_t g) { return smaller(h / g, TILE_ROWS); }
+static inline int64_t attention_tokens(int64_t h, int64_t g) { return TILE_ROWS / attention_team(h, g); }
+
+/* Units of the kernel `attention`: (team of heads, tile of tokens, share). */
+static inline int64_t attention_units(const struct attention_task *a) {
+    int64_t team = attention_team(a->h, a->g), tokens = attention_tokens(a->h, a->g);
+    return a->g * ((a->h / a->g + team - 1) / team) * ((a->rows + tokens - 1) / tokens) * a->shares;
+}
 
 struct attention_kernels {
-    kernel *attention;          /* units: (row, query head) */
-    kernel *attention_backward; /* units: (row, key head), with all query heads that share it */
-    kernel *attention_one;      /* units: (row, `together` key heads) */
+    kernel *attention;
+    kernel *attention_joined; /* after it, where there is more than one share; units: (row, query head) */
 };
 FAMILY(attention_kernels)
 #endif

@@ -56,10 +56,14 @@ static inline lanes all(float value) { return value - (lanes){0}; }
 
 /* The same register as parts of four lanes, which every instruction set has. */
 typedef float four __attribute__((vector_size(16)));
+typedef float four_in_memory __attribute__((vector_size(16), aligned(4), may_alias));
 union parts {
     lanes whole;
     four part[LANES / 4];
 };
+
+static inline four load_four(const float *x) { return *(const four_in_memory *)x; }
+static inline void store_four(float *x, four value) { *(four_in_memory *)x = value; }
 
 /* Add up the lanes: the parts onto each other, then the four that are left; the order is the same every time. */
 static inline float sum_of_lanes(lanes value) {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -59,21 +58,6 @@ class Pass:
     def n_chosen(self) -> int:
         """Rows of a step that has fewer than one for each token."""
         return self.counts_B.size
-
-    def runs(self) -> Iterator[tuple[slice, int]]:
-        """Gather neighbouring sequences of one length, which one batched op can serve without copying.
-
-        Yields
-        ------
-        tuple of (slice, int)
-            The rows of some sequences, and the length of each of them.
-        """
-        counts_B = self.counts_B
-        first_rows_B = np.cumsum(counts_B) - counts_B
-        borders = [0, *(np.flatnonzero(np.diff(counts_B)) + 1).tolist(), counts_B.size]
-        for first, last in itertools.pairwise(borders):
-            start, count = int(first_rows_B[first]), int(counts_B[first])
-            yield slice(start, start + count * (last - first)), count
 
 
 @dataclass(frozen=True)

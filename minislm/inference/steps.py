@@ -73,86 +73,38 @@ def _attend(
 ) -> None:
     """Append the keys and values; then each token meets those of its sequence up to itself."""
     q_NHK, k_NGK, v_NGK, y_NHK = _heads(d_head, q, k, v, out)
-    cache = current.cache
+    cache, counts_B = current.cache, current.counts_B
     cache.write(layer, current.slots_N, current.positions_N, k_NGK, v_NGK)
-    stored = cache.k_layers[layer], cache.v_layers[layer]
-    lengths_B = current.starts_B + current.counts_B
-    _meet(current, q_NHK, *stored, current.slots_B, lengths_B, bias_HS1, y_NHK, causal=True, **options)
+    stored = _end_to_end(cache.k_layers[layer], cache.v_layers[layer])
+    places = counts_B, current.slots_B * cache.capacity, current.starts_B + counts_B
+    ops.attention_packed(q_NHK, *stored, *places, bias_HS1, causal=True, **options, out=y_NHK)
 
 
 def _attend_source(
-    current: CachedPass,
-    out: np.ndarray,
-    q: np.ndarray,
-    *,
-    layer: int,
-    n_kv_heads: int,
-    d_head: int,
-    scale: float | None,
+    current: CachedPass, out: np.ndarray, q: np.ndarray, *, layer: int, n_kv_heads: int, d_head: int, **options: Any
 ) -> None:
     """Let each token meet all of its sequence's source."""
     q_NHK, y_NHK = _heads(d_head, q, out)
     sources = current.cache.sources
     rows_B, lengths_B = sources.read(current.slots_B)
-    stored = sources.k_layers[layer], sources.v_layers[layer]
-    _meet(current, q_NHK, *stored, rows_B, lengths_B, None, y_NHK, causal=False, scale=scale)
-
-
-def _meet(
-    current: CachedPass,
-    q_NHK: np.ndarray,
-    k_CSGK: np.ndarray,
-    v_CSGK: np.ndarray,
-    rows_B: np.ndarray,
-    lengths_B: np.ndarray,
-    bias_HS1: np.ndarray | None,
-    y_NHK: np.ndarray,
-    *,
-    causal: bool,
-    **options: Any,
-) -> None:
-    """Attend to what a cache holds: one op for all sequences with one new token, one for each of the others.
-
-    Which op serves a sequence depends on its own count alone, never on who else is in the pass.
-    """
-    ends_B, alone_B = np.cumsum(current.counts_B), current.counts_B == 1
-    if alone_B.all():
-        ops.attention_one(q_NHK, k_CSGK, v_CSGK, rows_B, lengths_B, bias_HS1, **options, out=y_NHK)
-        return
-    if alone_B.any():
-        single, rows, lengths = ends_B[alone_B] - 1, rows_B[alone_B], lengths_B[alone_B]
-        y_NHK[single] = ops.attention_one(q_NHK[single], k_CSGK, v_CSGK, rows, lengths, bias_HS1, **options)
-    for b in np.flatnonzero(~alone_B):
-        row, length, count = rows_B[b], lengths_B[b], current.counts_B[b]
-        new = slice(ends_B[b] - count, ends_B[b])
-        ops.attention(
-            q_NHK[None, new],
-            k_CSGK[row : row + 1, :length],
-            v_CSGK[row : row + 1, :length],
-            bias_HS1,
-            causal=causal,
-            starts_B=current.starts_B[b : b + 1],
-            **options,
-            out=y_NHK[None, new],
-        )
+    stored = _end_to_end(sources.k_layers[layer], sources.v_layers[layer])
+    ops.attention_packed(q_NHK, *stored, current.counts_B, rows_B * sources.capacity, lengths_B, **options, out=y_NHK)
 
 
 def _attend_all(
-    current: Pass,
-    out: np.ndarray,
-    q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
-    bias_HS1: np.ndarray | None = None,
-    *,
-    d_head: int,
-    **options: Any,
+    current: Pass, out: np.ndarray, q: np.ndarray, *others: np.ndarray, d_head: int, **options: Any
 ) -> None:
-    """Let every token of a sequence meet all of them; one op for neighbouring sequences of one length."""
-    arrays = _heads(d_head, q, k, v, out)
-    for rows, count in current.runs():
-        *qkv, y = (array[rows].reshape(-1, count, *array.shape[1:]) for array in arrays)
-        ops.attention(*qkv, bias_HS1, **options, out=y)
+    """Let every token of a sequence meet all of them; keys, values and perhaps a bias follow q."""
+    k, v, *bias = others
+    q_NHK, k_NGK, v_NGK, y_NHK = _heads(d_head, q, k, v, out)
+    counts_B = current.counts_B
+    places = counts_B, np.cumsum(counts_B) - counts_B, counts_B
+    ops.attention_packed(q_NHK, k_NGK, v_NGK, *places, *bias, **options, out=y_NHK)
+
+
+def _end_to_end(*arrays: np.ndarray) -> list[np.ndarray]:
+    """View the slots of a cache one after the other, (S, G, K)."""
+    return [array.reshape(-1, *array.shape[2:]) for array in arrays]
 
 
 def _keep_source(current: SourcePass, out: np.ndarray, *kv: np.ndarray, layer: int, d_head: int) -> None:

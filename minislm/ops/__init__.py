@@ -57,7 +57,7 @@ OPS: dict[str, Op] = {
     "softmax": Op("softmax:softmax", ("x",)),
     "attention": Op("attention:attention", ("q", "k", "v", "bias")),
     "attention_map": Op("attention:attention_map", ("q", "k", "bias")),
-    "attention_one": Op("attention:attention_one"),
+    "attention_packed": Op("packed:attention_packed"),
     "rotary": Op("rotary:rotary", ("x",)),
     "sinusoidal_positions": Op("positions:sinusoidal_positions"),
     "dropout": Op("dropout:dropout", ("x",)),

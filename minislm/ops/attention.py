@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, and attention from one new token to the cache.
+"""Scaled dot-product attention.
 
 Heads: H query heads share G heads of keys and values, H/G neighbours each. Inside, arrays are seen as (B, G, H1, T, K)
 with H1 = H/G, so that one batched product serves every form from multi-head (H1 = 1) to multi-query (G = 1) without
@@ -434,68 +434,3 @@ def _minus_infinity(hidden: np.ndarray, dtype: np.dtype) -> np.ndarray:
     bias = np.zeros(hidden.shape, dtype)
     bias[hidden] = -np.inf
     return bias
-
-
-def attention_one(
-    q_BHK: np.ndarray,
-    k_CSGK: np.ndarray,
-    v_CSGK: np.ndarray,
-    slots_B: np.ndarray,
-    lengths_B: np.ndarray,
-    bias_HS1: np.ndarray | None = None,
-    *,
-    window: int | None = None,
-    scale: float | None = None,
-    cap: float | None = None,
-) -> np.ndarray:
-    """Attend from one new token of each row to the keys and values in its slot of the cache.
-
-    Parameters
-    ----------
-    q_BHK : ndarray, (B, H, K), float32 or float64
-        One query a row.
-    k_CSGK : ndarray, (C, S, G, K)
-        Keys of every slot, its own token's among them.
-    v_CSGK : ndarray, (C, S, G, K)
-        Values of every slot.
-    slots_B : ndarray of int, (B,)
-        The slot of each row.
-    lengths_B : ndarray of int, (B,)
-        How many keys of its slot each row reads; its query stands at the last of them.
-    bias_HS1 : ndarray, (H, S1), optional
-        As of `attention`.
-    window : int, optional
-        Read only this many keys, the last ones; None: all.
-    scale : float, optional
-        What the products of queries and keys are multiplied by; None: 1 / sqrt(K).
-    cap : float, optional
-        As of `attention`.
-
-    Returns
-    -------
-    ndarray, (B, H, K)
-        Mixed values; zeros for a row of length 0.
-
-    Notes
-    -----
-    `attention` with T = 1, row by row, because the rows have different lengths. 4 H K operations for each key read, and
-    2 G K numbers: reading the cache is what takes the time.
-
-    References
-    ----------
-    Vaswani et al. 2017, arXiv:1706.03762, equation 1; Shazeer 2019, arXiv:1911.02150, section 2.4 (incremental).
-
-    Examples
-    --------
-    >>> k_CSGK = np.array([7.0, 1.0, 5.0, 9.0]).reshape(2, 2, 1, 1)
-    >>> attention_one(np.zeros((2, 1, 1)), k_CSGK, k_CSGK, np.array([1, 0]), np.array([2, 1])).ravel()
-    array([7., 7.])
-    """
-    y_BHK = np.empty(q_BHK.shape, q_BHK.dtype)
-    for row, (slot, length) in enumerate(zip(slots_B.tolist(), lengths_B.tolist(), strict=True)):
-        first = 0 if window is None else max(0, length - window)
-        k_B1S2GK, v_B1S2GK = k_CSGK[slot, None, first:length], v_CSGK[slot, None, first:length]
-        here = np.array([length - first - 1])
-        mixed, _ = attention(q_BHK[row][None, None], k_B1S2GK, v_B1S2GK, bias_HS1, starts_B=here, scale=scale, cap=cap)
-        y_BHK[row] = mixed[0, 0]
-    return y_BHK

@@ -53,10 +53,10 @@ def _attention(rng: np.random.Generator) -> Case:
     return (q_BTHK, k_BSGK, v_BSGK), {"causal": True, "window": 100, "starts_B": np.array([19, 0, 7])}
 
 
-def _attention_one(rng: np.random.Generator) -> Case:
-    k_CSGK, v_CSGK = rng.normal(size=(2, 5, 1201, 4, 33))
-    slots_B, lengths_B = np.array([4, 0, 2, 1]), np.array([1201, 1100, 700, 1])
-    return (rng.normal(size=(4, 8, 33)), k_CSGK, v_CSGK, slots_B, lengths_B), {}
+def _attention_packed(rng: np.random.Generator) -> Case:
+    k_SGK, v_SGK = rng.normal(size=(2, 3001, 1, 33))
+    counts_B, firsts_B, lengths_B = np.array([1, 1, 3, 1]), np.array([0, 1790, 5, 3000]), np.array([1201, 1100, 700, 1])
+    return (rng.normal(size=(6, 8, 33)), k_SGK, v_SGK, counts_B, firsts_B, lengths_B), {"causal": True}
 
 
 def _rotary(rng: np.random.Generator) -> Case:
@@ -128,7 +128,7 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "silu_gate": _two_arrays,
     "softmax": _one_array,
     "attention": _attention,
-    "attention_one": _attention_one,
+    "attention_packed": _attention_packed,
     "rotary": _rotary,
     "cross_entropy": _cross_entropy,
     "adamw": _adamw,

@@ -60,20 +60,20 @@ def attention(q, k, v, bias=None, **options):
     return (attention_map(q, k, bias, **options) @ v).transpose(1, 2)
 
 
-def attention_one(q, k, v, slots, lengths, bias=None, window=None, scale=None, cap=None):
+def attention_packed(q, k, v, counts, firsts, lengths, bias=None, causal=False, **options):
+    queries = q.split(counts.tolist())
     rows = []
-    for b, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
-        first = 0 if window is None else max(0, int(length) - window)
-        key, value = k[slot, first:length].transpose(0, 1), v[slot, first:length].transpose(0, 1)
-        if cap is None:
-            mask = None if bias is None else biases(bias, 1, 1, len(key[0]), [len(key[0]) - 1])[0]
-            y = F.scaled_dot_product_attention(q[b][:, None], key, value, mask, scale=scale, enable_gqa=True)
+    for query, first, length in zip(queries, firsts.tolist(), lengths.tolist(), strict=True):
+        key, value = k[first : first + length], v[first : first + length]
+        if len(query) == 1 and bias is None and set(options) <= {"scale"} and length:  # PyTorch has a function for it
+            mixed = F.scaled_dot_product_attention(
+                *(x.transpose(0, 1) for x in (query, key, value)), enable_gqa=True, **options
+            ).transpose(0, 1)
         else:
-            last = np.array([int(length) - first - 1])
-            y = attention(q[b][None, None], k[slot, None, first:length], v[slot, None, first:length], bias,
-                          starts_B=last, scale=scale, cap=cap)[0].transpose(0, 1)  # fmt: skip
-        rows.append(y[:, 0])
-    return torch.stack(rows)
+            starts = np.array([length - len(query)])
+            mixed = attention(query[None], key[None], value[None], bias, causal=causal, starts_B=starts, **options)[0]
+        rows.append(mixed)
+    return torch.cat(rows)
 
 
 def rotary(x, positions, frequencies, interleaved=False, factor=1.0):
@@ -149,7 +149,7 @@ ORACLES = {
     "softmax": lambda x: F.softmax(x, -1),
     "attention": attention,
     "attention_map": attention_map,
-    "attention_one": attention_one,
+    "attention_packed": attention_packed,
     "rotary": rotary,
     "dropout": dropout,
     "cross_entropy": cross_entropy,

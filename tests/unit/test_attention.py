@@ -1,7 +1,8 @@
-"""Attention against a loop over every row, head, query and key; masks that hide everything; one token at a time."""
+"""Attention against a loop over every row, head, query and key; masks that hide everything; packed sequences."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minislm.ops.attention import attention, attention_backward, attention_one
+from minislm.dispatch import backend, ops, threads
+from minislm.ops.attention import attention, attention_backward
+from minislm.ops.packed import attention_packed
 from minislm.testing.tolerances import assert_close
 
 
@@ -127,23 +130,50 @@ def test_starts_continue_a_sequence(rng):
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 50])
-def test_one_token_equals_attention(rng, window):
-    k, v = rng.normal(size=(2, 5, 9, 2, 4))
-    slots, lengths = np.array([3, 0, 4]), np.array([9, 1, 6])
-    q = rng.normal(size=(3, 6, 4))
-    y = attention_one(q, k, v, slots, lengths, window=window)
-    for row, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
-        expected, _ = attention(
-            q[row][None, None],
-            k[slot][None],
-            v[slot][None],
-            causal=True,
-            window=window,
-            starts_B=np.array([length - 1]),
-        )
+def test_packed_queries_stand_at_the_last_keys(rng, window):
+    k, v = rng.normal(size=(2, 30, 2, 4))
+    q = rng.normal(size=(6, 6, 4))
+    counts, firsts, lengths = np.array([1, 3, 2]), np.array([20, 1, 0]), np.array([9, 12, 2])
+    y = attention_packed(q, k, v, counts, firsts, lengths, causal=True, window=window)
+    for row, (b, position) in enumerate([(0, 8), (1, 9), (1, 10), (1, 11), (2, 0), (2, 1)]):
+        first = firsts[b] if window is None else firsts[b] + max(0, position - window + 1)
+        seen = slice(first, firsts[b] + position + 1)
+        expected, _ = attention(q[row][None, None], k[None, seen], v[None, seen])
         assert_close(y[row], expected[0, 0])
 
 
-def test_one_token_without_keys_gives_zeros(rng):
-    k, v = rng.normal(size=(2, 1, 3, 1, 2))
-    assert np.all(attention_one(np.ones((1, 2, 2)), k, v, np.array([0]), np.array([0])) == 0)
+def test_packed_queries_without_keys_give_zeros(rng):
+    k, v = rng.normal(size=(2, 3, 1, 2))
+    assert np.all(attention_packed(np.ones((1, 2, 2)), k, v, np.array([1]), np.array([0]), np.array([0])) == 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 300}, {"cap": 5.0}])
+def test_packed_rows_do_not_know_each_other(rng, options):
+    """The same bits alone, in any company, cut into any passes, and for every number of threads."""
+    n_keys, heads = 1100, 3  # more keys than a span of the compiled kernel, more rows than its tile
+    k, v = rng.normal(size=(2, n_keys, 1, 20)).astype(np.float32)
+    q = rng.normal(size=(n_keys, heads, 20)).astype(np.float32)
+    bias = rng.normal(size=(heads, 41)).astype(np.float32)
+    where = np.array([n_keys]), np.array([0]), np.array([n_keys])
+    whole = ops.attention_packed(q, k, v, *where, bias, causal=True, **options)
+    try:
+        before = threads()
+        for number in (1, 8):
+            threads(number)
+            for cuts in ([1099], [1, 600], [513, 514, 1090]):
+                for start, end in itertools.pairwise([0, *cuts, n_keys]):
+                    where = np.array([end - start]), np.array([0]), np.array([end])
+                    piece = ops.attention_packed(q[start:end], k, v, *where, bias, causal=True, **options)
+                    assert same(piece, whole[start:end])
+            rows = np.array([3, 40, 700, 1099])
+            where = np.ones(4, np.int64), np.zeros(4, np.int64), rows + 1
+            assert same(ops.attention_packed(q[rows], k, v, *where, bias, causal=True, **options), whole[rows])
+    finally:
+        threads(before)
+
+
+def same(actual, expected):
+    """Whether two arrays have the same bits; in NumPy, whose products depend on the number of rows, nearly the same."""
+    if backend()["attention_packed"].tier == "numpy":
+        return bool(np.allclose(actual, expected, rtol=1e-4, atol=1e-5))
+    return actual.tobytes() == expected.tobytes()

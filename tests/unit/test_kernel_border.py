@@ -62,19 +62,24 @@ def test_targets_are_refused_as_the_op_refuses_them(load, target):
     assert caught.value.code == "target_out_of_range"
 
 
-def test_cache_indices_are_in_range(load):
-    (q, k, v, slots, lengths), options = case("attention_one")
-    kernel = load("attention_one")
-    for bad_slots in (slots - 100, slots + len(k)):
-        with pytest.raises(IndexError, match="slots"):
-            kernel(q, k, v, bad_slots, lengths, **options)
-    for bad_lengths in (lengths - 100, lengths + k.shape[1]):
+def test_packed_sequences_lie_inside_their_arrays(load):
+    (q, k, v, counts, firsts, lengths), options = case("attention_packed")
+    kernel = load("attention_packed")
+    for bad in (firsts - 100, firsts + len(k)):
+        with pytest.raises(IndexError, match="firsts"):
+            kernel(q, k, v, counts, bad, lengths, **options)
+    for bad in (lengths - 100, lengths + len(k)):
         with pytest.raises(IndexError, match="lengths"):
-            kernel(q, k, v, slots, bad_lengths, **options)
-    with pytest.raises(TypeError, match="slots"):
-        kernel(q, k, v, slots.astype(np.float64), lengths, **options)
+            kernel(q, k, v, counts, firsts, bad, **options)
+    with pytest.raises(IndexError, match=r"firsts \+ lengths"):
+        kernel(q, k, v, counts, firsts * 0 + len(k) - 1, lengths * 0 + 2, **options)
+    for bad in (counts + 1, counts * 0):
+        with pytest.raises(ValueError, match="add up"):
+            kernel(q, k, v, bad, firsts, lengths, **options)
+    with pytest.raises(TypeError, match="firsts"):
+        kernel(q, k, v, counts, firsts.astype(np.float64), lengths, **options)
     with pytest.raises(ValueError, match="cannot share"):
-        kernel(q[:, :3], k, v, slots, lengths, **options)
+        kernel(q[:, :3], k, v, counts, firsts, lengths, **options)
 
 
 def test_out_must_fit(load):

@@ -201,7 +201,11 @@ def test_a_wrong_step_is_caught(name, config, monkeypatch):
 
 
 def test_attention_across_the_border_of_two_texts_is_caught(monkeypatch):
-    monkeypatch.setattr(Pass, "runs", lambda self: iter([(slice(0, self.n_rows), self.n_rows)]))
+    def as_one_text(current, *arrays, **options):
+        attend_all(Pass(np.array([current.n_rows]), current.positions_N), *arrays, **options)
+
+    attend_all = steps.SPECIAL["attend_all"]
+    monkeypatch.setitem(steps.SPECIAL, "attend_all", as_one_text)
     with pytest.raises(AssertionError):
         check_program_equals_forward(created(ENCODER))
 
@@ -240,11 +244,6 @@ def test_steps_that_no_wanted_result_needs_are_left_out():
     with pytest.raises(UnsupportedError) as caught:
         Program.of(model, ["tag"])
     assert caught.value.code == "unknown_result"
-
-
-def test_neighbours_of_one_length_are_one_run():
-    found = list(Pass.whole([2, 2, 3, 1, 1, 2]).runs())
-    assert found == [(slice(0, 4), 2), (slice(4, 7), 3), (slice(7, 9), 1), (slice(9, 11), 2)]
 
 
 @pytest.mark.parametrize(

@@ -45,27 +45,6 @@ def attention_map(rng: np.random.Generator) -> Cases:
     return [((q_BTHK, k_BSGK, *bias), options) for (q_BTHK, k_BSGK, _, *bias), options in attention(rng)]
 
 
-def attention_one(rng: np.random.Generator) -> Cases:
-    """Draw one query a row and a cache of more slots than rows, filled to different lengths."""
-    cases: Cases = []
-    for n_rows, slots, capacity, heads, groups, width, reach, options in (
-        (1, 1, 1, 1, 1, 1, None, {}),
-        (3, 5, 9, 4, 2, 3, None, {}),
-        (2, 2, 17, 6, 1, 8, None, {"window": 4}),
-        (2, 3, 6, 2, 2, 5, None, {"scale": 1.0}),
-        (2, 3, 11, 4, 2, 5, None, {"cap": 2.0}),
-        (3, 4, 19, 6, 2, 7, 4, {}),
-        (2, 2, 9, 2, 2, 3, 12, {"window": 5, "cap": 30.0}),
-    ):
-        q_BHK = rng.normal(size=(n_rows, heads, width))
-        k_CSGK, v_CSGK = rng.normal(size=(2, slots, capacity, groups, width))
-        slots_B = rng.permutation(slots)[:n_rows]
-        bias = () if reach is None else (rng.normal(size=(heads, 2 * reach + 1)),)
-        lengths_B = rng.integers(1, capacity + 1, n_rows)
-        cases.append(((q_BHK, k_CSGK, v_CSGK, slots_B, lengths_B, *bias), dict(options)))
-    return cases
-
-
 def _inputs(
     rng: np.random.Generator, rows: int, queries: int, keys: int, heads: int, groups: int, width: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
