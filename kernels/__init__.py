@@ -59,7 +59,15 @@ def _few_bytes_pay(x_NI: Any, *stored: Any, **options: Any) -> bool:
     return len(x_NI) <= 16
 
 
+def _rows_pay(rows: Any, *others: Any, **options: Any) -> bool:
+    """Every panel of the matrix is filled anew, which only some rows make up for."""
+    return len(rows) >= 24
+
+
 KERNELS: tuple[Kernel, ...] = (
+    Kernel("linear", "cython", "matmul_cython:linear", preferred=_rows_pay),
+    Kernel("linear_dx", "cython", "matmul_cython:linear_dx", preferred=_rows_pay),
+    Kernel("linear_dw", "cython", "matmul_cython:linear_dw", preferred=_rows_pay),
     Kernel("add_bias", "cython", "linear_cython:add_bias"),
     Kernel("embedding_backward", "cython", "embedding_cython:embedding_backward"),
     Kernel("layer_norm", "cython", "norm_cython:layer_norm"),

@@ -39,6 +39,18 @@ def _two_arrays(rng: np.random.Generator) -> Case:
     return (2.5 * rng.normal(size=(1013, 131)), rng.normal(size=(1013, 131))), {}
 
 
+def _linear(rng: np.random.Generator) -> Case:
+    return (rng.normal(size=(301, 259)), rng.normal(size=(131, 259)), rng.normal(size=131)), {}
+
+
+def _linear_dx(rng: np.random.Generator) -> Case:
+    return (rng.normal(size=(301, 131)), rng.normal(size=(131, 259))), {}
+
+
+def _linear_dw(rng: np.random.Generator) -> Case:
+    return (rng.normal(size=(301, 131)), rng.normal(size=(301, 259))), {}
+
+
 def _add_bias(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(3001, 301)), rng.normal(size=301)), {}
 
@@ -117,6 +129,9 @@ def _csr_product(rng: np.random.Generator) -> Case:
 
 
 LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
+    "linear": _linear,
+    "linear_dx": _linear_dx,
+    "linear_dw": _linear_dw,
     "add_bias": _add_bias,
     "embedding": _embedding,
     "layer_norm": _layer_norm,

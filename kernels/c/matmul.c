@@ -1,0 +1,118 @@
+#include "matmul.h"
+
+#include "codes.h"
+
+/* Columns of A, four at a time, as rows of B. */
+static inline void transpose_four(const float *a, int64_t a_row, float *b, int64_t b_row) {
+    const four a0 = load_four(a), a1 = load_four(a + a_row);
+    const four a2 = load_four(a + 2 * a_row), a3 = load_four(a + 3 * a_row);
+    const four low0 = __builtin_shufflevector(a0, a1, 0, 4, 1, 5), high0 = __builtin_shufflevector(a0, a1, 2, 6, 3, 7);
+    const four low1 = __builtin_shufflevector(a2, a3, 0, 4, 1, 5), high1 = __builtin_shufflevector(a2, a3, 2, 6, 3, 7);
+    store_four(b + 0 * b_row, __builtin_shufflevector(low0, low1, 0, 1, 4, 5));
+    store_four(b + 1 * b_row, __builtin_shufflevector(low0, low1, 2, 3, 6, 7));
+    store_four(b + 2 * b_row, __builtin_shufflevector(high0, high1, 0, 1, 4, 5));
+    store_four(b + 3 * b_row, __builtin_shufflevector(high0, high1, 2, 3, 6, 7));
+}
+
+/* Copy k rows of `columns` columns of B into a panel; columns beyond them become zeros. */
+static void fill_panel(const struct right *right, int64_t k, int64_t columns, float *panel) {
+    const float *b = right->b;
+    if (columns < PANEL) memset(panel, 0, k * PANEL * sizeof *panel);
+    if (right->column == 1) {
+        for (int64_t l = 0; l < k; l++, b += right->row, panel += PANEL)
+            if (columns == PANEL)
+                memcpy(panel, b, PANEL * sizeof *panel);
+            else
+                for (int64_t j = 0; j < columns; j++) panel[j] = b[j];
+        return;
+    }
+    int64_t l = 0;
+    for (; l + 4 <= k; l += 4) {
+        int64_t j = 0;
+        for (; j + 4 <= columns; j += 4) transpose_four(b + j * right->column + l, right->column, panel + l * PANEL + j, PANEL);
+        for (; j < columns; j++)
+            for (int64_t m = l; m < l + 4; m++) panel[m * PANEL + j] = b[j * right->column + m];
+    }
+    for (; l < k; l++)
+        for (int64_t j = 0; j < columns; j++) panel[l * PANEL + j] = b[j * right->column + l];
+}
+
+static void product(const void *task, int64_t first, int64_t last) {
+    const struct product_task *t = task;
+    const struct product_parts parts = t->parts;
+    float panel[DEPTH * PANEL] __attribute__((aligned(64)));
+    for (int64_t unit = first; unit < last; unit++) {
+        const int64_t i = unit / parts.across * parts.rows, rows = smaller(parts.rows, t->m - i);
+        const int64_t start = unit % parts.across * parts.columns, end = smaller(start + parts.columns, t->n);
+        for (int64_t l = 0; l == 0 || l < t->k; l += DEPTH) {
+            const int64_t k = smaller(DEPTH, t->k - l);
+            const struct left left = {t->a.a + i * t->a.row + l * t->a.column, t->a.row, t->a.column};
+            for (int64_t j = start; j < end; j += PANEL) {
+                const struct right right = {t->b.b + l * t->b.row + j * t->b.column, t->b.row, t->b.column};
+                fill_panel(&right, k, smaller(PANEL, end - j), panel);
+                matmul_panel(left, panel, t->c + i * t->n + j, t->n, rows, k, l > 0, smaller(PANEL, end - j));
+            }
+        }
+    }
+}
+
+/* A few rows meet TOGETHER panels at once, because one panel would leave the registers waiting for each other. */
+#define FEW_ROWS(rows)                                                                                                \
+    case rows: matmul_tile(left, b, panel, c, c_row, k, more, rows, MOST_REGISTERS, 1); break;
+
+static void few_rows(struct left left, const float *b, int64_t panel, float *c, int64_t c_row, int64_t m, int64_t k, int more) {
+    switch (m) {
+        FEW_ROWS(1)
+        FEW_ROWS(2)
+        FEW_ROWS(3)
+    }
+}
+
+static void widen(const uint16_t *in, int64_t n, int stored, float *out) {
+    if (stored == FLOAT16)
+        for (int64_t i = 0; i < n; i++) out[i] = widened(in[i]);
+    else
+        for (int64_t i = 0; i < n; i++) {
+            const uint32_t bits = (uint32_t)in[i] << 16;
+            memcpy(out + i, &bits, sizeof bits);
+        }
+}
+
+static void panel_product(const void *task, int64_t first, int64_t last) {
+    const struct panel_product_task *t = task;
+    const int64_t groups = panel_groups(t), width = together(t) * PANEL, size = t->k * PANEL;
+    const int few = t->m <= FEW;
+    float wide[DEPTH * PANEL] __attribute__((aligned(64)));
+    for (int64_t unit = first; unit < last; unit++) {
+        const int64_t i = unit / groups * UNIT_ROWS, start = unit % groups * width, end = smaller(start + width, t->n);
+        const int64_t rows = smaller(UNIT_ROWS, t->m - i);
+        const struct left left = {t->x + i * t->k, t->k, 1};
+        float *c = t->y + i * t->n;
+        for (int64_t j = start; j < end;) {
+            const int64_t at_once = few && t->stored == FLOAT32 && end - j >= MOST_REGISTERS * LANES
+                                        ? MOST_REGISTERS * LANES
+                                        : PANEL; /* columns */
+            const int64_t columns = smaller(at_once, end - j);
+            for (int64_t l = 0; l == 0 || l < t->k; l += DEPTH) {
+                const int64_t k = smaller(DEPTH, t->k - l), place = j / PANEL * size + l * PANEL + j % PANEL;
+                const struct left part = {left.a + l, t->k, 1};
+                const float *b = (const float *)t->panels + place;
+                if (t->stored != FLOAT32) {
+                    widen((const uint16_t *)t->panels + place, k * PANEL, t->stored, wide);
+                    b = wide;
+                }
+                if (columns == MOST_REGISTERS * LANES && few)
+                    few_rows(part, b, size, c + j, t->n, rows, k, l > 0);
+                else
+                    matmul_panel(part, b, c + j, t->n, rows, k, l > 0, columns);
+            }
+            j += columns;
+        }
+        if (t->bias)
+            for (int64_t r = 0; r < rows; r++)
+#pragma GCC ivdep
+                for (int64_t j = start; j < end; j++) c[r * t->n + j] += t->bias[j];
+    }
+}
+
+const struct matmul_kernels PER_SET(matmul_kernels) = {.product = product, .panel_product = panel_product};
