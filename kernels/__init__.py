@@ -68,6 +68,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("linear", "cython", "matmul_cython:linear", preferred=_rows_pay),
     Kernel("linear_dx", "cython", "matmul_cython:linear_dx", preferred=_rows_pay),
     Kernel("linear_dw", "cython", "matmul_cython:linear_dw", preferred=_rows_pay),
+    Kernel("float_panel_product", "cython", "matmul_cython:float_panel_product"),
     Kernel("add_bias", "cython", "linear_cython:add_bias"),
     Kernel("embedding_backward", "cython", "embedding_cython:embedding_backward"),
     Kernel("layer_norm", "cython", "norm_cython:layer_norm"),

@@ -1,8 +1,10 @@
 """Compiled products with plain matrices: checks, then the C of `c/matmul.c`."""
 
+import ml_dtypes
 import numpy as np
 
 from minislm.kernels import border
+from minislm.ops.float_panels import OUTPUTS
 
 from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
 
@@ -22,14 +24,29 @@ cdef extern from "matmul.h" nogil:
         float *c
         int64_t m, n, k
         parts parts
+    ctypedef enum stored "enum stored":
+        FLOAT32
+        FLOAT16
+        BFLOAT16
+    ctypedef struct panel_product_task "struct panel_product_task":
+        const float *x
+        const void *panels
+        const float *bias
+        float *y
+        int64_t m, n, k
+        stored stored
     ctypedef struct matmul_kernels "const struct matmul_kernels":
         kernel *product
         kernel *panel_product
     matmul_kernels *matmul_kernels_for(int)
     parts product_parts(int64_t m, int64_t n)
+    int64_t panel_product_units(const panel_product_task *)
 
 cdef const runtime *shared = the_runtime()
 cdef int64_t WORTH = 1 << 20  # multiplications that are worth a thread's while
+FLOAT16_DTYPE, BFLOAT16_DTYPE = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
+SIXTEEN_BITS = (FLOAT16_DTYPE, BFLOAT16_DTYPE)
+UINT16 = np.dtype(np.uint16)
 
 
 def linear(x_NI, w_OI, b_O=None, *, out=None, int threads=1):
@@ -73,6 +90,32 @@ def linear_dw(dy_NO, x_NI, *, out=None, int threads=1):
     task.c, task.m, task.n, task.k = <float *>writing(dw), dy.shape[1], x.shape[1], dy.shape[0]
     run(&task, threads)
     return border.delivered(dw, out)
+
+
+def float_panel_product(x_NI, panels, b_O=None, *, n_outputs, out=None, int threads=1):
+    """Same as `ops.float_panels.float_panel_product`."""
+    x = border.checked(x_NI, "x", 2)
+    cdef panel_product_task task
+    task.stored = FLOAT32
+    if getattr(panels, "dtype", None) in SIXTEEN_BITS:
+        task.stored = FLOAT16 if panels.dtype == FLOAT16_DTYPE else BFLOAT16
+        w = border.checked(panels.view(UINT16), "panels", 3, UINT16)
+    else:
+        w = border.checked(panels, "panels", 3)
+    border.same_shape(w, "panels", (-(-n_outputs // OUTPUTS), x.shape[1], OUTPUTS))
+    b = None if b_O is None else border.checked(b_O, "b", 1)
+    if b is not None:
+        border.same_shape(b, "b", (n_outputs,))
+    y = border.output(out, (len(x), n_outputs), x, w, *(() if b is None else (b,)))
+    task.bias = NULL if b is None else <const float *>reading(b)
+    task.x, task.panels, task.y = <const float *>reading(x), reading(w), <float *>writing(y)
+    task.m, task.n, task.k = x.shape[0], y.shape[1], x.shape[1]
+    cdef int64_t units = panel_product_units(&task)
+    cdef int64_t grain = 1 + WORTH // (1 + task.m * task.n * task.k // max(1, units))
+    cdef kernel *work = matmul_kernels_for(shared.chosen).panel_product
+    with nogil:
+        shared.parallel(work, &task, sizeof(task), units, grain, threads)
+    return border.delivered(y, out)
 
 
 cdef void run(product_task *task, int threads) noexcept:

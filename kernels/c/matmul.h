@@ -34,7 +34,7 @@ struct panel_product_task {
     enum stored stored;
 };
 
-enum { UNITS = 32, LEAST_ROWS = 48, MOST_ROWS = 192, UNIT_ROWS = 96, FEW = 3 };
+enum { UNITS = 16, LEAST_ROWS = 96, MOST_ROWS = 192, UNIT_ROWS = 96, FEW = 3 };
 
 static inline int64_t panels_of(int64_t columns) { return (columns + PANEL - 1) / PANEL; }
 

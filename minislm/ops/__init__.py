@@ -69,6 +69,7 @@ OPS: dict[str, Op] = {
     "adamw": Op("optimizer:adamw"),
     "half_product": Op("half:half_product"),
     "half_product_t": Op("half:half_product_t"),
+    "float_panel_product": Op("float_panels:float_panel_product"),
     "quantize_activations": Op("quantized:quantize_activations"),
     "quantized_product": Op("quantized:quantized_product"),
     "quantized_product_int8": Op("quantized:quantized_product_int8"),

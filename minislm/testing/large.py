@@ -9,6 +9,7 @@ import numpy as np
 
 from minislm.ops.bitmap import pack_bitmap
 from minislm.ops.csr import pack_csr
+from minislm.ops.float_panels import pack_float_panels
 from minislm.ops.formats import format_named
 from minislm.ops.nm import pack_nm
 from minislm.testing.cases.bitmap import random_mask
@@ -49,6 +50,11 @@ def _linear_dx(rng: np.random.Generator) -> Case:
 
 def _linear_dw(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(301, 131)), rng.normal(size=(301, 259))), {}
+
+
+def _float_panel_product(rng: np.random.Generator) -> Case:
+    panels = pack_float_panels(rng.normal(size=(131, 259)))
+    return (rng.normal(size=(301, 259)), panels, rng.normal(size=131)), {"n_outputs": 131}
 
 
 def _add_bias(rng: np.random.Generator) -> Case:
@@ -132,6 +138,7 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "linear": _linear,
     "linear_dx": _linear_dx,
     "linear_dw": _linear_dw,
+    "float_panel_product": _float_panel_product,
     "add_bias": _add_bias,
     "embedding": _embedding,
     "layer_norm": _layer_norm,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 
+import ml_dtypes
 import numpy as np
 import pytest
 
+from minislm.ops.float_panels import pack_float_panels, unpack_float_panels
 from minislm.testing.tolerances import assert_close
 
 kernels = pytest.importorskip("minislm.kernels")
@@ -46,6 +48,20 @@ def test_products_of_all_sizes():
         assert_close(dx, expected, length=n_terms + 1, factor=8.0, name=f"linear_dx {name}")
         dw = matmul.linear_dw(np.ascontiguousarray(x.T), np.ascontiguousarray(w.T))
         assert_close(dw, expected, length=n_terms + 1, factor=8.0, name=f"linear_dw {name}")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_panels_of_all_sizes(dtype):
+    for n_rows, n_terms, n_columns in itertools.product((0, 1, 2, 3, 4, 14, 97), (0, 1, 33, 256, 300), COLUMNS):
+        x, w, b = drawn(n_rows, n_terms), drawn(n_columns, n_terms, seed=1).astype(dtype), drawn(n_columns, seed=2)
+        panels = pack_float_panels(w)
+        assert unpack_float_panels(panels, n_columns).tobytes() == w.tobytes()
+        y = matmul.float_panel_product(x, panels, b, n_outputs=n_columns)
+        expected = exact(x, w.T) + b
+        assert_close(y, expected, length=n_terms + 1, factor=8.0, name=f"{n_rows} x {n_terms} x {n_columns}")
+        for start, stop in ((0, 1), (1, 3), (2, n_rows)):
+            part = matmul.float_panel_product(x[start:stop], panels, b, n_outputs=n_columns)
+            assert part.tobytes() == y[start:stop].tobytes()
 
 
 @pytest.mark.parametrize(("n_terms", "n_columns"), [(600, 70), (31, 33), (256, 32)])
