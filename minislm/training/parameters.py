@@ -18,6 +18,7 @@ from minislm.errors import ConfigError, UsageError
 from minislm.training.settings import TrainSettings
 from minislm.weights.base import Arrays, Weight, join
 
+_BLOCK = 1024  # numbers that are summed one after the other
 _LINE = 16  # float32 numbers in a cache line of 64 bytes; every array starts on one
 
 
@@ -243,10 +244,16 @@ def norm(flat: np.ndarray) -> float:
     Returns
     -------
     float
-        Summed by BLAS in float32, and again in float64 if that overflows: finite for every finite vector.
+        Summed in float32, in blocks, and again in float64 if that overflows: finite for every finite vector.
+
+    Notes
+    -----
+    BLAS would wake threads of its own, which then spin beside those of the next kernels.
     """
+    whole = flat.size // _BLOCK * _BLOCK
+    blocks, rest = flat[:whole].reshape(-1, _BLOCK), flat[whole:]
     with np.errstate(over="ignore", invalid="ignore"):
-        square = float(np.dot(flat, flat))
+        square = float(np.einsum("ij,ij->i", blocks, blocks).sum() + np.einsum("i,i", rest, rest))
         if not math.isfinite(square):
             square = float(np.square(flat, dtype=np.float64).sum())
     return math.sqrt(square)

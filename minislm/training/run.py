@@ -18,6 +18,7 @@ from minislm.layers.base import Grads, Tape
 from minislm.training.checkpoint import Checkpoint
 from minislm.training.data import TrainingData
 from minislm.training.environment import environment
+from minislm.training.memory import keep_freed_memory
 from minislm.training.metrics import StepRecord
 from minislm.training.objective import Objective
 from minislm.training.parameters import FlatParameters, first_not_finite, norm
@@ -85,6 +86,7 @@ class Run:
         self, model: Any, data: TrainingData, settings: TrainSettings, objective: Objective, rewrite: Rewrite | None
     ) -> None:
         _check(model, data, settings, rewrite)
+        keep_freed_memory()
         self.source, self.data, self.settings = model, data, settings
         self.objective, self.rewrite = objective, rewrite
         self.flat = FlatParameters(model, settings.freeze)
