@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from minislm.errors import UsageError, clipped
+from minislm.errors import DataError, UsageError, clipped
 from minislm.text.records import Record, is_table, read_records
 from minislm.text.spans import OUTSIDE, Span
 
@@ -114,11 +114,29 @@ class TextPair(NamedTuple):
         Where the source stands.
     source, target : str
         Both texts.
+    target_record : Record, optional
+        Where the target stands; None: where the source does.
     """
 
     record: Record
     source: str
     target: str
+    target_record: Record | None = None
+
+    def place(self, side: str) -> Record:
+        """Look up where one of the texts stands.
+
+        Parameters
+        ----------
+        side : {"source", "target"}
+            Which.
+
+        Returns
+        -------
+        Record
+            For errors.
+        """
+        return self.target_record or self.record if side == "target" else self.record
 
 
 def read_labelled(paths: Iterable[Path], tasks: Sequence[str], fields: Fields = USUAL) -> list[LabelledText]:
@@ -144,9 +162,9 @@ def read_labelled(paths: Iterable[Path], tasks: Sequence[str], fields: Fields = 
         Code ``file_not_found``.
     DataError
         Codes ``column_missing``, ``bad_record``, ``empty_text``, ``labels_missing``, ``labels_misaligned``,
-        ``unknown_label``, ``spans_overlap``, ``span_outside_text``; all with file and line.
+        ``unknown_label``, ``spans_overlap``, ``span_outside_text``; all with file and line, or the file that is empty.
     UsageError
-        Code ``bad_option``: plain text, which has no labels.
+        Code ``bad_option``: no file, or plain text, which has no labels.
     """
     columns = {
         "classify": (fields.text, fields.label),
@@ -155,7 +173,8 @@ def read_labelled(paths: Iterable[Path], tasks: Sequence[str], fields: Fields = 
     }
     wanted = [name for task in tasks for name in columns[task] if "tag" not in tasks or name != fields.text]
     read = _answered if "answer" in tasks else _classed_and_tagged
-    return [read(record, tasks, fields) for record in _tables(paths, wanted)]
+    tables = _tables(paths, wanted, "labels need named fields: give JSONL (.jsonl) or CSV (.csv)")
+    return [read(record, tasks, fields) for record in tables]
 
 
 def read_pairs(paths: Sequence[Path], fields: Fields = USUAL) -> list[TextPair]:
@@ -178,31 +197,42 @@ def read_pairs(paths: Sequence[Path], fields: Fields = USUAL) -> list[TextPair]:
     NotFoundError
         Code ``file_not_found``.
     DataError
-        Codes ``column_missing``, ``bad_record``, ``pairs_differ``, ``empty_source``, ``empty_target``; all with file
-        and line.
+        Codes ``column_missing``, ``bad_record``, ``pairs_differ``, ``empty_source``, ``empty_target``, all with file
+        and line; ``empty_text``: a file holds nothing.
     UsageError
-        Code ``bad_option``: plain text files that are not two.
+        Code ``bad_option``: no file, or plain text files that are not two.
     """
     if len(paths) == 2 and not any(map(is_table, paths)):
-        pairs = [TextPair(a, a.values["text"], b.values["text"]) for a, b in _parallel(*paths)]
+        pairs = [TextPair(a, a.values["text"], b.values["text"], b) for a, b in _parallel(*paths)]
     else:
         names = (fields.source, fields.target)
-        pairs = [TextPair(record, *map(record.text, names)) for record in _tables(paths, names)]
-    for record, source, target in pairs:
-        for code, text in (("empty_source", source), ("empty_target", target)):
-            if not text.strip():
-                raise record.error(code, f"the {code.partition('_')[2]} is empty; give it text, or remove the pair")
+        tables = _tables(
+            paths, names, "pairs stand in two text files, line by line, or in JSONL (.jsonl) and CSV (.csv)"
+        )
+        pairs = [TextPair(record, record.text(names[0]), record.text(names[1])) for record in tables]
+    if not pairs:
+        raise DataError("empty_text", f"{paths[0]} and {paths[1]} are empty; give files with a text in each line")
+    for pair in pairs:
+        for side in ("source", "target"):
+            if not getattr(pair, side).strip():
+                raise pair.place(side).error(f"empty_{side}", f"the {side} is empty; give it text, or remove the pair")
     return pairs
 
 
-def _tables(paths: Iterable[Path], columns: Sequence[str]) -> Iterator[Record]:
-    """Read the records of files that have named fields."""
+def _tables(paths: Iterable[Path], columns: Sequence[str], wanted: str) -> Iterator[Record]:
+    """Read the records of files that have named fields, at least one of each file."""
+    paths = list(paths)
+    if not paths:
+        raise UsageError("bad_option", f"no file is given to learn from; {wanted}")
     for path in paths:
         if not is_table(path):
-            raise UsageError(
-                "bad_option", f"{path} is plain text, and labels need named fields: give JSONL (.jsonl) or CSV (.csv)"
-            )
-        yield from read_records(path, columns)
+            raise UsageError("bad_option", f"{path} is {'a folder' if path.is_dir() else 'plain text'}; {wanted}")
+        records = read_records(path, columns)
+        first = next(records, None)
+        if first is None:
+            raise DataError("empty_text", f"{path} holds no records; fill it, or leave it out")
+        yield first
+        yield from records
 
 
 def _parallel(path_1: Path, path_2: Path) -> Iterator[tuple[Record, Record]]:

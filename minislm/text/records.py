@@ -167,7 +167,7 @@ def read_text(path: Path) -> str:
     NotFoundError
         Code ``file_not_found``.
     DataError
-        Code ``file_unreadable``, or ``binary_text`` with the first byte that is no text.
+        Code ``file_unreadable``, or ``binary_text`` with line and number of the first byte that is no text.
     """
     if not path.is_file():
         raise NotFoundError("file_not_found", f"there is no file {path}")
@@ -185,7 +185,10 @@ def read_text(path: Path) -> str:
         if place < 0 or error.start < place:
             place, what = error.start, f"the byte 0x{data[error.start]:02x}, which is no UTF-8"
     if place >= 0:
-        raise DataError("binary_text", f"{path} is no text: byte {place} is {what}. Give a text file, saved as UTF-8")
+        line = data.count(b"\n", 0, place) + 1
+        raise DataError(
+            "binary_text", f"{path}, line {line} is no text: byte {place} is {what}. Give a text file, saved as UTF-8"
+        )
     return text.removeprefix("\ufeff")
 
 
@@ -209,6 +212,7 @@ def _json_lines(path: Path, text: str) -> Iterator[Record]:
 
 def _rows(path: Path, text: str, delimiter: str, columns: Sequence[str]) -> Iterator[Record]:
     """Read a table; a row may go over several lines, within quotes."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # all of it is in memory: any field is welcome
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     headings: list[str] = []
     line = 1
@@ -219,6 +223,8 @@ def _rows(path: Path, text: str, delimiter: str, columns: Sequence[str]) -> Iter
                 continue
             if not headings:
                 headings = row
+                if twice := [name for i, name in enumerate(headings) if name and name in headings[:i]]:
+                    raise record.error("bad_record", f"the column {twice[0]!r} stands twice; mend the line of headings")
                 if missing := [name for name in columns if name not in headings]:
                     raise record.error(
                         "column_missing",
@@ -230,4 +236,5 @@ def _rows(path: Path, text: str, delimiter: str, columns: Sequence[str]) -> Iter
             else:
                 yield record
     except csv.Error as error:
-        raise Record({}, path, reader.line_num).error("bad_record", f"{error}; mend the line") from error
+        message = f"{error}; mend the row that begins here, and look for a quote without its partner"
+        raise Record({}, path, line).error("bad_record", message) from error

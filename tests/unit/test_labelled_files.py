@@ -75,13 +75,14 @@ def test_answers_as_squad_has_them(tmp_path):
 def test_pairs_of_fields_and_of_files(tmp_path):
     path = jsonl(tmp_path, {"translation": {"en": "a", "de": "b"}})
     fields = Fields.named({"source": "translation.en", "target": "translation.de"})
-    assert [pair[1:] for pair in read_pairs([path], fields)] == [("a", "b")]
+    assert [pair[1:3] for pair in read_pairs([path], fields)] == [("a", "b")]
     (tmp_path / "x.en").write_text("one\ntwo\n")
     with gzip.open(tmp_path / "x.de.gz", "wt") as file:
         file.write("eins\nzwei")
     found = read_pairs([tmp_path / "x.en", tmp_path / "x.de.gz"])
-    assert [pair[1:] for pair in found] == [("one", "eins"), ("two", "zwei")]
-    assert found[1].record.line == 2
+    assert [pair[1:3] for pair in found] == [("one", "eins"), ("two", "zwei")]
+    assert [found[1].place(side).path.name for side in ("source", "target")] == ["x.en", "x.de.gz"]
+    assert found[1].place("target").line == 2
 
 
 ANSWER = {"question": "Where?", "context": "in Bonn", "answers": {"text": ["Bonn"], "answer_start": [3]}}
@@ -153,7 +154,8 @@ def test_tables_need_their_columns(tmp_path):
         ("a\n", "x\ny\nz\n", "pairs_differ", "x.de, line 2"),
         ("", "x\n", "pairs_differ", "x.de, line 1"),
         ("a\n \n", "x\ny\n", "empty_source", "x.en, line 2"),
-        ("a\nb\n", "x\n\n", "empty_target", "x.en, line 2"),
+        ("a\nb\n", "x\n\n", "empty_target", "x.de, line 2"),
+        ("", "", "empty_text", "x.en and .*x.de are empty"),
     ],
 )
 def test_bad_pairs_are_named_with_file_and_line(tmp_path, source, target, code, place):
@@ -168,12 +170,24 @@ def test_what_cannot_hold_labels_is_refused(tmp_path):
     (tmp_path / "x.txt").write_text("a\n")
     for call in (
         lambda: read_labelled([tmp_path / "x.txt"], ["classify"]),
+        lambda: read_labelled([tmp_path], ["classify"]),
+        lambda: read_labelled([], ["classify"]),
+        lambda: read_pairs([]),
         lambda: read_pairs([tmp_path / "x.txt"]),
         lambda: Fields.named({"txt": "a"}),
     ):
         with pytest.raises(UsageError) as caught:
             call()
         assert caught.value.code == "bad_option"
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv"])
+def test_a_file_without_records_is_named(tmp_path, name):
+    full = table(tmp_path, ("text", "label"), ("a", "x"))
+    (tmp_path / name).write_text("text,label\n" if name.endswith("csv") else "\n")
+    with pytest.raises(DataError, match=rf"{name} holds no records") as caught:
+        read_labelled([full, tmp_path / name], ["classify"])
+    assert caught.value.code == "empty_text"
 
 
 OFFSETS = [(0, 0), (0, 3), (4, 6), (7, 7), (7, 9), (9, 12), (12, 13), (0, 0)]

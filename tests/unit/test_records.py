@@ -50,7 +50,8 @@ def test_fields_of_fields(tmp_path):
         ("a.jsonl", '{"text": "a"}\n{"text": \n', "bad_record", "line 2"),
         ("a.jsonl", "[1]\n", "bad_record", "line 1"),
         ("a.csv", "text,label\na,b\nc\n", "bad_record", "line 3: 1 values, and 2 columns"),
-        ("a.csv", 'text,label\na,b\n"c,d\n', "bad_record", "line 3"),
+        ("a.csv", 'text,label\na,b\n"c,d\n\ne,f\n', "bad_record", "line 3"),
+        ("a.csv", "text,text,label\na,b,c\n", "bad_record", "line 1: the column 'text' stands twice"),
         (
             "a.csv",
             "\ntext,klasse\na,b\n",
@@ -59,7 +60,7 @@ def test_fields_of_fields(tmp_path):
         ),
         ("a.csv", "label\n", "column_missing", "line 1: there is no column 'text'"),
         ("a.txt.gz", None, "file_unreadable", "a.txt.gz"),
-        ("a.txt", "a\0b", "binary_text", "byte 1"),
+        ("a.txt", "a\nb\n\0b", "binary_text", "line 3 is no text: byte 4 is a NUL byte"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_and_line(tmp_path, name, text, code, words):
@@ -70,6 +71,12 @@ def test_what_is_wrong_is_said_with_file_and_line(tmp_path, name, text, code, wo
     assert caught.value.code == code
     assert str(path) in str(caught.value)
     assert words in str(caught.value)
+
+
+def test_a_field_of_any_length_and_headings_without_a_name(tmp_path):
+    long = "word " * 40_000
+    path = write(tmp_path / "a.csv", f"text,label,,\n{long},x,,\n")
+    assert lines(path, "text") == [({"text": long, "label": "x", "": ""}, 2)]
 
 
 def test_a_missing_file(tmp_path):

@@ -83,7 +83,7 @@ class SequencePairs(Bucketed):
             rows = reader.encode_batch([getattr(pair, side) for pair in pairs])
             for pair, ids in zip(pairs, rows, strict=True):
                 if len(ids) >= context and not cut:
-                    raise pair.record.error(
+                    raise pair.place(side).error(
                         "too_long",
                         f"the {side} has {len(ids) + 1} tokens with its end, and the model has {context} positions. "
                         "Shorten the text, allow it to be cut, or give the model a longer context",
