@@ -233,6 +233,17 @@ def test_labels_that_training_does_not_have_are_named():
         assert caught.value.code == "unknown_label"
 
 
+def test_a_head_that_the_texts_are_not_labelled_for_is_left_out():
+    texts = labelled_texts()
+    heads = heads_for(texts)
+    classed = LabelledTexts.of([text._replace(spans=None) for text in texts], tokenizer(), heads, CONTEXT)
+    assert [head.name for head in classed.labels] == ["label"]
+    assert classed.take(np.arange(2)).labels.keys() == {"label"}
+    with pytest.raises(DataError, match=r"line 1: the model has heads for \['answers'\]") as caught:
+        LabelledTexts.of(texts, tokenizer(), heads_for(questions()), CONTEXT)
+    assert caught.value.code == "labels_missing"
+
+
 @pytest.mark.parametrize("change", [{"label": "one"}, {"spans": ()}])
 def test_one_class_is_nothing_to_learn(change):
     with pytest.raises(DataError, match=r"texts.jsonl, line 1: .*line 40") as caught:
@@ -257,7 +268,7 @@ def test_a_missing_second_text_is_named():
 def test_the_decoder_reads_the_target_one_token_late():
     made, texts = tokenizer(False), pairs()
     batch = SequencePairs.of(texts, made, CONTEXT).take(np.arange(len(texts)))
-    for i, (_, source, target) in enumerate(texts):
+    for i, (_, source, target, _) in enumerate(texts):
         wanted = [*made.encode(target), made.eos_id]
         n = len(wanted)
         assert batch.targets_BT[i].tolist() == wanted + [-1] * (batch.targets_BT.shape[1] - n)

@@ -60,7 +60,7 @@ class LabelledTexts(Bucketed):
         tokenizer : Tokenizer
             Of an encoder.
         heads : sequence of Head
-            What they are labelled for, as `heads_for` returns them.
+            Of the model, as `heads_for` returns them. One that the texts are not labelled for is left out.
         context : int
             Positions of the model.
         cut : bool
@@ -74,7 +74,8 @@ class LabelledTexts(Bucketed):
         Raises
         ------
         DataError
-            Code ``too_long``; ``unknown_label``: a label that no head has; ``bad_record``: a second text is missing.
+            Code ``too_long``; ``labels_missing``: for none of the heads; ``unknown_label``: a label that no head has;
+            ``bad_record``: a second text is missing.
         UsageError
             Code ``bad_option``: a head of another kind.
         """
@@ -87,7 +88,14 @@ class LabelledTexts(Bucketed):
                 raise UsageError(
                     "bad_option", f"texts have labels for heads of the kinds {list(_LABELS)}, not {head.kind!r}"
                 )
-        labels = {head: _LABELS[head.kind](texts, encoded, head) for head in heads}
+        asked = [head for head in heads if getattr(texts[0], _FIELDS[head.kind]) is not None]
+        if not asked:
+            raise texts[0].record.error(
+                "labels_missing",
+                f"the model has heads for {[_FIELDS[head.kind] for head in heads]}, and the records were read for "
+                "something else; name the task of these heads",
+            )
+        labels = {head: _LABELS[head.kind](texts, encoded, head) for head in asked}
         ids, types = Ragged.of([row.ids for row in encoded]), Ragged.of([row.types for row in encoded])
         return cls(ids, types, labels, tokenizer.pad_id or 0)
 
@@ -249,3 +257,4 @@ def _ends(texts: Sequence[LabelledText], encoded: Sequence[Encoded], head: Head)
 
 _Labeller = Callable[[Sequence[LabelledText], Sequence[Encoded], Head], Ragged | np.ndarray]
 _LABELS: dict[str, _Labeller] = {"sequence": _classes, "token": _tags, "span": _ends}
+_FIELDS = {"sequence": "label", "token": "spans", "span": "answers"}  # of a LabelledText
