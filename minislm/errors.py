@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 # What the command line exits with (see `minislm --help`).
@@ -98,6 +99,27 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnsupportedError:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UnsupportedError(f"unknown_{kind}", f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}")
+
+
+def starred(names: Iterable[str]) -> str:
+    """List the names of a model's arrays, those of all its blocks once, as patterns would have them.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Full names.
+
+    Returns
+    -------
+    str
+        For a message.
+
+    Examples
+    --------
+    >>> starred(["embedding.weight", "blocks.0.mlp.up.weight", "blocks.1.mlp.up.weight"])
+    'embedding.weight, blocks.*.mlp.up.weight'
+    """
+    return ", ".join(dict.fromkeys(re.sub(r"\.\d+(?=\.)", ".*", name) for name in names))
 
 
 def clipped(value: object) -> str:

@@ -31,6 +31,7 @@ class Live:
         self.what = what
         self.bar: Any = None
         self.task: Any = None
+        self.step = 0  # the last one that was shown
         self.last_line = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -99,6 +100,9 @@ class Live:
             click.echo(text, err=True)
 
     def _step(self, record: StepRecord) -> None:
+        if record.step > self.step + 1:
+            self.line(f"{self.what}: goes on after step {record.step - 1}")
+        self.step = record.step
         state = f"loss {record.loss:.3f}  {record.tokens_per_s:,.0f} tokens/s"
         if self.bar is not None:
             if self.task is None:

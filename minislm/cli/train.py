@@ -168,7 +168,7 @@ def _show_figures(values: dict[str, Any]) -> None:
     """Print the figures of the task in one line."""
     figures = {name: value for name, value in values.items() if name not in ("model", "parameters", "steps", "stopped")}
     words = (
-        f"{name.replace('_', ' ')} {value:.4f}" if isinstance(value, float) else str(value)
+        f"{name.replace('_', ' ')} {f'{value:.4f}' if isinstance(value, float) else value}"
         for name, value in figures.items()
         if value is not None
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,7 @@ OPTIONS = [
     click.option("--dropout", type=float, help="Default: decoders 0, others 0.1."),
     # how to train
     click.option("--epochs", type=float, help="Passes over the examples; default for labels and pairs: 10."),
-    click.option("--tokens", type=int, help="Budget in their place; default for text: 2,000,000."),
+    click.option("--tokens", type=click.IntRange(min=1), help="Budget in their place; default for text: 2,000,000."),
     click.option("--batch-size", type=int, help="Examples in a pass; default: text 8, labels and pairs 32."),
     click.option("--accumulate", default=1, show_default=True, help="Passes in a step."),
     click.option("--learning-rate", type=float, help="The highest; default: 1e-3, with --from 3e-4."),
@@ -221,7 +222,7 @@ def settings(data: TrainingData, options: Mapping[str, Any], *, seed: int) -> Tr
     Raises
     ------
     UsageError
-        Code ``bad_option``: both `epochs` and `tokens`.
+        Code ``bad_option``: both `epochs` and `tokens`, or no epochs.
     ConfigError
         Code ``config_invalid``: out of range.
     """
@@ -232,6 +233,8 @@ def settings(data: TrainingData, options: Mapping[str, Any], *, seed: int) -> Tr
     epochs, tokens = options["epochs"], options["tokens"]
     if epochs is not None and tokens is not None:
         raise UsageError("bad_option", "give --epochs or --tokens, and not both")
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise UsageError("bad_option", f"--epochs must be more than 0, not {epochs}")
     if epochs is None and tokens is None:
         epochs, tokens = (10, None) if one_by_one else (None, 2_000_000)
     chosen = ("accumulate", "schedule", "weight_decay", "patience", "checkpoint_every")

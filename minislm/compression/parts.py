@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minislm.errors import DataError, UnsupportedError, UsageError
+from minislm.errors import DataError, UnsupportedError, UsageError, starred
 from minislm.weights.base import Weight
 from minislm.weights.dense import Dense
 from minislm.weights.product import Product
@@ -44,7 +44,7 @@ def chosen(model: Any, where: str) -> dict[str, Weight]:
         matches = {path for path in weights if fnmatch.fnmatchcase(path, pattern)}
         if not matches:
             raise UsageError(
-                "pattern_matches_nothing", f"no weight matches {pattern!r}; the model has {', '.join(weights)}"
+                "pattern_matches_nothing", f"no weight matches {pattern!r}; the model has {starred(weights)}"
             )
         found |= matches
     return {path: weight for path, weight in weights.items() if path in found}

@@ -138,7 +138,7 @@ def requests_of(
     DataError
         Code ``bad_token_ids``: an id outside the vocabulary.
     """
-    named = ((f"prompt {number}", prompt) for number, prompt in enumerate(prompts))
+    named = ((f"prompt {number}", prompt) for number, prompt in enumerate(prompts, start=1))
     if source is not None:
         return [_to_be_read(name, prompt, tokenizer, source, start_id) for name, prompt in named]
     return [_to_be_continued(name, prompt, tokenizer, config) for name, prompt in named]

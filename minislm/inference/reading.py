@@ -125,7 +125,7 @@ def encoded_texts(
     for name, given in (("text", texts), ("second text", pairs or ())):
         if isinstance(given, str):
             raise UsageError("bad_texts", f"expected a list of texts, not the single {name}; put it into a list")
-        for number, text in enumerate(given):
+        for number, text in enumerate(given, start=1):
             if isinstance(text, str) and not text.strip():
                 raise DataError("empty_text", f"{name} {number} is empty; give it words, or leave it out")
     longest = lm.model.config.context if limit is None else limit
@@ -158,7 +158,7 @@ def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str, *, limit: i
     """
     longest, bound = (lm.model.config.context, "context") if limit is None else (limit, "limit")
     lengths = [len(text.ids) for text in encoded]
-    for number, length in enumerate(lengths):
+    for number, length in enumerate(lengths, start=1):
         if length > longest:
             raise GenerationError(
                 "context_length_exceeded",

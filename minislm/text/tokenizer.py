@@ -511,7 +511,7 @@ class Tokenizer:
     def _unencodable(self, texts: Iterable[Any], error: BaseException) -> DataError:
         """Say what the library could not encode, and where."""
         known = set(self.tokens) if isinstance(self.inner.model, WordLevel) else None
-        for number, text in enumerate(texts):
+        for number, text in enumerate(texts, start=1):
             if not isinstance(text, str):
                 return DataError("unencodable_text", f"text {number} is of type {type(text).__name__}, not str")
             for place, character in enumerate(text):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minislm.dispatch import ops
-from minislm.errors import UsageError
+from minislm.errors import ConfigError, UsageError
 from minislm.layers.base import Grads, Tape
 
 if TYPE_CHECKING:
@@ -75,9 +75,18 @@ class NextToken(Objective):
     ----------
     label_smoothing : float
         Share of each target that is spread evenly over the vocabulary, [0, 1); the validation loss has none.
+
+    Raises
+    ------
+    ConfigError
+        Code ``config_invalid``: out of range.
     """
 
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError("config_invalid", f"label_smoothing must lie in [0, 1), not {self.label_smoothing}")
 
     def loss(self, model: Any, batch: Batch, context: Context, tape: Tape, grads: Grads) -> tuple[float, Any]:
         """Judge by the token that followed."""

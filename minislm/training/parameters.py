@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minislm.dispatch import ops
-from minislm.errors import ConfigError, UsageError
+from minislm.errors import ConfigError, UsageError, starred
 from minislm.training.settings import TrainSettings
 from minislm.weights.base import Arrays, Weight, join
 
@@ -216,7 +216,7 @@ def matching(names: Collection[str], patterns: str, option: str) -> set[str]:
         matches = fnmatch.filter(names, pattern)
         if not matches:
             raise UsageError(
-                "pattern_matches_nothing", f"{option}: no array matches {pattern!r}; the model has {', '.join(names)}"
+                "pattern_matches_nothing", f"{option}: no array matches {pattern!r}; the model has {starred(names)}"
             )
         found.update(matches)
     return found

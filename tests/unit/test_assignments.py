@@ -207,7 +207,11 @@ def test_it_goes_on_or_refuses_to(data, tmp_path):
         (["commands.jsonl", "--task", "tag", "--freeze", "nothing.*"], 2, "[pattern_matches_nothing]"),
         (["none.jsonl", "--task", "tag"], 3, "[file_not_found]"),
         (["texts.source", "--task", "translate"], 2, "plain text"),
-        (["--task", "classify"], 1, "[empty_text]"),
+        (["--task", "classify"], 2, "no file is given"),
+        (["commands.jsonl", "--task", "classify", "--epochs", "0"], 2, "--epochs must be more than 0"),
+        (["commands.jsonl", "--task", "classify", "--epochs", "nan"], 2, "--epochs must be more than 0"),
+        (["commands.jsonl", "--task", "classify", "--tokens", "0"], 2, "--tokens"),
+        (["texts.source", "texts.target", "--task", "translate", "--label-smoothing", "1"], 2, "label_smoothing must"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_trained(data, tmp_path, arguments, code, words):

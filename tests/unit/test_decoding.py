@@ -93,7 +93,7 @@ def test_an_empty_prompt_is_the_beginning_of_a_text():
         result = generate(Scripted(b"ab"), BYTES, [empty], GREEDY.replaced(max_new_tokens=2))[0]
         assert (result.text, result.prompt_tokens) == ("ab", 1)
     without_end = Tokenizer.train(["abc"], kind="characters")
-    with pytest.raises(GenerationError, match="prompt 1 is empty") as caught:
+    with pytest.raises(GenerationError, match="prompt 2 is empty") as caught:
         generate(Scripted([0]), without_end, ["a", ""], GREEDY)
     assert caught.value.code == "empty_prompt"
 

@@ -295,7 +295,7 @@ def test_texts_with_nothing_to_read_are_refused(noisy, verb, text, code):
 @pytest.mark.parametrize("verb", ["classify", "tag", "embed"])
 def test_a_text_longer_than_the_context_is_refused(noisy, verb):
     VERBS[verb](noisy, "it " * 38)
-    with pytest.raises(GenerationError, match=r"text 0 has 41 tokens.*context 40") as caught:
+    with pytest.raises(GenerationError, match=r"text 1 has 41 tokens.*context 40") as caught:
         VERBS[verb](noisy, "it " * 39)
     assert caught.value.code == "context_length_exceeded"
 

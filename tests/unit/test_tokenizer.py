@@ -52,7 +52,7 @@ def test_characters_are_exactly_the_distinct_ones():
     assert tokenizer.eos_id is None
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
     assert len(tokenizer.encode(TEXT)) == len(TEXT)
-    with pytest.raises(DataError, match="text 1, character 2: '!'") as caught:
+    with pytest.raises(DataError, match="text 2, character 2: '!'") as caught:
         tokenizer.encode_batch(["a", "of!"])
     assert caught.value.code == "unencodable_text"
 
@@ -238,7 +238,7 @@ def test_what_is_no_text(pairs, text):
     with pytest.raises(DataError) as caught:
         pairs.encode(text)
     assert caught.value.code == "unencodable_text"
-    assert "text 0" in str(caught.value)
+    assert "text 1" in str(caught.value)
 
 
 def test_bad_training():
