@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     minislm compress out/python --method quantize --set format=int8 -o out/python-int8
     minislm compress out/python --method prune --set pattern=2:4 --where "blocks.*" -o out/python-2-4
     minislm compress out/commands half.yaml -o out/commands-half --task classify+tag --data commands.jsonl
+    minislm compress out/python --method quantize --set activations=static --set calibration=mse -o out/static
+    minislm compress out/en-de --method narrow --set heads=0.5 --set ff=0.5 -o out/narrow --data en.txt --data de.txt
     """,
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -46,6 +48,20 @@ if TYPE_CHECKING:
 @click.option("--details", is_flag=True, help="Print a row for every weight.")
 def command(common: Common, model: Path, recipe: Path | None, output: Path, **options: Any) -> None:
     """Compress MODEL by a RECIPE (YAML: steps of method, where and options), or by one --method.
+
+    \b
+    quantize            numbers of few bits; inputs too with activations=int8-row,
+                        int8-32 or static (calibration=minmax, percentile, mse)
+    quantization_aware  the same, trained for it
+    prune               small numbers to zero: sparsity=0.5 or pattern=2:4
+    narrow              fewer heads and neurons: the least important ones go
+    low_rank            matrices as two thin ones: rank, energy or size
+    factorise           so from the start, trained anew
+    lora                trained on, by updates of low rank
+    train               trained on, as it is
+    distil              a student: of every other block, from scratch with sizes,
+                        or itself; learns answers, the text (hard_weight) and, by
+                        hidden_weight, attention_weight, cosine_weight, the inside
 
     Checkpoints of steps that train stand in OUTPUT.run; interrupted and run again, the work goes on there.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import pytest
 import minislm
 from minislm.cli import VERBS, main
 from minislm.compression import METHODS
+from minislm.compression.recipe import Recipe
 from minislm.models import MODELS, PUBLISHED
+from minislm.models.encoder import Encoder, EncoderConfig
 from minislm.weights import WEIGHTS
 
 ROOT = Path(__file__).parents[2]
@@ -138,8 +141,14 @@ def readme_commands():
             yield found[1].strip()
 
 
-def test_the_readme_has_commands_to_check():
+def readme_recipes():
+    blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("\n\n")
+    return [textwrap.dedent(block) for block in blocks if block.startswith("    steps:")]
+
+
+def test_the_readme_has_commands_and_recipes_to_check():
     assert len(list(readme_commands())) >= 8
+    assert len(readme_recipes()) >= 3
 
 
 @pytest.mark.parametrize("command", sorted(set(readme_commands())))
@@ -149,6 +158,13 @@ def test_every_command_of_the_readme_parses(command):
     assert verb is not None, f"{words[0]} is no verb"
     with verb.make_context(words[0], words[1:]):
         pass
+
+
+@pytest.mark.parametrize("text", readme_recipes())
+def test_every_recipe_of_the_readme_fits_a_model_of_the_default_size(text):
+    sizes = {"vocab_size": 8, "d_model": 128, "context": 8, "n_layers": 4, "n_heads": 4}
+    anything = object()  # in the place of data, which is not looked at before the first step
+    Recipe.from_yaml(text).foresee(Encoder.create(EncoderConfig.uniform(**sizes)), anything)
 
 
 def test_every_file_that_the_readme_names_is_there():

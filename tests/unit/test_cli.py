@@ -13,11 +13,14 @@ from click.testing import CliRunner
 import minislm
 from minislm import cli, language_model
 from minislm.cli import common
+from minislm.cli.live import Live
+from minislm.compression import METHODS
 from minislm.errors import DataError, MinislmError, UnsupportedError
 from minislm.inference.settings import GenerationSettings
 from minislm.language_model import LanguageModel
 from minislm.models.decoder import Decoder, DecoderConfig
 from minislm.text.tokenizer import Tokenizer
+from minislm.training.metrics import StepRecord
 from minislm.weights.dense import Dense
 from minislm.weights.quantized import Quantized
 
@@ -77,6 +80,30 @@ def test_help_fits_the_width():
         result = called("generate", "--help", terminal_width=width)
         lines = result.stdout.split("Examples:")[0].splitlines()
         assert width - 25 < max(map(len, lines)) <= width
+
+
+def test_the_help_of_compress_names_every_method():
+    lines = called("compress", "--help").stdout.splitlines()
+    assert [words[0] for words in map(str.split, lines) if words and words[0] in METHODS] == [
+        "quantize",
+        "quantization_aware",
+        "prune",
+        "narrow",
+        "low_rank",
+        "factorise",
+        "lora",
+        "train",
+        "distil",
+    ]
+    assert len(METHODS) == 9
+
+
+def test_a_run_that_goes_on_says_so(capsys):
+    for steps, said in (((1, 2, 3, 1, 2), ""), ((7, 8), "train x: goes on after step 6\n")):
+        live = Live(quiet=False, what="train x")
+        for step in steps:
+            live(StepRecord(step, 10, 1.0, 1e-3, 1.0, 8, 8.0, 1.0))
+        assert capsys.readouterr().err == said
 
 
 def test_version():
