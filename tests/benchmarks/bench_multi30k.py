@@ -81,17 +81,17 @@ def main() -> int:
         lm, minutes = trained(given.data, given.output, given.epochs, given.batch_size)
         print(f"trained in {minutes:.1f} minutes (target: at most {MINUTES_TARGET:g})")
     test = pairs(given.data, "test_2016_flickr")
-    best = 0.0
+    scores = []
     for beams in (1, 4):
         began_s = time.perf_counter()
         written = [found.text for found in lm.translate([pair.source for pair in test], n_beams=beams)]
         quality = bleu([pair.target for pair in test], written)
-        best = max(best, quality.score)
+        scores.append(quality.score)
         print(f"beams {beams}: BLEU {quality.score:.2f}, {time.perf_counter() - began_s:.0f} s, {quality.signature}")
     for pair, text in list(zip(test, written, strict=True))[:3]:
         print(f"  {pair.source}\n  -> {text}\n     {pair.target}")
-    print(f"target: BLEU of at least {BLEU_TARGET:g}")
-    return 0 if best >= BLEU_TARGET and (minutes is None or minutes <= MINUTES_TARGET) else 1
+    print(f"target: BLEU of at least {BLEU_TARGET:g}, by both")
+    return 0 if min(scores) >= BLEU_TARGET and (minutes is None or minutes <= MINUTES_TARGET) else 1
 
 
 if __name__ == "__main__":
