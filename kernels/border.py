@@ -143,22 +143,24 @@ def packed_attention(
     return q, k, v, counts, firsts, lengths
 
 
-def output(out: np.ndarray | None, shape: tuple[int, ...], *inputs: np.ndarray) -> np.ndarray:
+def output(
+    out: np.ndarray | None, shape: tuple[int, ...], *inputs: np.ndarray, dtype: np.dtype = FLOAT32
+) -> np.ndarray:
     """Return the array to compute into: `out` if a kernel can write into it directly, else a fresh one.
 
-    `out` must be float32 of the right shape. It is written directly when it is C-contiguous, aligned and overlaps none
-    of `inputs`; `delivered` copies otherwise.
+    `out` must be of that dtype and the right shape. It is written directly when it is C-contiguous, aligned and
+    overlaps none of `inputs`; `delivered` copies otherwise.
     """
     if out is None:
-        return np.empty(shape, FLOAT32)
-    if not isinstance(out, np.ndarray) or out.dtype != FLOAT32:
-        raise TypeError(f"out must be a NumPy array of float32, not {getattr(out, 'dtype', type(out).__name__)}")
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray) or out.dtype != dtype:
+        raise TypeError(f"out must be a NumPy array of {dtype}, not {getattr(out, 'dtype', type(out).__name__)}")
     same_shape(out, "out", shape)
     flags = out.flags
     if not flags.writeable:
         raise ValueError("out is read-only")
     if not (flags.c_contiguous and flags.aligned) or any(np.may_share_memory(out, array) for array in inputs):
-        return np.empty(shape, FLOAT32)
+        return np.empty(shape, dtype)
     return out
 
 

@@ -45,6 +45,7 @@ class _Row:
     """A kernel of the table that exists on this machine; its module is imported when it first runs."""
 
     def __init__(self, row: Any) -> None:
+        self.technology = row.technology
         self.dtypes = frozenset(np.dtype(name) for name in row.dtypes)
         self.preferred = row.preferred
         self.function = row.function
@@ -67,7 +68,7 @@ class _Dispatched:
 
     def __call__(self, *args: Any, out: Any = None, **options: Any) -> Any:
         if self.tier != _allowed:
-            self._collect()
+            self.collect()
         if self.rows:
             dtype = _first_dtype(args)
             for row in self.rows:
@@ -76,7 +77,7 @@ class _Dispatched:
         result = self.reference(*args, **options)
         return result if out is None else _put(result, out)
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
         """Find the rows that may run, the fastest tier first."""
         tiers = reversed(TIERS[: TIERS.index(_allowed) + 1])
         rows = [row for tier in tiers for row in _table() if (row.op, row.technology) == (self.name, tier)]
@@ -117,6 +118,25 @@ class _Ops:
 
 
 ops = _Ops()
+
+
+def runs_compiled(name: str) -> bool:
+    """Tell whether a compiled kernel of an op may run: layouts that only those gain from are chosen by it.
+
+    Parameters
+    ----------
+    name : str
+        The op.
+
+    Returns
+    -------
+    bool
+        True in the Cython tier, where the kernel was built.
+    """
+    found: _Dispatched = getattr(ops, name)
+    if found.tier != _allowed:
+        found.collect()
+    return bool(found.rows) and found.rows[0].technology == "cython"
 
 
 def _table() -> tuple[Any, ...]:

@@ -13,9 +13,9 @@ from minislm.compression.base import Method, Report, need
 from minislm.compression.calibration import activation_scales, check_calibration, entering
 from minislm.compression.parts import chosen, leaves, stored_matrix, with_leaves
 from minislm.errors import DataError, unknown
-from minislm.files.mapped import release
 from minislm.ops.formats import format_named
 from minislm.weights.base import Weight
+from minislm.weights.mapped import release
 from minislm.weights.quantized import ACTIVATIONS, Quantized
 from minislm.weights.sparse import Sparse
 

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from minislm.files.mapped import release
 from minislm.ops.tiles import row_tiles
 from minislm.weights.base import Weight
 from minislm.weights.blocks import Blocks
 from minislm.weights.dense import Dense
 from minislm.weights.diagonal import Diagonal
 from minislm.weights.fake_quantized import FakeQuantized
+from minislm.weights.mapped import release
 from minislm.weights.masked import Masked
 from minislm.weights.product import Product
 from minislm.weights.quantized import Quantized

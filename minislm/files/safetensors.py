@@ -19,10 +19,10 @@ import numpy as np
 
 from minislm.errors import ModelFileError, clipped
 from minislm.files.durable import new_file
-from minislm.files.mapped import release
 from minislm.files.opened import opened
 from minislm.files.safetensors_header import Header, StoredTensor, checked_header, dtype_of
 from minislm.files.safetensors_pieces import header_of, pieces
+from minislm.weights.mapped import release
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

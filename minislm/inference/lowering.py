@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from minislm.config import Config
+from minislm.dispatch import runs_compiled
 from minislm.inference.steps import CHOOSING, Step
 from minislm.layers.rotary import Turn
+from minislm.ops import OPS
 from minislm.weights.base import Weight
 
 INPUTS = 3  # buffers that are filled before the first step
@@ -32,21 +34,31 @@ class Lowering:
         The buffers of named results, which an encoder has several of.
     bias_HS1 : ndarray of float32, (H, S1), optional
         What attention that is biased adds to its scores from now on, as `ops.attention` takes it.
+    panels : bool
+        Whether matrices that are multiplied by rounded rows are laid out in panels.
     """
 
     config: Config
     steps: list[Step] = field(default_factory=list)
     results: dict[str, int] = field(default_factory=dict)
     bias_HS1: np.ndarray | None = None
+    panels: bool = field(default_factory=lambda: runs_compiled("panel_product"))
 
     ids = 0  # the buffers that are filled before the first step
     positions = 1
     types = 2
 
     def step(
-        self, op: str, inputs: tuple[int, ...], *, constants: tuple[Any, ...] = (), width: int, **options: Any
+        self,
+        op: str,
+        inputs: tuple[int, ...],
+        *,
+        constants: tuple[Any, ...] = (),
+        width: int,
+        dtype: Any = np.float32,
+        **options: Any,
     ) -> int:
-        """Append a step.
+        """Append a step, unless the same op of the same arguments is there already.
 
         Parameters
         ----------
@@ -58,6 +70,8 @@ class Lowering:
             Arrays of the model, passed after the inputs.
         width : int
             Numbers in each row of the result.
+        dtype : dtype-like
+            Of the result.
         **options : Any
             Keyword arguments of the op.
 
@@ -66,9 +80,12 @@ class Lowering:
         int
             The buffer of the result.
         """
+        for step in self.steps if op in OPS else ():
+            if (op, inputs, options) == (step.op, step.inputs, step.options) and same(constants, step.constants):
+                return step.result
         chosen = op in CHOOSING or any(self.writer(x).chosen for x in inputs if x >= INPUTS)
         result = len(self.steps) + INPUTS
-        self.steps.append(Step(op, inputs, constants, options, result, width, chosen))
+        self.steps.append(Step(op, inputs, constants, options, result, width, chosen, np.dtype(dtype)))
         return result
 
     def writer(self, buffer: int) -> Step:
@@ -323,3 +340,19 @@ class Lowering:
 
     def _biases(self, biased: bool) -> tuple[np.ndarray, ...]:
         return (self.bias_HS1,) if biased and self.bias_HS1 is not None else ()
+
+
+def same(these: tuple[Any, ...], those: tuple[Any, ...]) -> bool:
+    """Tell whether two tuples hold the same objects.
+
+    Parameters
+    ----------
+    these, those : tuple
+        Constants of steps.
+
+    Returns
+    -------
+    bool
+        False where they are only equal.
+    """
+    return len(these) == len(those) and all(a is b for a, b in zip(these, those, strict=True))

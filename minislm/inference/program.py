@@ -35,6 +35,7 @@ class Program(Lowering):
     results : dict of str to int
         The buffers of named results.
     bias_HS1 : ndarray of float32, (H, S1), optional
+    panels : bool
         As of `Lowering`.
     """
 
@@ -176,7 +177,7 @@ class Program(Lowering):
         self.reserve(current.n_rows)
         for step, place in zip(self.steps, self._places, strict=True):
             n_rows = current.n_chosen if step.chosen else current.n_rows
-            out = self._memory[place][: n_rows * step.width].reshape(n_rows, step.width)
+            out = self._memory[place][: n_rows * step.row_bytes].view(step.dtype).reshape(n_rows, step.width)
             inputs = [buffers[x] for x in step.inputs]
             if step.op in SPECIAL:
                 SPECIAL[step.op](current, out, *inputs, *step.constants, **step.options)
@@ -227,33 +228,33 @@ class Program(Lowering):
             Most packed tokens of a run.
         """
         if n_rows > self._capacity:
-            self._places, widths = self._plan()
-            self._memory = [np.empty(n_rows * width, np.float32) for width in widths]
+            self._places, sizes = self._plan()
+            self._memory = [np.empty(n_rows * size, np.uint8) for size in sizes]
             self._capacity = n_rows
 
     def _plan(self) -> tuple[list[int], list[int]]:
-        """Give each step's result a piece of memory that is free while it lives; return the pieces' widths too."""
+        """Give each step's result a piece of memory that is free while it lives; return their bytes for a row too."""
         last_use = {x: step.result for step in self.steps for x in (step.result, *step.inputs)}
         kept = {*range(INPUTS), *self.results.values()}
         places: list[int] = []
-        widths: list[int] = []
+        sizes: list[int] = []
         free: list[int] = []
         for step in self.steps:
             if free:
-                place = min(free, key=lambda p: (widths[p] < step.width, abs(widths[p] - step.width)))
+                place = min(free, key=lambda p: (sizes[p] < step.row_bytes, abs(sizes[p] - step.row_bytes)))
                 free.remove(place)
-                widths[place] = max(widths[place], step.width)
+                sizes[place] = max(sizes[place], step.row_bytes)
             else:
-                place = len(widths)
-                widths.append(step.width)
+                place = len(sizes)
+                sizes.append(step.row_bytes)
             places.append(place)
             dead = {x for x in (step.result, *step.inputs) if x not in kept and last_use[x] == step.result}
             free.extend(places[x - INPUTS] for x in dead)
-        return places, widths
+        return places, sizes
 
     def _only(self, wanted: Sequence[str]) -> Program:
         """Return the program without the steps that no wanted result needs."""
-        kept = Program(self.config)
+        kept = Program(self.config, panels=self.panels)
         needed = set()
         for name in wanted:
             if name not in self.results:
@@ -267,7 +268,7 @@ class Program(Lowering):
             if step.result in needed:
                 inputs = tuple(moved[x] for x in step.inputs)
                 moved[step.result] = kept.step(
-                    step.op, inputs, constants=step.constants, width=step.width, **step.options
+                    step.op, inputs, constants=step.constants, width=step.width, dtype=step.dtype, **step.options
                 )
         kept.results = {name: moved[self.results[name]] for name in wanted}
         return kept
@@ -280,7 +281,7 @@ class Program(Lowering):
         int
             Bytes for each packed token of a run.
         """
-        return 4 * sum(self._plan()[1])
+        return sum(self._plan()[1])
 
     def describe(self, n_rows: int = 1, length: int = 1, *, source_length: int = 1) -> list[StepCost]:
         """Tell what each step costs.

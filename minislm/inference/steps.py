@@ -11,6 +11,8 @@ from minislm.dispatch import ops
 from minislm.inference.passes import CachedPass, Pass, SourcePass
 from minislm.layers.rotary import Turn
 
+FLOAT32 = np.dtype(np.float32)
+
 
 class Step(NamedTuple):
     """One line of a program: read some buffers, write one.
@@ -31,6 +33,8 @@ class Step(NamedTuple):
         Numbers in each row of the result.
     chosen : bool
         Whether the result has a row for each output asked for, or for each sequence, instead of one for each token.
+    dtype : dtype
+        Of the result: float32, or int8 for rows that were rounded.
     """
 
     op: str
@@ -40,6 +44,12 @@ class Step(NamedTuple):
     result: int
     width: int
     chosen: bool
+    dtype: np.dtype = FLOAT32
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of the result."""
+        return self.width * self.dtype.itemsize
 
 
 def _rows(current: Pass, out: np.ndarray, ids_N: np.ndarray, weight: Any) -> None:

@@ -5,6 +5,8 @@ The arrays are those of a `minislm.ops.formats.Format`: packed codes, scales, an
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from minislm.errors import UsageError, unknown
@@ -322,21 +324,64 @@ def quantized_product_int8(
     array([[64.5]], dtype=float32)
     """
     n_inputs = x_NI.shape[1]
-    x_group = activation_group(activations, activation_scale)
-    x_codes_NI, x_scales_NJ1 = quantize_activations(x_NI, group=x_group, scale=activation_scale)
+    group = activation_group(activations, activation_scale)
+    x_codes_NI, x_scales_NJ1 = quantize_activations(x_NI, group=group, scale=activation_scale)
+
+    def codes_of(rows: slice) -> np.ndarray:
+        return format.unpack(codes_OP[rows], n_inputs)
+
+    y_NO = product_of_codes(x_codes_NI, x_scales_NJ1, codes_of, scales_OJ, zeros_OJ, format=format, group=group)
+    return y_NO.astype(x_NI.dtype, copy=False)
+
+
+def product_of_codes(
+    x_codes_NI: np.ndarray,
+    x_scales_NJ1: np.ndarray,
+    codes_of: Callable[[slice], np.ndarray],
+    scales_OJ: np.ndarray,
+    zeros_OJ: np.ndarray | None,
+    *,
+    format: Format,
+    group: int,
+) -> np.ndarray:
+    """Multiply rounded rows by the transpose of a matrix of codes, as the Notes of `quantized_product_int8` say.
+
+    Parameters
+    ----------
+    x_codes_NI : ndarray, (N, I), int8
+        Codes of the rows.
+    x_scales_NJ1 : ndarray, (N, J1), float32
+        Their scales, of which only the first counts where a group is a row.
+    codes_of : callable
+        From a slice of outputs to their codes, (outputs, I), uint8.
+    scales_OJ : ndarray, (O, J), float16 or float32
+        Scale of each group of the matrix.
+    zeros_OJ : ndarray, (O, J), uint8, optional
+        Code of zero in each group of an asymmetric format.
+    format : Format
+        What they mean.
+    group : int
+        Inputs of a row that share a scale; 0 for all of them.
+
+    Returns
+    -------
+    ndarray, (N, O), float32
+        The product.
+    """
+    n_outputs, n_inputs = len(scales_OJ), x_codes_NI.shape[1]
     x_codes_NI = x_codes_NI.astype(np.float64)
     scales_OJ = scales_OJ.astype(np.float32)
-    segment = min(filter(None, (x_group, format.group)), default=max(n_inputs, 1))
-    y_NO = np.zeros((len(x_NI), len(codes_OP)), np.float32)
-    for rows in row_tiles(len(codes_OP), n_inputs * 8):
-        steps = format.unpack(codes_OP[rows], n_inputs).astype(np.float64)
+    segment = min(filter(None, (group, format.group)), default=max(n_inputs, 1))
+    y_NO = np.zeros((len(x_codes_NI), n_outputs), np.float32)
+    for rows in row_tiles(n_outputs, n_inputs * 8):
+        steps = codes_of(rows).astype(np.float64)
         steps -= format.zero if zeros_OJ is None else format.spread(zeros_OJ[rows], n_inputs)
         for first in range(0, n_inputs, segment):
             span = slice(first, first + segment)
             dots = (x_codes_NI[:, span] @ steps[:, span].T).astype(np.float32)
-            x_scale = x_scales_NJ1[:, first // x_group if x_group else 0, None]
+            x_scale = x_scales_NJ1[:, first // group if group else 0, None]
             y_NO[:, rows] += dots * (x_scale * scales_OJ[rows, first // format.group if format.group else 0])
-    return y_NO.astype(x_NI.dtype, copy=False)
+    return y_NO
 
 
 def _decoder(

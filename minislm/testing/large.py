@@ -12,6 +12,7 @@ from minislm.ops.csr import pack_csr
 from minislm.ops.float_panels import pack_float_panels
 from minislm.ops.formats import format_named
 from minislm.ops.nm import pack_nm
+from minislm.ops.panels import pack_groups, pack_panels, round_activations
 from minislm.testing.cases.bitmap import random_mask
 from minislm.testing.cases.nm import random_nm_mask
 from minislm.weights.quantized import Quantized
@@ -115,6 +116,19 @@ def _quantize_activations(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(2003, 301)),), {"group": 32}
 
 
+def _round_activations(rng: np.random.Generator) -> Case:
+    return (rng.normal(size=(2003, 301)),), {"group": 32, "scale": None}
+
+
+def _panel_product(rng: np.random.Generator) -> Case:
+    codes, scales = _packed(rng)
+    int4 = format_named("int4-32")
+    rounded_NP = round_activations(rng.normal(size=(35, 301)).astype(np.float32), group=32)
+    lines = pack_panels(codes, n_inputs=301, format=int4)
+    options = {"format": int4, "group": 32, "n_inputs": 301, "n_outputs": 1501}
+    return (rounded_NP, lines, pack_groups(scales)), options
+
+
 def _low_rank_product(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(3, 1501)), rng.normal(size=(131, 1501)), rng.normal(size=(2003, 131))), {}
 
@@ -155,6 +169,8 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "cross_entropy": _cross_entropy,
     "adamw": _adamw,
     "quantize_activations": _quantize_activations,
+    "round_activations": _round_activations,
+    "panel_product": _panel_product,
     "quantized_product": _quantized_product,
     "quantized_product_int8": _quantized_product_int8,
     "quantized_rows": _quantized_rows,

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from minislm.dispatch import ops
+from minislm.dispatch import ops, runs_compiled
 from minislm.errors import ModelFileError, UnsupportedError
 from minislm.testing.samples import LAYOUTS, laid_out, parts
 from minislm.testing.tolerances import assert_close
 from minislm.weights import build
 from minislm.weights.base import Arrays, Weight
+from minislm.weights.panels import Panels
 from minislm.weights.product import Product
 from minislm.weights.quantized import Quantized
 from minislm.weights.sum import Sum
@@ -32,7 +33,7 @@ def is_linear(weight: Weight) -> bool:
     bool
         False with quantized activations anywhere.
     """
-    return not any(isinstance(part, Quantized) and part.activations != "float" for part in parts(weight))
+    return not any(isinstance(part, Quantized | Panels) and part.activations != "float" for part in parts(weight))
 
 
 def exact(weight: Weight) -> np.ndarray:
@@ -287,18 +288,53 @@ def check_lower(weight: Weight, seed: int = 0) -> None:
     assert bits(steps.buffers[result]) == bits(weight.apply(x_NI)), "lower computes something else than apply"
 
 
+def check_layouts(weight: Weight, seed: int = 0) -> None:
+    """Check that every memory layout of a Weight holds the same numbers, says the same of itself, and can be undone.
+
+    Parameters
+    ----------
+    weight : Weight
+        To be checked.
+    seed : int
+        Of the rows.
+
+    Raises
+    ------
+    AssertionError
+        An array or the spec differs, or a product does beyond rounding.
+    """
+    x_NI = np.random.default_rng(seed).normal(size=(4, weight.shape[1])).astype(weight.dense().dtype)
+    arrays = weight.arrays()
+    for layout in ("canonical", "panels"):
+        try:
+            again = weight.repacked(layout)
+        except UnsupportedError:
+            assert layout != "canonical", "no canonical layout"
+            continue
+        for same in (again, again.repacked("canonical"), again.repacked(layout)):
+            assert same.spec() == weight.spec(), f"{layout} says {same.spec()}"
+            assert {name: bits(array) for name, array in same.arrays().items()} == {
+                name: bits(array) for name, array in arrays.items()
+            }, f"{layout} holds other numbers"
+        check_verbs(again)
+        assert_close(again.apply(x_NI), weight.apply(x_NI), length=sum(weight.shape), name=f"apply of {layout}")
+
+
 class _Steps:
     """Stands for a Program: runs each step as it is appended."""
 
     def __init__(self, x_NI: np.ndarray) -> None:
         self.buffers = [x_NI]
+        self.panels = x_NI.dtype == np.float32 and runs_compiled("panel_product")
 
     def step(
         self, op: str, inputs: tuple[int, ...], *, constants: tuple[np.ndarray, ...] = (), width: int, **options: Any
     ) -> int:
+        dtype = options.pop("dtype", self.buffers[0].dtype)
         result = getattr(ops, op)(*(self.buffers[slot] for slot in inputs), *constants, **options)
         self.buffers.append(result[0] if isinstance(result, tuple) else result)
         assert self.buffers[-1].shape == (len(self.buffers[0]), width), f"{op} promised the width {width}"
+        assert self.buffers[-1].dtype == dtype, f"{op} promised {dtype}"
         return len(self.buffers) - 1
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from minislm.dispatch import ops
+from minislm.dispatch import ops, runs_compiled
 from minislm.errors import UsageError, unknown
 from minislm.ops.formats import Format, format_named
 from minislm.ops.quantized import ACTIVATION_GROUPS
 from minislm.ops.tiles import row_tiles
 from minislm.weights.base import Arrays, Weight
 from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
+from minislm.weights.mapped import release
+from minislm.weights.panels import Panels
 
 ACTIVATIONS = ("float", *ACTIVATION_GROUPS)
 
@@ -148,6 +151,8 @@ class Quantized(Weight):
 
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
         """Return ``x @ W.T``, (N, O), its inputs rounded as `activations` says."""
+        if self.activations != "float" and x_NI.dtype == np.float32 and runs_compiled("panel_product"):
+            return self._panels.apply(x_NI)
         name, options = self._product()
         result: np.ndarray = getattr(ops, name)(x_NI, *self.stored, **options)
         return result
@@ -200,8 +205,41 @@ class Quantized(Weight):
             optional = arrays.get("zeros"), activations, arrays.get("activation_scale")
             return cls(storage, n_inputs, arrays[""], arrays["scales"], *optional)
 
+    def repacked(self, layout: str) -> Weight:
+        """Return the same numbers in another memory layout.
+
+        Parameters
+        ----------
+        layout : {"canonical", "panels"}
+            `minislm.weights.panels.Panels` are for inputs that are rounded. They are made once and kept; where this
+            matrix lies in a mapped file, its pages are let go.
+
+        Returns
+        -------
+        Weight
+            Bit-exactly reversible.
+
+        Raises
+        ------
+        UnsupportedError
+            Code ``unknown_layout``.
+        """
+        layouts = ["canonical"] if self.activations == "float" else ["canonical", "panels"]
+        if layout not in layouts:
+            raise unknown("layout", layout, layouts)
+        return self if layout == "canonical" else self._panels
+
+    @functools.cached_property
+    def _panels(self) -> Panels:
+        panels = Panels.of(self)
+        for array in self.stored:
+            release(array)
+        return panels
+
     def lower(self, slot: int, program: Any) -> int:
-        """Append one step."""
+        """Append one step, or, in panels, the rounding of the inputs and the product."""
+        if program.panels and self.activations != "float":
+            return self._panels.lower(slot, program)
         name, options = self._product()
         return int(program.step(name, (slot,), constants=self.stored, width=len(self.codes), **options))
 

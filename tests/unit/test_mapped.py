@@ -13,9 +13,9 @@ import pytest
 
 import minislm
 from minislm.files import safetensors
-from minislm.files.mapped import release
 from minislm.models.decoder import Decoder, DecoderConfig
 from minislm.text.tokenizer import Tokenizer
+from minislm.weights.mapped import release
 
 linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no way to ask what is resident")
 MIB = 2**20

@@ -77,12 +77,28 @@ def quantized_product_int8(rng: np.random.Generator) -> Cases:
 def _matrices(rng: np.random.Generator) -> list[tuple[np.ndarray, tuple[np.ndarray, ...], Format]]:
     """Draw (rows, arrays of a quantized matrix, format) for each of `SIZES`."""
     return [
-        (rng.normal(size=(n, i)), _stored(rng, format_named(name), o, i), format_named(name)) for name, n, i, o in SIZES
+        (rng.normal(size=(n, i)), stored_matrix(rng, format_named(name), o, i), format_named(name))
+        for name, n, i, o in SIZES
     ]
 
 
-def _stored(rng: np.random.Generator, format: Format, n_outputs: int, n_inputs: int) -> tuple[np.ndarray, ...]:
-    """Draw any codes and scales at all; the first row's codes are at an end of the range, the last group is zero."""
+def stored_matrix(rng: np.random.Generator, format: Format, n_outputs: int, n_inputs: int) -> tuple[np.ndarray, ...]:
+    """Draw any codes and scales at all; the first row's codes are at an end of the range, the last group is zero.
+
+    Parameters
+    ----------
+    rng : Generator
+        Source of the numbers.
+    format : Format
+        Of the matrix.
+    n_outputs, n_inputs : int
+        Its size.
+
+    Returns
+    -------
+    tuple of ndarray
+        Codes, scales, and zeros where the format has them.
+    """
     low, high = format.code_range
     codes_OI = rng.integers(low, high + 1, (n_outputs, n_inputs)).astype(np.uint8)
     codes_OI[0] = rng.choice([low, high], n_inputs)

@@ -1,0 +1,116 @@
+/* Lines of panels in the registers of an instruction set. A line is PARTS registers; so are 16 sums, or 16 floats. */
+#ifndef MINISLM_PANEL_LINES_H
+#define MINISLM_PANEL_LINES_H
+#include "codes.h"
+#include "panels.h"
+
+enum { PARTS = OUTPUTS / LANES };
+#define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); i++) /* n is a constant, once inlined */
+typedef uint64_t words __attribute__((vector_size(4 * LANES)));
+typedef uint64_t words_in_memory __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
+
+/* How codes stand: in lines of so many bits, 2 to 7 or WIDE; or one in a byte that has a bit to spare. */
+enum { NARROW = 0, WIDE = 8 };
+
+/* Quad q of a block, one code in each byte. */
+INLINE words quad(const uint8_t *block, int q, int part, const int bits) {
+    const uint8_t *at = block + part * 4 * LANES;
+    if (bits == NARROW || bits == WIDE) return *(const words_in_memory *)(at + q * LINE_BYTES);
+    words codes = {0};
+    int first = 0;
+    for (int width = 4; width; width /= 2) {
+        if (!(bits & width)) continue;
+        const words mask = (words){0} + ((1 << width) - 1) * UINT64_C(0x0101010101010101);
+        const words line = *(const words_in_memory *)(at + (first + q % width) * LINE_BYTES);
+        codes |= (line >> (q / width * width) & mask) << first;
+        first += width;
+    }
+    return codes;
+}
+
+/* sums + products of a quad of each output with four bytes of x; of codes of WIDE bits, SHIFT is taken away first. */
+#if defined __AVX512VNNI__ || defined __AVXVNNI__
+enum { SHIFT = 0 };
+INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, const int bits) {
+    (void)bits;
+#ifdef __AVX512VNNI__
+    return (lanes_of_ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, _mm512_set1_epi32(x));
+#else
+    return (lanes_of_ints)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)codes, _mm256_set1_epi32(x));
+#endif
+}
+#elif defined __AVX2__
+enum { SHIFT = 128 }; /* or sums of two products would not fit 16 bits: 128 * 127 * 2 does */
+INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, const int bits) {
+    __m256i four = _mm256_set1_epi32(x);
+    if (bits == WIDE) {
+        const __m256i steps = _mm256_xor_si256((__m256i)codes, _mm256_set1_epi8((char)128));
+        four = _mm256_sign_epi8(four, steps);
+        codes = (words)_mm256_abs_epi8(steps);
+    }
+    const __m256i pairs = _mm256_maddubs_epi16((__m256i)codes, four);
+    return sums + (lanes_of_ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+#elif defined __SSE2__
+#include <emmintrin.h>
+enum { SHIFT = 0 };
+INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, const int bits) {
+    (void)bits;
+    const __m128i none = _mm_setzero_si128(), four = _mm_set1_epi32(x);
+    const __m128i wide = _mm_srai_epi16(_mm_unpacklo_epi8(none, four), 8);
+    const __m128 low = _mm_castsi128_ps(_mm_madd_epi16(_mm_unpacklo_epi8((__m128i)codes, none), wide));
+    const __m128 high = _mm_castsi128_ps(_mm_madd_epi16(_mm_unpackhi_epi8((__m128i)codes, none), wide));
+    const __m128i even = _mm_castps_si128(_mm_shuffle_ps(low, high, 0x88));
+    const __m128i odd = _mm_castps_si128(_mm_shuffle_ps(low, high, 0xdd));
+    return sums + (lanes_of_ints)even + (lanes_of_ints)odd;
+}
+#else
+enum { SHIFT = 0 };
+INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, const int bits) {
+    (void)bits;
+    uint8_t code[4 * LANES];
+    int8_t four[4];
+    memcpy(code, &codes, sizeof code), memcpy(four, &x, 4);
+    for (int o = 0; o < LANES; o++)
+        for (int k = 0; k < 4; k++) sums[o] += code[4 * o + k] * four[k];
+    return sums;
+}
+#endif
+
+/* What products have taken away from codes. */
+INLINE int shift_of(const int bits) { return bits == WIDE ? SHIFT : 0; }
+
+INLINE lanes_of_ints every(int32_t value) { return (lanes_of_ints){0} + value; }
+INLINE lanes_of_ints load_ints(const int32_t *x) { return *(const lanes_of_ints *)x; }
+INLINE void store_ints(int32_t *x, lanes_of_ints value) { *(lanes_of_ints *)x = value; }
+INLINE lanes floats(lanes_of_ints sums) { return __builtin_convertvector(sums, lanes); }
+
+/* The fields of a rounded row. */
+INLINE const int8_t *x_codes(const struct rounded *x, int64_t n) { return x->rows + n * x->stride; }
+INLINE const float *x_scales(const struct rounded *x, int64_t n) {
+    return (const float *)(x_codes(x, n) + x->blocks * BLOCK_INPUTS);
+}
+INLINE const int32_t *x_sums(const struct rounded *x, int64_t n) { return (const int32_t *)x_scales(x, n) + x->blocks; }
+
+/* Scales of a group's outputs. */
+INLINE lanes group_scales(const struct panels *w, int64_t panel, int64_t group, int part) {
+    const int64_t at = (panel * w->groups + group) * OUTPUTS + part * LANES;
+    if (!w->group_blocks) return load((const float *)w->scales + at);
+    const uint16_t *halves = (const uint16_t *)w->scales + at;
+#if LANES == 16
+    return (lanes)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)halves));
+#elif defined __F16C__
+    return (lanes)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
+#else
+    lanes scales;
+    for (int l = 0; l < LANES; l++) scales[l] = widened(halves[l]);
+    return scales;
+#endif
+}
+
+/* Codes of zero in a group's outputs. */
+INLINE lanes_of_ints group_zeros(const struct panels *w, int64_t panel, int64_t group, int part) {
+    return ints(w->zeros + (panel * w->groups + group) * OUTPUTS + part * LANES);
+}
+
+#endif

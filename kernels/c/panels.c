@@ -1,0 +1,246 @@
+#include "panels.h"
+#include "panel_lines.h"
+#include "rounding.h"
+
+/* Rows of x by panels that a tile has, as many as the registers hold sums of. */
+#if LANES == 16
+enum { ROWS = 6, SIDE = 2 };
+#elif LANES == 8
+enum { ROWS = 2, SIDE = 1 };
+#else
+enum { ROWS = 1, SIDE = 1 };
+#endif
+/* Rows of x that stay near while panels go by, blocks whose codes are unpacked at a time into the first cache, and
+   blocks over which sums surely fit 32 bits: 255 * 127 * 65,536. */
+enum { NEAR = 96, DEPTH = 16, SPAN = 65536 / BLOCK_INPUTS };
+
+/* A piece of a product: SIDE panels at most, and blocks [block, end), with their codes as they stand or unpacked. */
+struct piece {
+    const struct panel_task *t;
+    int64_t panel, block, end;
+    const uint8_t *lines; /* of the first panel and block */
+    int64_t panel_bytes, block_bytes;
+};
+
+/* Sums of a row of x with the outputs of a panel: of products of segments, or of bytes. */
+union totals {
+    float floats[OUTPUTS];
+    int32_t ints[OUTPUTS];
+};
+typedef union totals row_totals[SIDE];
+
+/* Add the products of a block, R rows of x by P panels, to sums. */
+INLINE void add_block(
+    lanes_of_ints sums[ROWS][SIDE][PARTS], const struct piece *piece, int64_t n, int64_t block, const int bits,
+    const int R, const int P) {
+    const uint8_t *lines = piece->lines + (block - piece->block) * piece->block_bytes;
+    const int8_t *x = x_codes(&piece->t->x, n) + block * BLOCK_INPUTS;
+    EACH(q, QUADS)
+    EACH(part, PARTS) {
+        words codes[SIDE];
+        EACH(p, P) codes[p] = quad(lines + p * piece->panel_bytes, q, part, bits);
+        EACH(i, R) {
+            int32_t four;
+            memcpy(&four, x + i * piece->t->x.stride + 4 * q, 4);
+            EACH(p, P) sums[i][p][part] = add_products(sums[i][p][part], codes[p], four, bits);
+        }
+    }
+}
+
+/* What a segment's sums start from, so that they count from the code of zero: its number times the sum of x. */
+INLINE void sum_x(int32_t sums[ROWS][DEPTH], const struct piece *piece, int64_t n, int factor, const int R) {
+    const int64_t blocks = piece->end - piece->block, segment = piece->t->segment_blocks;
+    EACH(i, R) {
+        const int32_t *x = x_sums(&piece->t->x, n + i) + piece->block;
+        for (int64_t b = 0; b < blocks; b++) sums[i][b] = factor * x[b];
+        if (segment > 1)
+            for (int64_t b = 0; b < blocks; b++)
+                if (b % segment) sums[i][b - b % segment] += sums[i][b];
+    }
+}
+
+/* Add R rows of x by P panels, with scales for groups: segment after segment. */
+INLINE void grouped_tile(
+    const struct piece *piece, int64_t n, row_totals *totals, const int bits, const int R, const int P) {
+    const struct panel_task *t = piece->t;
+    const struct panels *w = &t->w;
+    int32_t starts[ROWS][DEPTH];
+    sum_x(starts, piece, n, w->zeros ? -1 : shift_of(bits) - w->zero, R);
+    lanes y[ROWS][SIDE][PARTS];
+    EACH(i, R) EACH(p, P) EACH(part, PARTS) y[i][p][part] = load(totals[i][p].floats + part * LANES);
+    for (int64_t first = piece->block; first < piece->end; first += t->segment_blocks) {
+        const int64_t group = w->group_blocks ? first / w->group_blocks : 0;
+        lanes_of_ints sums[ROWS][SIDE][PARTS];
+        EACH(i, R) EACH(p, P) EACH(part, PARTS) sums[i][p][part] = every(starts[i][first - piece->block]);
+        if (w->zeros)
+            EACH(p, P) EACH(part, PARTS) {
+                const lanes_of_ints zeros = group_zeros(w, piece->panel + p, group, part) - every(shift_of(bits));
+                EACH(i, R) sums[i][p][part] *= zeros;
+            }
+        for (int64_t block = first; block < smaller(first + t->segment_blocks, piece->end); block++)
+            add_block(sums, piece, n, block, bits, R, P);
+        EACH(p, P) EACH(part, PARTS) {
+            const lanes scales = group_scales(w, piece->panel + p, group, part);
+            EACH(i, R) y[i][p][part] += floats(sums[i][p][part]) * (scales * x_scales(&t->x, n + i)[first]);
+        }
+    }
+    EACH(i, R) EACH(p, P) EACH(part, PARTS) store(totals[i][p].floats + part * LANES, y[i][p][part]);
+}
+
+/* Add R rows of x by P panels, with one scale a row on both sides: whole numbers alone. */
+INLINE void whole_tile(
+    const struct piece *piece, int64_t n, row_totals *totals, const int bits, const int R, const int P) {
+    lanes_of_ints sums[ROWS][SIDE][PARTS];
+    EACH(i, R) EACH(p, P) EACH(part, PARTS) sums[i][p][part] = load_ints(totals[i][p].ints + part * LANES);
+    for (int64_t block = piece->block; block < piece->end; block++) add_block(sums, piece, n, block, bits, R, P);
+    EACH(i, R) EACH(p, P) EACH(part, PARTS) store_ints(totals[i][p].ints + part * LANES, sums[i][p][part]);
+}
+
+/* Tiles for codes that stand in bytes, of so many rows and panels as there are. */
+#define TILE(kind, bits, R, P) \
+    case 2 * R + P: kind##_tile(piece, n, totals, bits, R, P); break;
+#if LANES == 16
+#define SIDES(kind, bits, R) TILE(kind, bits, R, 1) TILE(kind, bits, R, 2)
+#define TILES(kind, bits)                                                         \
+    SIDES(kind, bits, 1) SIDES(kind, bits, 2) SIDES(kind, bits, 3) \
+    SIDES(kind, bits, 4) SIDES(kind, bits, 5) SIDES(kind, bits, 6)
+#elif LANES == 8
+#define TILES(kind, bits) TILE(kind, bits, 1, 1) TILE(kind, bits, 2, 1)
+#else
+#define TILES(kind, bits) TILE(kind, bits, 1, 1)
+#endif
+#define RUNNER(kind, bits)                                                                                           \
+    static void kind##_##bits(const struct piece *piece, int64_t n, row_totals *totals, int64_t rows, int64_t side) { \
+        switch (2 * rows + side) { TILES(kind, bits) }                                                               \
+    }
+RUNNER(grouped, NARROW)
+RUNNER(grouped, WIDE)
+RUNNER(whole, NARROW)
+RUNNER(whole, WIDE)
+
+/* One row and one panel, for codes as they are stored: nothing is written but the sums. */
+#define DIRECT(kind)                                                                            \
+    static void kind##_direct(const struct piece *piece, int64_t n, row_totals *totals) {        \
+        switch (piece->t->w.bits) {                                                             \
+        case 2: kind##_tile(piece, n, totals, 2, 1, 1); break;                                  \
+        case 3: kind##_tile(piece, n, totals, 3, 1, 1); break;                                  \
+        case 4: kind##_tile(piece, n, totals, 4, 1, 1); break;                                  \
+        case 5: kind##_tile(piece, n, totals, 5, 1, 1); break;                                  \
+        case 6: kind##_tile(piece, n, totals, 6, 1, 1); break;                                  \
+        case 7: kind##_tile(piece, n, totals, 7, 1, 1); break;                                  \
+        default: kind##_tile(piece, n, totals, WIDE, 1, 1);                                     \
+        }                                                                                       \
+    }
+DIRECT(grouped)
+DIRECT(whole)
+
+/* Unpack a piece's codes to one in each byte. */
+INLINE void unpack_lines(const uint8_t *lines, int64_t blocks, uint8_t *room, const int bits) {
+    for (int64_t block = 0; block < blocks; block++, lines += bits * LINE_BYTES, room += QUADS * LINE_BYTES)
+        EACH(q, QUADS) EACH(part, PARTS)
+            *(words *)(room + q * LINE_BYTES + part * 4 * LANES) = quad(lines, q, part, bits);
+}
+
+static void unpack_piece(struct piece *piece, int64_t side, uint8_t *room) {
+    const int64_t blocks = piece->end - piece->block;
+    for (int64_t p = 0; p < side; p++) {
+        const uint8_t *lines = piece->lines + p * piece->panel_bytes;
+        uint8_t *to = room + p * DEPTH * QUADS * LINE_BYTES;
+        switch (piece->t->w.bits) {
+        case 2: unpack_lines(lines, blocks, to, 2); break;
+        case 3: unpack_lines(lines, blocks, to, 3); break;
+        case 4: unpack_lines(lines, blocks, to, 4); break;
+        case 5: unpack_lines(lines, blocks, to, 5); break;
+        case 6: unpack_lines(lines, blocks, to, 6); break;
+        default: unpack_lines(lines, blocks, to, 7);
+        }
+    }
+    piece->lines = room, piece->block_bytes = QUADS * LINE_BYTES, piece->panel_bytes = DEPTH * piece->block_bytes;
+}
+
+/* Write a row's outputs of a panel. */
+static void put(const struct panel_task *t, int64_t n, int64_t panel, const float *y) {
+    const int64_t first = panel * OUTPUTS, outputs = smaller(OUTPUTS, t->w.outputs - first);
+    memcpy(t->y + n * t->w.outputs + first, y, outputs * sizeof *y);
+}
+
+/* The sums of whole rows, from the code of zero, times both scales; `before` holds sums that 32 bits do not. */
+static void put_whole(const struct panel_task *t, int64_t n, int64_t panel, const int32_t *ints, const int64_t *before) {
+    const struct panels *w = &t->w;
+    int64_t x_sum = 0;
+    for (int64_t b = 0; b < w->blocks; b++) x_sum += x_sums(&t->x, n)[b];
+    float y[OUTPUTS];
+    for (int o = 0; o < OUTPUTS; o++) {
+        const int zero = (w->zeros ? w->zeros[panel * OUTPUTS + o] : w->zero) - shift_of(w->bits);
+        const int64_t sum = before[o] + ints[o] - zero * x_sum;
+        y[o] = (float)sum * (x_scales(&t->x, n)[0] * ((const float *)w->scales)[panel * OUTPUTS + o]);
+    }
+    put(t, n, panel, y);
+}
+
+static void product(const void *task, int64_t first, int64_t last) {
+    const struct panel_task *t = task;
+    const struct panels *w = &t->w;
+    const int whole = !t->segment_blocks, direct = t->x.n == 1, bits = w->bits;
+    const int64_t blocks = (w->inputs + BLOCK_INPUTS - 1) / BLOCK_INPUTS;
+    uint8_t room[SIDE * DEPTH * QUADS * LINE_BYTES] __attribute__((aligned(64)));
+    row_totals totals[NEAR] __attribute__((aligned(64)));
+    int64_t before[NEAR][SIDE][OUTPUTS];
+    for (int64_t near = 0; near < t->x.n; near += NEAR) {
+        const int64_t n_end = smaller(near + NEAR, t->x.n);
+        for (int64_t panel = first, side; panel < last; panel += side) {
+            side = direct ? 1 : smaller(SIDE, last - panel);
+            memset(totals, 0, (n_end - near) * sizeof *totals);
+            if (whole) memset(before, 0, (n_end - near) * sizeof *before);
+            for (int64_t block = 0; block < blocks; block += DEPTH) {
+                struct piece piece = {
+                    t, panel, block, smaller(block + DEPTH, blocks),
+                    w->lines + (panel * w->blocks + block) * bits * LINE_BYTES,
+                    w->blocks * bits * LINE_BYTES, bits * LINE_BYTES};
+                if (direct) {
+                    (whole ? whole_direct : grouped_direct)(&piece, near, totals);
+                } else {
+                    if (bits != WIDE) unpack_piece(&piece, side, room);
+                    for (int64_t n = near, rows; n < n_end; n += rows) {
+                        rows = smaller(ROWS, n_end - n);
+                        if (whole) (bits == WIDE ? whole_WIDE : whole_NARROW)(&piece, n, totals + n - near, rows, side);
+                        else (bits == WIDE ? grouped_WIDE : grouped_NARROW)(&piece, n, totals + n - near, rows, side);
+                    }
+                }
+                if (whole && piece.end % SPAN == 0)
+                    for (int64_t n = 0; n < n_end - near; n++)
+                        for (int64_t p = 0; p < side; p++)
+                            for (int o = 0; o < OUTPUTS; o++)
+                                before[n][p][o] += totals[n][p].ints[o], totals[n][p].ints[o] = 0;
+            }
+            for (int64_t n = near; n < n_end; n++)
+                for (int64_t p = 0; p < side; p++)
+                    if (whole) put_whole(t, n, panel + p, totals[n - near][p].ints, before[n - near][p]);
+                    else put(t, n, panel + p, totals[n - near][p].floats);
+        }
+    }
+}
+
+/* ---- rounding ---- */
+
+static void round_rows(const void *task, int64_t first, int64_t last) {
+    const struct round_task *t = task;
+    const int64_t group = t->group ? t->group : t->inputs + !t->inputs;
+    for (int64_t n = first; n < last; n++) {
+        int8_t *codes = t->rows + n * t->stride;
+        float *scales = (float *)(codes + t->blocks * BLOCK_INPUTS);
+        int32_t *sums = (int32_t *)scales + t->blocks;
+        memset(codes + t->inputs, 0, t->stride - t->inputs);
+        for (int64_t i = 0; i < t->inputs || i == 0; i += group) {
+            const float scale = round_group(t->x + n * t->inputs + i, smaller(group, t->inputs - i), t->given, codes + i);
+            for (int64_t k = i; k < smaller(i + group, t->inputs); k += BLOCK_INPUTS) scales[k / BLOCK_INPUTS] = scale;
+        }
+        for (int64_t b = 0; b < t->blocks; b++) {
+            int32_t sum = 0;
+            for (int i = 0; i < BLOCK_INPUTS; i++) sum += codes[b * BLOCK_INPUTS + i];
+            sums[b] = sum;
+        }
+    }
+}
+
+const struct panels_kernels PER_SET(panels_kernels) = {.round = round_rows, .product = product};

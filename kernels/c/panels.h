@@ -1,0 +1,43 @@
+/* Quantized matrices in panels, as `minislm.ops.panels` lays them out, and the rows that were rounded for them. */
+#ifndef MINISLM_PANELS_H
+#define MINISLM_PANELS_H
+#include "kernel.h"
+
+enum { OUTPUTS = 16, BLOCK_INPUTS = 32, QUADS = 8, LINE_BYTES = 64 };
+
+struct panels {
+    const uint8_t *lines; /* (panels, blocks, bits, LINE_BYTES) */
+    const void *scales;   /* (panels, groups, OUTPUTS), float16, or float32 where a group is a row */
+    const uint8_t *zeros; /* (panels, groups, OUTPUTS), or null: `zero` everywhere */
+    int64_t outputs, inputs, blocks, groups;
+    int64_t group_blocks; /* blocks that share a scale; 0: all of them */
+    int bits, zero;
+};
+
+/* Rounded rows: codes of `blocks` blocks, then a float scale and then an int32 sum of every block. */
+struct rounded {
+    const int8_t *rows;
+    int64_t n, stride, blocks;
+};
+
+struct panel_task {
+    struct panels w;
+    struct rounded x;
+    float *y;               /* (n, outputs) */
+    int64_t segment_blocks; /* blocks that share both scales: 1, 2 or 4; 0: all of them */
+};
+
+struct round_task {
+    const float *x; /* (n, inputs) */
+    int8_t *rows;   /* (n, stride) */
+    int64_t inputs, stride, blocks;
+    int64_t group; /* inputs that share a scale: BLOCK_INPUTS, or 0 for all of them */
+    float given;   /* that scale; below 0: each has its own */
+};
+
+struct panels_kernels {
+    kernel *round;   /* unit: a row of x */
+    kernel *product; /* unit: a panel */
+};
+FAMILY(panels_kernels)
+#endif

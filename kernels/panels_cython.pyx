@@ -1,0 +1,98 @@
+"""Compiled products in panels: checks, then the C of `c/panels.c`."""
+
+import numpy as np
+
+from minislm.kernels import border
+from minislm.ops.panels import OUTPUTS, RoundedRows, n_blocks
+
+from libc.stdint cimport int8_t, int64_t, uint8_t
+from native cimport kernel, reading, runtime, the_runtime, writing
+
+
+cdef extern from "panels.h" nogil:
+    ctypedef struct panels "struct panels":
+        const uint8_t *lines
+        const void *scales
+        const uint8_t *zeros
+        int64_t outputs, inputs, blocks, groups, group_blocks
+        int bits, zero
+    ctypedef struct rounded "struct rounded":
+        const int8_t *rows
+        int64_t n, stride, blocks
+    ctypedef struct panel_task "struct panel_task":
+        panels w
+        rounded x
+        float *y
+        int64_t segment_blocks
+    ctypedef struct round_task "struct round_task":
+        const float *x
+        int8_t *rows
+        int64_t inputs, stride, blocks, group
+        float given
+    ctypedef struct panels_kernels "const struct panels_kernels":
+        kernel *round
+        kernel *product
+    panels_kernels *panels_kernels_for(int)
+
+cdef const runtime *shared = the_runtime()
+cdef int64_t WORTH = 131072  # numbers that are worth a thread's while
+INT8, UINT8, FLOAT16 = np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.float16)
+
+
+def round_activations(x_NI, *, int64_t group, scale=None, out=None, int threads=1):
+    """Same as `ops.panels.round_activations`."""
+    x = border.checked(x_NI, "x", 2)
+    if group not in (0, 32):
+        raise ValueError(f"group must be 0 or 32, not {group}")
+    cdef round_task task
+    cdef int64_t n = x.shape[0]
+    rows = border.output(out, (n, RoundedRows.n_bytes(x.shape[1])), x, dtype=INT8)
+    task.x, task.rows = <const float *>reading(x), <int8_t *>writing(rows)
+    task.inputs, task.stride, task.blocks, task.group = x.shape[1], rows.shape[1], n_blocks(x.shape[1]), group
+    task.given = -1 if scale is None else scale
+    cdef kernel *work = panels_kernels_for(shared.chosen).round
+    with nogil:
+        shared.parallel(work, &task, sizeof(task), n, 1 + WORTH // (1 + task.inputs), threads)
+    return border.delivered(rows, out)
+
+
+def panel_product(
+    rounded_NP,
+    lines,
+    scales,
+    zeros=None,
+    *,
+    format,
+    int64_t group,
+    int64_t n_inputs,
+    int64_t n_outputs,
+    out=None,
+    int threads=1,
+):
+    """Same as `ops.panels.panel_product`."""
+    cdef panel_task task
+    cdef panels *w = &task.w
+    cdef int64_t n_panels = -(-n_outputs // OUTPUTS)
+    rows = border.checked(rounded_NP, "rounded", 2, INT8)
+    lines = border.checked(lines, "lines", 4, UINT8)
+    scales = border.checked(scales, "scales", 3, FLOAT16 if format.group else border.FLOAT32)
+    w.outputs, w.inputs, w.blocks, w.groups = n_outputs, n_inputs, n_blocks(n_inputs), format.n_groups(n_inputs)
+    border.same_shape(rows, "rounded", (len(rows), RoundedRows.n_bytes(n_inputs)))
+    border.same_shape(lines, "lines", (n_panels, w.blocks, format.bits, 64))
+    border.same_shape(scales, "scales", (n_panels, w.groups, OUTPUTS))
+    w.lines, w.scales, w.zeros = <const uint8_t *>reading(lines), reading(scales), NULL
+    if zeros is not None:
+        zeros = border.checked(zeros, "zeros", 3, UINT8)
+        border.same_shape(zeros, "zeros", (n_panels, w.groups, OUTPUTS))
+        w.zeros = <const uint8_t *>reading(zeros)
+    w.group_blocks, w.bits, w.zero = format.group // 32, format.bits, format.zero
+    task.segment_blocks = min(filter(None, (group, format.group)), default=0) // 32
+    y = border.output(out, (len(rows), n_outputs), rows, lines, scales)
+    task.x.rows, task.x.n = <const int8_t *>reading(rows), rows.shape[0]
+    task.x.stride, task.x.blocks = rows.shape[1], w.blocks
+    task.y = <float *>writing(y)
+    cdef kernel *work = panels_kernels_for(shared.chosen).product
+    cdef int64_t grain = 1 + WORTH // (1 + 16 * n_inputs * task.x.n)
+    with nogil:
+        shared.parallel(work, &task, sizeof(task), n_panels, grain, threads)
+    return border.delivered(y, out)

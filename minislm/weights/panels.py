@@ -1,0 +1,186 @@
+"""Panels: a quantized matrix laid out for products with rounded rows; only in memory, never in files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from minislm.dispatch import ops
+from minislm.errors import unknown
+from minislm.ops.formats import Format
+from minislm.ops.panels import OUTPUTS, RoundedRows, pack_groups, unpack_groups, unpack_panels
+from minislm.ops.quantized import ACTIVATION_GROUPS
+from minislm.ops.tiles import row_tiles
+from minislm.weights.base import Arrays, Weight
+
+if TYPE_CHECKING:
+    from minislm.weights.quantized import Quantized
+
+
+@dataclass(frozen=True, eq=False)
+class Panels(Weight):
+    """The numbers of a `Quantized` whose inputs are rounded, in the layout of `minislm.ops.panels`.
+
+    It is described and saved as the `Quantized` that it was made of.
+
+    Parameters
+    ----------
+    format : Format
+        What the arrays mean.
+    size : tuple of int
+        Logical (outputs, inputs).
+    lines : ndarray, (panels, blocks, bits, 64), uint8
+        Codes.
+    scales : ndarray, (panels, J, 16), float16 or float32
+        Scale of each group.
+    zeros : ndarray, (panels, J, 16), uint8, or None
+        Code of zero in each group of an asymmetric format.
+    activations : {"int8-row", "int8-32", "static"}
+        How inputs are rounded.
+    activation_scale : ndarray, (1,), float32, or None
+        Of static activations.
+    """
+
+    format: Format
+    size: tuple[int, int]
+    lines: np.ndarray
+    scales: np.ndarray
+    zeros: np.ndarray | None
+    activations: str
+    activation_scale: np.ndarray | None
+
+    @classmethod
+    def of(cls, weight: Quantized) -> Self:
+        """Lay a matrix out.
+
+        Parameters
+        ----------
+        weight : Quantized
+            Whose activations are rounded.
+
+        Returns
+        -------
+        Panels
+            The same numbers.
+        """
+        zeros = None if weight.zeros is None else pack_groups(weight.zeros)
+        lines = ops.pack_panels(weight.codes, n_inputs=weight.n_inputs, format=weight.format)
+        further = zeros, weight.activations, weight.activation_scale
+        return cls(weight.format, weight.shape, lines, pack_groups(weight.scales), *further)
+
+    def repacked(self, layout: str) -> Weight:
+        """Return the same numbers in another memory layout.
+
+        Parameters
+        ----------
+        layout : {"canonical", "panels"}
+            Canonical is the `Quantized`.
+
+        Returns
+        -------
+        Weight
+            Bit-exactly reversible.
+
+        Raises
+        ------
+        UnsupportedError
+            Code ``unknown_layout``.
+        """
+        if layout == "panels":
+            return self
+        if layout != "canonical":
+            raise unknown("layout", layout, ["canonical", "panels"])
+        return self._canonical()
+
+    def _canonical(self) -> Quantized:
+        """Undo `of`."""
+        from minislm.weights.quantized import Quantized
+
+        n_outputs, n_inputs = self.size
+        codes_OP = np.empty((n_outputs, self.format.row_bytes(n_inputs)), np.uint8)
+        for some in row_tiles(len(self.lines), OUTPUTS * n_inputs):
+            rows = slice(some.start * OUTPUTS, min(some.stop * OUTPUTS, n_outputs))
+            codes_OP[rows] = self.format.pack(
+                unpack_panels(self.lines[some], rows.stop - rows.start, n_inputs, format=self.format)
+            )
+        zeros = None if self.zeros is None else unpack_groups(self.zeros, n_outputs)
+        scales = unpack_groups(self.scales, n_outputs)
+        return Quantized(self.format, n_inputs, codes_OP, scales, zeros, self.activations, self.activation_scale)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Logical (outputs, inputs)."""
+        return self.size
+
+    def apply(self, x_NI: np.ndarray) -> np.ndarray:
+        """Return ``x @ W.T``, (N, O), its inputs rounded as `activations` says; the arithmetic is float32."""
+        rounded_NP = ops.round_activations(x_NI.astype(np.float32, copy=False), **self._rounding)
+        y_NO: np.ndarray = ops.panel_product(rounded_NP, *self._stored, **self._meaning)
+        return y_NO.astype(x_NI.dtype, copy=False)
+
+    def apply_t(self, dy_NO: np.ndarray) -> np.ndarray:
+        """Return ``dy @ W``, (N, I); gradients are never rounded."""
+        return self._canonical().apply_t(dy_NO)
+
+    def grads(self, x_NI: np.ndarray, dy_NO: np.ndarray) -> Arrays:
+        """Return nothing: it is not trained."""
+        return {}
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Return the rows `ids`, (N, I) float32."""
+        return self._canonical().rows(ids)
+
+    def rows_grads(self, ids: np.ndarray, dw_NI: np.ndarray) -> Arrays:
+        """Return nothing: it is not trained."""
+        return {}
+
+    def dense(self) -> np.ndarray:
+        """Return the decoded matrix, float32."""
+        return self._canonical().dense()
+
+    def arrays(self) -> Arrays:
+        """Return the arrays of the `Quantized`."""
+        return self._canonical().arrays()
+
+    def spec(self) -> dict[str, Any]:
+        """Return the spec of the `Quantized`."""
+        return {
+            "type": "quantized",
+            "shape": list(self.size),
+            "format": self.format.name,
+            "activations": self.activations,
+        }
+
+    @classmethod
+    def from_arrays(cls, spec: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """Lay out what describes a `Quantized`."""
+        from minislm.weights.quantized import Quantized
+
+        return cls.of(Quantized.from_arrays(spec, arrays))
+
+    def lower(self, slot: int, program: Any) -> int:
+        """Append the rounding, which all matrices that are alike in it share, and the product."""
+        n_outputs, n_inputs = self.size
+        width = RoundedRows.n_bytes(n_inputs)
+        rounded = program.step("round_activations", (slot,), width=width, dtype=np.int8, **self._rounding)
+        return int(program.step("panel_product", (rounded,), constants=self._stored, width=n_outputs, **self._meaning))
+
+    @property
+    def _stored(self) -> tuple[np.ndarray, ...]:
+        return (self.lines, self.scales) if self.zeros is None else (self.lines, self.scales, self.zeros)
+
+    @property
+    def _rounding(self) -> dict[str, Any]:
+        """Options of the rounding."""
+        scale = None if self.activation_scale is None else float(self.activation_scale[0])
+        return {"group": ACTIVATION_GROUPS[self.activations], "scale": scale}
+
+    @property
+    def _meaning(self) -> dict[str, Any]:
+        """Options of the product."""
+        n_outputs, n_inputs = self.size
+        group = ACTIVATION_GROUPS[self.activations]
+        return {"format": self.format, "group": group, "n_inputs": n_inputs, "n_outputs": n_outputs}
