@@ -28,6 +28,7 @@ VERBS = {
     "answer": "answer:command",
     "fill-mask": "fill_mask:command",
     "embed": "embed:command",
+    "bench": "bench:command",
     "doctor": "doctor:command",
 }
 

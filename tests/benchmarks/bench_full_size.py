@@ -19,7 +19,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,35 +26,16 @@ import ml_dtypes
 import numpy as np
 
 import minislm
-from minislm import models
+from minislm.benchmark.shapes import bert, publish
 from minislm.compression import compress
 from minislm.compression.quantize import Quantize
 from minislm.evaluation.memory import resident_peak
-from minislm.files import safetensors
-from minislm.files.folder import CONFIG, INDEX
 from minislm.inference.program import Program
 from minislm.models.encoder import Encoder
-from minislm.models.fields import Fields
-from minislm.text.published import tokenizer_files
-from minislm.text.tokenizer import Tokenizer
 
-SHARD_BYTES = 2 * 2**30 - 2**20  # of tensors; the rest is for the header
 PROMPT, NEW = 64, 16
 TEXTS, LENGTH = 8, 128
 GIB = 2**30
-
-BERT_MARKS = ("bert.pooler.dense.weight", "cls.predictions.transform.dense.weight", "cls.seq_relationship.weight")
-
-
-def bert(d_model: int, n_layers: int) -> dict[str, Any]:
-    """Return the config.json of a BERT."""
-    return {
-        "model_type": "bert", "architectures": ["BertForPreTraining"], "vocab_size": 30522, "hidden_size": d_model,
-        "num_hidden_layers": n_layers, "num_attention_heads": d_model // 64, "intermediate_size": 4 * d_model,
-        "max_position_embeddings": 512, "type_vocab_size": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
-        "pad_token_id": 0, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
-    }  # fmt: skip
-
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert-tiny": bert(128, 2),
@@ -102,64 +82,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False, "attention_bias": False, "bos_token_id": 1, "eos_token_id": 2,
     },
 }  # fmt: skip
-MARKS = {  # tensors that tell which heads and poolers there are
-    "bert": BERT_MARKS,
-    "mobilebert": tuple(name.replace("bert.", "mobilebert.") for name in BERT_MARKS),
-    "distilbert": ("vocab_transform.weight",),
-}
-
-
-def layout(config: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], bool]]:
-    """Tell the shape of every tensor of a checkpoint, and whether it is the gain of a norm."""
-    how = models.published(config["model_type"])
-    own = how.read(Fields(config), MARKS.get(config["model_type"], ()))
-    shapes = models.model_class(how.family)[0].shapes(own)
-    gains = {path: len(shape) == 1 and path.endswith("weight") for path, shape in shapes.items()}
-    stand_ins = {path: np.broadcast_to(np.bool_(gains[path]), shape) for path, shape in shapes.items()}
-    return {name: (array.shape, bool(array.all())) for name, array in how.saved(stand_ins).items()}
-
-
-def tensor(shape: tuple[int, ...], gain: bool, rng: np.random.Generator) -> np.ndarray:
-    """Make a tensor: ones for gains, small numbers for everything else."""
-    if gain:
-        return np.ones(shape, ml_dtypes.bfloat16)
-    table = (0.02 * rng.standard_normal(2**16)).astype(ml_dtypes.bfloat16).view(np.uint16)
-    drawn = np.empty(int(np.prod(shape)), np.uint16)
-    for start in range(0, drawn.size, 2**22):
-        part = drawn[start : start + 2**22]
-        np.take(table, rng.integers(0, 2**16, part.size, np.uint16), out=part)
-    return drawn.view(ml_dtypes.bfloat16).reshape(shape)
-
-
-def shards(tensors: dict[str, Any]) -> Iterator[list[str]]:
-    """Divide the names of tensors among files of at most `SHARD_BYTES`."""
-    names: list[str] = []
-    size = 0
-    for name, (shape, _) in tensors.items():
-        n_bytes = 2 * int(np.prod(shape))
-        if names and size + n_bytes > SHARD_BYTES:
-            yield names
-            names, size = [], 0
-        names.append(name)
-        size += n_bytes
-    yield names
-
-
-def publish(config: dict[str, Any], folder: Path) -> int:
-    """Write the folder; return how many numbers it holds."""
-    rng, tensors = np.random.default_rng(0), layout(config)
-    folder.mkdir(parents=True)
-    (folder / CONFIG).write_text(json.dumps({**config, "torch_dtype": "bfloat16"}, indent=2))
-    for name, text in tokenizer_files(Tokenizer.train([], kind="bytes")).items():
-        (folder / name).write_text(text if isinstance(text, str) else json.dumps(text))
-    files = list(shards(tensors))
-    places = {}
-    for number, names in enumerate(files, start=1):
-        file = f"model-{number:05}-of-{len(files):05}.safetensors"
-        safetensors.write(folder / file, {name: tensor(*tensors[name], rng) for name in names}, {"format": "pt"})
-        places.update(dict.fromkeys(names, file))
-    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
-    return sum(int(np.prod(shape)) for shape, _ in tensors.values())
 
 
 def quantize(source: str, target: str, format_name: str) -> dict[str, float]:
@@ -211,7 +133,7 @@ def measured(name: str, folder: Path, format_name: str, *, keep: bool) -> str:
     """Write, quantize and run one model; return its line of the table."""
     source, target = folder / name, folder / f"{name}-{format_name}"
     try:
-        n_parameters = publish(CONFIGS[name], source)
+        n_parameters = publish(CONFIGS[name], source, dtype=np.dtype(ml_dtypes.bfloat16))
         published = sum(file.stat().st_size for file in source.glob("*.safetensors"))
         made = child("quantize", str(source), str(target), format_name)
         ran = child("run", str(target))

@@ -23,11 +23,10 @@ import numpy as np
 
 from minislm import dispatch
 from minislm.models.decoder import Decoder, DecoderConfig
-from minislm.training.data import Batch, TokenWindows, TrainingData
+from minislm.training.data import TokenWindows, TrainingData
 from minislm.training.environment import environment
 from minislm.training.loop import fit
 from minislm.training.run import Run
-from minislm.training.schedule import learning_rate
 from minislm.training.settings import TrainSettings
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
@@ -56,92 +55,6 @@ def characters(path: Path) -> tuple[TrainingData, int]:
     ids = np.array([alphabet.index(c) for c in text], np.uint16)
     split = int(len(ids) * 0.9)
     return TrainingData(TokenWindows(ids[:split], CONTEXT, "random"), TokenWindows(ids[split:], CONTEXT)), len(alphabet)
-
-
-def torch_model(torch: Any, model: Decoder) -> Any:
-    """Return the same model, with the same weights, the way one writes it in torch."""
-    nn, functional = torch.nn, torch.nn.functional
-    config = model.config
-    sizes = config.layers[0]
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            d = config.d_model
-            self.norm_1, self.norm_2 = nn.LayerNorm(d, bias=False), nn.LayerNorm(d, bias=False)
-            self.query_key_value = nn.Linear(d, 3 * d, bias=False)
-            self.output = nn.Linear(d, d, bias=False)
-            self.up, self.down = nn.Linear(d, sizes.d_ff, bias=False), nn.Linear(sizes.d_ff, d, bias=False)
-
-        def forward(self, x: Any) -> Any:
-            b, t, d = x.shape
-            q, k, v = (
-                part.view(b, t, sizes.n_heads, sizes.d_head).transpose(1, 2)
-                for part in self.query_key_value(self.norm_1(x)).split(d, dim=2)
-            )
-            y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + self.output(y.transpose(1, 2).reshape(b, t, d))
-            return x + self.down(functional.gelu(self.up(self.norm_2(x))))
-
-    class GPT(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-            self.positions = nn.Embedding(config.context, config.d_model)
-            self.blocks = nn.ModuleList(Block() for _ in range(config.n_layers))
-            self.final_norm = nn.LayerNorm(config.d_model, bias=False)
-
-        def forward(self, ids: Any, targets: Any) -> Any:
-            x = self.embedding(ids) + self.positions(torch.arange(ids.shape[1]))
-            for block in self.blocks:
-                x = block(x)
-            logits = functional.linear(self.final_norm(x), self.embedding.weight)
-            return functional.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
-
-    gpt = GPT()
-    arrays = model.arrays()
-    with torch.no_grad():
-        for name, parameter in gpt.named_parameters():
-            if "query_key_value" in name:
-                parts = [
-                    arrays[name.replace("query_key_value", f"attention.{part}")] for part in ("query", "key", "value")
-                ]
-                array = np.concatenate(parts)
-            else:
-                ours = name.replace(".output.", ".attention.output.").replace(".up.", ".mlp.up.")
-                array = arrays[ours.replace(".down.", ".mlp.down.")]
-            parameter.copy_(torch.from_numpy(np.array(array)))
-    return gpt
-
-
-class TorchRun:
-    """The same steps in torch, eager, with its fused AdamW."""
-
-    def __init__(self, torch: Any, model: Decoder, data: TrainingData, settings: TrainSettings) -> None:
-        self.torch, self.data, self.settings = torch, data, settings
-        self.model = torch_model(torch, model)
-        parameters = list(self.model.parameters())
-        groups = [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
-            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-        ]
-        betas = (settings.beta1, settings.beta2)
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.eps, fused=True)
-        self.step = 0
-
-    def advance(self) -> float:
-        """Take one step and return its loss."""
-        torch, settings = self.torch, self.settings
-        batch: Batch = self.data.train.batch(self.step, settings.batch_size, seed=settings.seed)
-        self.step += 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, settings)
-        loss = self.model(torch.from_numpy(batch.ids_BT), torch.from_numpy(batch.targets_BT))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
-        self.optimizer.step()
-        return float(loss.item())
 
 
 def agree(ours: Callable[[], float], theirs: Callable[[], float]) -> None:
@@ -183,13 +96,15 @@ def compare(model: Decoder, data: TrainingData, tier: str, rounds: int, steps: i
         engines[name] = ours(name)
     try:
         import torch
+
+        from minislm.benchmark.rivals.torch_training import TorchRun
     except ModuleNotFoundError:
         print("torch is not installed: pip install -e '.[oracle]' to compare with it")
     else:
         torch.set_num_threads(dispatch.threads())
         for name in list(engines):
-            agree(engines[name], TorchRun(torch, model, data, endless).advance)
-        engines["torch"] = TorchRun(torch, model, data, endless).advance
+            agree(engines[name], TorchRun(model, data, endless).advance)
+        engines["torch"] = TorchRun(model, data, endless).advance
         print(f"torch {torch.__version__} eager, {torch.get_num_threads()} threads, "
               f"{torch.backends.cpu.get_cpu_capability()}; same losses over 3 steps")  # fmt: skip
     times = time_steps(engines, rounds, steps)

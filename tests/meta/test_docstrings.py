@@ -56,6 +56,8 @@ def public_members(module):
 
 @pytest.mark.parametrize("module_name", public_modules())
 def test_public_docstrings_are_whole(module_name):
+    if module_name.startswith("minislm.benchmark.rivals."):
+        pytest.importorskip(module_name, exc_type=ModuleNotFoundError)  # the rival may not be installed
     module = importlib.import_module(module_name)
     assert module.__doc__, f"{module_name} has no docstring"
     problems = []

@@ -15,7 +15,7 @@ from minislm.testing.kernels import check_kernel, interpreted
 kernels = pytest.importorskip("minislm.kernels")
 
 FOLDER = Path(kernels.__path__[0])
-SHARED = {"runtime_cython"}  # no kernels: what all the compiled ones use
+SHARED = {"runtime_cython", "roofline_cython"}  # no kernels: what all the compiled ones use, and what they could reach
 
 
 def public_functions(path):

@@ -39,6 +39,7 @@ ORDER = (
     "compression",
     "look",
     "tour",
+    "benchmark",
     "cli",
     "__main__",
     "testing",

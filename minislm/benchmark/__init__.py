@@ -1,0 +1,1 @@
+"""What `minislm bench` measures: the machine's limits, models of known shapes, and rivals beside them."""
