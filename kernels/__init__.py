@@ -59,6 +59,11 @@ def _few_bytes_pay(x_NI: Any, *stored: Any, **options: Any) -> bool:
     return len(x_NI) <= 16
 
 
+def _of_one_dtype(x: Any, y: Any) -> bool:
+    """A sum of weights may have terms of float32 and of float64."""
+    return bool(x.dtype == y.dtype)
+
+
 def _rows_pay(rows: Any, *others: Any, **options: Any) -> bool:
     """Every panel of the matrix is filled anew, which only some rows make up for."""
     return len(rows) >= 24
@@ -69,6 +74,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("linear_dx", "cython", "matmul_cython:linear_dx", preferred=_rows_pay),
     Kernel("linear_dw", "cython", "matmul_cython:linear_dw", preferred=_rows_pay),
     Kernel("float_panel_product", "cython", "matmul_cython:float_panel_product"),
+    Kernel("add", "cython", "linear_cython:add", preferred=_of_one_dtype),
     Kernel("add_bias", "cython", "linear_cython:add_bias"),
     Kernel("embedding_backward", "cython", "embedding_cython:embedding_backward"),
     Kernel("layer_norm", "cython", "norm_cython:layer_norm"),

@@ -11,11 +11,33 @@ cdef extern from "linear.h" nogil:
         const float *b
         float *y
         int64_t o
+    enum:
+        BLOCK
+    ctypedef struct add_task "struct add_task":
+        const float *x
+        const float *y
+        float *z
+        int64_t n
     ctypedef struct linear_kernels "const struct linear_kernels":
+        kernel *add
         kernel *add_bias
     linear_kernels *linear_kernels_for(int)
 
 cdef const runtime *shared = the_runtime()
+
+
+def add(x, y, *, out=None, int threads=1):
+    """Same as `ops.linear.add`; `out` may be one of the terms."""
+    a, b = border.checked(x, "x"), border.checked(y, "y")
+    border.same_shape(b, "y", a.shape)
+    z = border.output(out, a.shape, *(term for term in (a, b) if term is not out))
+    cdef add_task task
+    task.x, task.y, task.z, task.n = <const float *>reading(a), <const float *>reading(b), <float *>writing(z), a.size
+    cdef int64_t blocks = (task.n + BLOCK - 1) // BLOCK
+    cdef kernel *work = linear_kernels_for(shared.chosen).add
+    with nogil:
+        shared.parallel(work, &task, sizeof(task), blocks, 32, threads)
+    return border.delivered(z, out)
 
 
 def add_bias(x_NO, b_O, *, out=None, int threads=1):

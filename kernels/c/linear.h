@@ -9,7 +9,16 @@ struct add_bias_task {
     int64_t o;
 };
 
+enum { BLOCK = 2048 }; /* numbers in a unit of `add` */
+
+struct add_task {
+    const float *x, *y;
+    float *z; /* may be x or y */
+    int64_t n;
+};
+
 struct linear_kernels {
+    kernel *add;      /* units: blocks */
     kernel *add_bias; /* units: rows */
 };
 FAMILY(linear_kernels)

@@ -51,8 +51,6 @@ class Linear(Layer):
 
     def lower(self, x: int, program: Any) -> int:
         """Append the product and the bias."""
-        y = self.weight.lower(x, program)
         if self.bias is None:
-            return y
-        lowered: int = program.step("add_bias", (y,), constants=(self.bias,), width=self.weight.shape[0])
-        return lowered
+            return self.weight.lower(x, program)
+        return self.weight.lower_affine(x, self.bias, program)

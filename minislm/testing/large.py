@@ -153,6 +153,7 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "linear_dx": _linear_dx,
     "linear_dw": _linear_dw,
     "float_panel_product": _float_panel_product,
+    "add": _two_arrays,
     "add_bias": _add_bias,
     "embedding": _embedding,
     "layer_norm": _layer_norm,

@@ -175,6 +175,26 @@ class Weight(ABC):
             The buffer of the result, which equals that of `apply`.
         """
 
+    def lower_affine(self, slot: int, b_O: np.ndarray, program: Any) -> int:
+        """Append the steps of this product and of a bias.
+
+        Parameters
+        ----------
+        slot : int
+            The buffer that holds the input rows.
+        b_O : ndarray, (O,)
+            What every row of the product gets.
+        program : Program
+            What is being built.
+
+        Returns
+        -------
+        int
+            The buffer of the sum.
+        """
+        y = self.lower(slot, program)
+        return int(program.step("add_bias", (y,), constants=(b_O,), width=self.shape[0]))
+
     def trainable(self) -> tuple[str, ...]:
         """Return the names of the arrays that have gradients.
 

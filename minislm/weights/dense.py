@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from minislm.dispatch import ops
+from minislm.dispatch import ops, runs_compiled
+from minislm.ops.float_panels import pack_float_panels
 from minislm.weights.base import Arrays, Weight
 from minislm.weights.checks import check_array, check_names, claims_of_a_file, shape_of
+from minislm.weights.mapped import release
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
@@ -101,9 +104,34 @@ class Dense(Weight):
         return cls(arrays[""])
 
     def lower(self, slot: int, program: Any) -> int:
-        """Append one step."""
+        """Append one step; in panels where a compiled kernel multiplies them."""
+        if self._pays_panels():
+            return self._lower_panels(slot, program)
         name = "half_product" if self.half else "linear"
         return int(program.step(name, (slot,), constants=(self.array,), width=self.shape[0]))
+
+    def lower_affine(self, slot: int, b_O: np.ndarray, program: Any) -> int:
+        """Append one step where it is in panels."""
+        if self._pays_panels():
+            return self._lower_panels(slot, program, b_O)
+        return super().lower_affine(slot, b_O, program)
+
+    def _pays_panels(self) -> bool:
+        return self.array.dtype != np.float64 and runs_compiled("float_panel_product")
+
+    def _lower_panels(self, slot: int, program: Any, *bias: np.ndarray) -> int:
+        n_outputs = self.shape[0]
+        constants = self._panels, *bias
+        return int(
+            program.step("float_panel_product", (slot,), constants=constants, width=n_outputs, n_outputs=n_outputs)
+        )
+
+    @functools.cached_property
+    def _panels(self) -> np.ndarray:
+        """The matrix as programs multiply it, made once for all of them; pages of a mapped file are let go."""
+        panels = pack_float_panels(self.array)
+        release(self.array)
+        return panels
 
     def _widened(self, w_NI: np.ndarray) -> np.ndarray:
         return w_NI.astype(np.float32) if self.half else w_NI

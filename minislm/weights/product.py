@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from minislm.dispatch import ops
+from minislm.dispatch import ops, runs_compiled
 from minislm.errors import UsageError
 from minislm.weights.base import Arrays, Weight, below, join, under
 from minislm.weights.checks import check_names, claims_of_a_file, field_of
@@ -110,10 +110,16 @@ class Product(Weight):
             return cls(build(field_of(spec, "left", dict), left), build(field_of(spec, "right", dict), right))
 
     def lower(self, slot: int, program: Any) -> int:
-        """Append the steps of both, or one step for two Dense factors."""
-        if factors := self._factors():
+        """Append the steps of both, or one step for two Dense factors that are not in panels."""
+        if not runs_compiled("float_panel_product") and (factors := self._factors()):
             return int(program.step("low_rank_product", (slot,), constants=factors, width=self.shape[0]))
         return self.left.lower(self.right.lower(slot, program), program)
+
+    def lower_affine(self, slot: int, b_O: np.ndarray, program: Any) -> int:
+        """Append the steps of both, `left` with the bias."""
+        if runs_compiled("float_panel_product"):
+            return self.left.lower_affine(self.right.lower(slot, program), b_O, program)
+        return super().lower_affine(slot, b_O, program)
 
     def _factors(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return (right, left) if both are Dense and multiply as they are stored."""

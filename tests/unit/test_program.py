@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minislm.config import Head
+from minislm.dispatch import backend, runs_compiled
 from minislm.errors import DataError, GenerationError, UnsupportedError, UsageError
 from minislm.inference import steps
 from minislm.inference.cache import KVCache
@@ -119,7 +120,8 @@ def test_a_nan_in_one_sequence_stays_there():
 
 def test_costs_are_those_of_the_arrays():
     model = created(LEARNED)
-    rows = Program.of(model).describe(n_rows=5, length=8)
+    with backend("numpy"):  # whose programs have no panels
+        rows = Program.of(model).describe(n_rows=5, length=8)
     linears = [row for row in rows if row.op == "linear"]
     assert sum(row.size_bytes for row in linears) == sum(
         weight.nbytes for path, weight in model.weights().items() if path != "positions.weight"
@@ -132,6 +134,19 @@ def test_costs_are_those_of_the_arrays():
     looked_up = next(row for row in rows if row.op == "rows")
     assert looked_up.size_bytes == 5 * 12 * 4
     assert [row.result for row in rows] == list(range(INPUTS, len(rows) + INPUTS))
+
+
+@pytest.mark.skipif(not runs_compiled("float_panel_product"), reason="the compiled kernels are not built")
+def test_compiled_programs_have_panels():
+    model = created(LEARNED)
+    with backend("numpy"):
+        plain = Program.of(model).describe(n_rows=5, length=8)
+    rows = [row for row in Program.of(model).describe(n_rows=5, length=8) if row.op == "float_panel_product"]
+    linears = [row for row in plain if row.op == "linear"]
+    assert [row.operations for row in rows] == [row.operations for row in linears]
+    assert rows[-1].constants[0] == (1, 12, 32)  # the panel of 23 outputs
+    again = Program.of(model)
+    assert again.steps[-1].constants[0] is Program.of(model).steps[-1].constants[0]  # laid out once
 
 
 @pytest.mark.parametrize(
@@ -237,7 +252,8 @@ def test_steps_that_no_wanted_result_needs_are_left_out():
     model = created(ENCODER)
     whole = Program.of(model)
     assert set(whole.results) == {"hidden", "words", "intent", "tags"}
-    shapes = [step.constants[0].shape for step in Program.of(model, ["tags"]).steps if step.op == "linear"]
+    with backend("numpy"):  # whose programs have no panels
+        shapes = [step.constants[0].shape for step in Program.of(model, ["tags"]).steps if step.op == "linear"]
     assert (23, 12) not in shapes  # the vocabulary of the masked head
     assert (3, 12) in shapes
     assert len(Program.of(model, ["hidden"]).steps) < len(Program.of(model, ["tags"]).steps) < len(whole.steps)
