@@ -18,14 +18,16 @@ REQUIRED = os.environ.get("MINISLM_REQUIRE_EXTENSIONS") == "1"
 
 # a*b+c may become one instruction; no other liberty is taken with arithmetic, and NaN and infinity keep their meaning.
 FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = ["-mbmi2", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mprefer-vector-width=512"]
 INSTRUCTION_SETS = {
     "baseline": [],
-    "avx2": ["-mavx2", "-mfma", "-mf16c"],
-    "avx512": [
-        *("-mavx2", "-mfma", "-mf16c", "-mbmi2", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
-        "-mprefer-vector-width=512",
-    ],
+    "avx2": AVX2,
+    "avx2vnni": [*AVX2, "-mavxvnni"],
+    "avx512": [*AVX2, *AVX512],
+    "amx": [*AVX2, *AVX512, "-mamx-tile", "-mamx-int8"],
 }
+GAINING = {"avx2vnni": {"panels"}, "amx": {"panels"}}  # families that gain from a set, where not all do
 
 
 def extensions() -> list[Extension]:
@@ -35,7 +37,8 @@ def extensions() -> list[Extension]:
         return []
     from Cython.Build import cythonize
 
-    shared = [str(path) for pattern in ("*.pxd", "c/*.h", "c/threads.c") for path in sorted(KERNELS.glob(pattern))]
+    patterns = ("*.pxd", "c/*.h", "c/threads.c", "c/processor.c")
+    shared = [str(path) for pattern in patterns for path in sorted(KERNELS.glob(pattern))]
     modules = [
         Extension(
             f"minislm.kernels.{source.stem}",
@@ -65,7 +68,6 @@ class BuildKernels(build_ext):
         self.sets = {
             name: flags for name, flags in INSTRUCTION_SETS.items() if name == "baseline" or self.accepts(flags)
         }
-        self.have = [(f"HAVE_{name}", None) for name in self.sets]
         super().build_extensions()
 
     def accepts(self, flags: list[str]) -> bool:
@@ -80,19 +82,22 @@ class BuildKernels(build_ext):
         return True
 
     def build_extension(self, ext: Extension) -> None:
-        ext.define_macros = self.have
-        source = KERNELS / "c" / f"{family(ext.name)}.c"
+        own = family(ext.name)
+        sets = [name for name in self.sets if own in {"runtime", *GAINING.get(name, {own})}]  # the runtime tells of all
+        have = [(f"HAVE_{name}", None) for name in sets]
+        ext.define_macros = have
+        source = KERNELS / "c" / f"{own}.c"
         stale = newer_group([*ext.sources, *ext.depends], self.get_ext_fullpath(ext.name), "newer")
         if source.exists() and (self.force or stale):
             ext.extra_objects = [
                 self.compiler.compile(
                     [str(source)],
                     output_dir=str(Path(self.build_temp) / name),
-                    macros=[*self.have, ("INSTRUCTION_SET", name)],
+                    macros=[*have, ("INSTRUCTION_SET", name)],
                     include_dirs=ext.include_dirs,
-                    extra_postargs=[*FLAGS, *flags],
+                    extra_postargs=[*FLAGS, *self.sets[name]],
                 )[0]
-                for name, flags in self.sets.items()
+                for name in sets
             ]
         super().build_extension(ext)
 

@@ -22,13 +22,15 @@ cdef extern from "threads.h" nogil:
     ctypedef enum instruction_set "enum instruction_set":
         BASELINE
         AVX2
+        AVX2VNNI
         AVX512
+        AMX
     ctypedef struct runtime "struct runtime":
         instruction_set chosen
         parallel_runner *parallel
     void parallel(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads)
     int64_t tasks_shared()
-    instruction_set best_instruction_set()
+    bint can_run(instruction_set)
 
 
 cdef inline const runtime *the_runtime() except NULL:

@@ -1,4 +1,4 @@
-# distutils: sources = kernels/c/threads.c
+# distutils: sources = kernels/c/threads.c kernels/c/processor.c
 """The instruction set that the compiled kernels use, and the one thread pool that they share."""
 
 import os
@@ -7,7 +7,7 @@ from cpython.pycapsule cimport PyCapsule_New
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from native cimport (
-    best_instruction_set,
+    can_run,
     instruction_set,
     int64_t,
     parallel,
@@ -20,22 +20,16 @@ from native cimport (
 
 cdef extern from *:
     """
-    #ifdef HAVE_avx2
-    #define BUILT_AVX2 1
-    #else
-    #define BUILT_AVX2 0
-    #endif
-    #ifdef HAVE_avx512
-    #define BUILT_AVX512 1
-    #else
-    #define BUILT_AVX512 0
-    #endif
+    #include "kernel.h"
+    static const char BUILT[] =
+        "baseline" IF_AVX2(" avx2") IF_AVX2VNNI(" avx2vnni") IF_AVX512(" avx512") IF_AMX(" amx");
     """
-    bint BUILT_AVX2, BUILT_AVX512
+    const char *BUILT
 
-NAMES = ("baseline", "avx2", "avx512")  # in the order of the C enum
-BUILT = tuple(name for name, built in zip(NAMES, (True, BUILT_AVX2, BUILT_AVX512), strict=True) if built)
-AVAILABLE = tuple(name for name in BUILT if NAMES.index(name) <= <int>best_instruction_set())
+NAMES = ("baseline", "avx2", "avx2vnni", "avx512", "amx")  # in the order of the C enum
+AVAILABLE = tuple(
+    name for name in BUILT.decode().split() if can_run(<instruction_set><int>NAMES.index(name))
+)
 
 cdef runtime shared
 shared.parallel = &parallel

@@ -21,19 +21,33 @@
 #else
 #define IF_AVX2(...)
 #endif
+#ifdef HAVE_avx2vnni
+#define IF_AVX2VNNI(...) __VA_ARGS__
+#else
+#define IF_AVX2VNNI(...)
+#endif
 #ifdef HAVE_avx512
 #define IF_AVX512(...) __VA_ARGS__
 #else
 #define IF_AVX512(...)
+#endif
+#ifdef HAVE_amx
+#define IF_AMX(...) __VA_ARGS__
+#else
+#define IF_AMX(...)
 #endif
 
 /* `const struct norm_kernels *norm_kernels_for(set)`: the table for an instruction set, or the best one below it. */
 #define FAMILY(name)                                                               \
     extern const struct name name##_baseline;                                      \
     IF_AVX2(extern const struct name name##_avx2;)                                 \
+    IF_AVX2VNNI(extern const struct name name##_avx2vnni;)                         \
     IF_AVX512(extern const struct name name##_avx512;)                             \
+    IF_AMX(extern const struct name name##_amx;)                                   \
     static inline const struct name *name##_for(enum instruction_set set) {        \
+        IF_AMX(if (set >= AMX) return &name##_amx;)                                \
         IF_AVX512(if (set >= AVX512) return &name##_avx512;)                       \
+        IF_AVX2VNNI(if (set >= AVX2VNNI) return &name##_avx2vnni;)                 \
         IF_AVX2(if (set >= AVX2) return &name##_avx2;)                             \
         return &name##_baseline;                                                   \
     }

@@ -12,7 +12,12 @@ enum { ROWS = 1, SIDE = 1 };
 #endif
 /* Rows of x that stay near while panels go by, blocks whose codes are unpacked at a time into the first cache, and
    blocks over which sums surely fit 32 bits: 255 * 127 * 65,536. */
-enum { NEAR = 96, DEPTH = 16, SPAN = 65536 / BLOCK_INPUTS };
+#ifdef __AMX_INT8__
+enum { NEAR = 192 }; /* it is so fast that reading the panels again would be felt */
+#else
+enum { NEAR = 96 };
+#endif
+enum { DEPTH = 16, SPAN = 65536 / BLOCK_INPUTS };
 
 /* A piece of a product: SIDE panels at most, and blocks [block, end), with their codes as they stand or unpacked. */
 struct piece {
@@ -158,67 +163,105 @@ static void unpack_piece(struct piece *piece, int64_t side, uint8_t *room) {
     piece->lines = room, piece->block_bytes = QUADS * LINE_BYTES, piece->panel_bytes = DEPTH * piece->block_bytes;
 }
 
-/* Write a row's outputs of a panel. */
-static void put(const struct panel_task *t, int64_t n, int64_t panel, const float *y) {
-    const int64_t first = panel * OUTPUTS, outputs = smaller(OUTPUTS, t->w.outputs - first);
-    memcpy(t->y + n * t->w.outputs + first, y, outputs * sizeof *y);
+/* Sums of rows of x, and what did not fit the 32 bits of totals. */
+struct wide {
+    int64_t x[NEAR];
+    int64_t before[NEAR][SIDE][OUTPUTS];
+};
+
+/* Write the outputs of a panel: sums as they are, or, of whole rows, from the code of zero and times both scales. */
+static void put(const struct panel_task *t, int64_t n, int64_t panel, union totals *totals, int64_t x_sum) {
+    const struct panels *w = &t->w;
+    const int64_t first = panel * OUTPUTS, outputs = smaller(OUTPUTS, w->outputs - first);
+    if (!t->segment_blocks)
+        EACH(part, PARTS) {
+            const lanes scales = x_scales(&t->x, n)[0] * group_scales(w, panel, 0, part);
+            lanes_of_ints zeros = every(w->zero);
+            if (w->zeros) zeros = group_zeros(w, panel, 0, part);
+            zeros -= every(shift_of(w->bits));
+            const lanes_of_ints sums = load_ints(totals->ints + part * LANES) - zeros * (int32_t)x_sum;
+            store(totals->floats + part * LANES, floats(sums) * scales);
+        }
+    float *y = t->y + n * w->outputs + first;
+    if (outputs == OUTPUTS) memcpy(y, totals->floats, sizeof totals->floats);
+    else memcpy(y, totals->floats, outputs * sizeof *y);
 }
 
-/* The sums of whole rows, from the code of zero, times both scales; `before` holds sums that 32 bits do not. */
-static void put_whole(const struct panel_task *t, int64_t n, int64_t panel, const int32_t *ints, const int64_t *before) {
+/* The same where 32 bits do not hold the sums. */
+static void put_wide(
+    const struct panel_task *t, int64_t n, int64_t panel, const union totals *totals, int64_t x_sum,
+    const int64_t *before) {
     const struct panels *w = &t->w;
-    int64_t x_sum = 0;
-    for (int64_t b = 0; b < w->blocks; b++) x_sum += x_sums(&t->x, n)[b];
-    float y[OUTPUTS];
-    for (int o = 0; o < OUTPUTS; o++) {
-        const int zero = (w->zeros ? w->zeros[panel * OUTPUTS + o] : w->zero) - shift_of(w->bits);
-        const int64_t sum = before[o] + ints[o] - zero * x_sum;
-        y[o] = (float)sum * (x_scales(&t->x, n)[0] * ((const float *)w->scales)[panel * OUTPUTS + o]);
+    const int64_t first = panel * OUTPUTS;
+    for (int o = 0; o < smaller(OUTPUTS, w->outputs - first); o++) {
+        const int zero = (w->zeros ? w->zeros[first + o] : w->zero) - shift_of(w->bits);
+        const float scale = x_scales(&t->x, n)[0] * ((const float *)w->scales)[first + o];
+        t->y[n * w->outputs + first + o] = (float)(before[o] + totals->ints[o] - zero * x_sum) * scale;
     }
-    put(t, n, panel, y);
+}
+
+#ifdef __AMX_INT8__
+#include "panel_matrix.h"
+#endif
+
+/* The outputs of panels [panel, panel + side) for the rows from `near` on, NEAR at most. */
+static void near_rows(
+    const struct panel_task *t, int64_t near, int64_t panel, int64_t side, struct wide *wide, int64_t *set) {
+    (void)set;
+    const struct panels *w = &t->w;
+    const int whole = !t->segment_blocks, bits = w->bits, direct = t->x.n == 1;
+    const int64_t rows = smaller(NEAR, t->x.n - near);
+    const int64_t blocks = whole ? w->blocks : (w->inputs + BLOCK_INPUTS - 1) / BLOCK_INPUTS;
+    uint8_t room[SIDE * DEPTH * QUADS * LINE_BYTES] __attribute__((aligned(64)));
+    row_totals totals[NEAR] __attribute__((aligned(64)));
+    memset(totals, 0, rows * sizeof *totals);
+    if (blocks > SPAN) memset(wide->before, 0, sizeof wide->before);
+    for (int64_t block = 0; block < blocks; block += DEPTH) {
+        struct piece piece = {
+            t, panel, block, smaller(block + DEPTH, blocks), w->lines + (panel * w->blocks + block) * bits * LINE_BYTES,
+            w->blocks * bits * LINE_BYTES, bits * LINE_BYTES};
+        if (direct) {
+            (whole ? whole_direct : grouped_direct)(&piece, near, totals);
+#ifdef __AMX_INT8__
+        } else if (t->x.n >= MATRIX_ROWS) {
+            matrix_piece(&piece, near, rows, side, totals, room, set);
+#endif
+        } else {
+            if (bits != WIDE) unpack_piece(&piece, side, room);
+            for (int64_t i = 0, some; i < rows; i += some) {
+                some = smaller(ROWS, rows - i);
+                if (whole) (bits == WIDE ? whole_WIDE : whole_NARROW)(&piece, near + i, totals + i, some, side);
+                else (bits == WIDE ? grouped_WIDE : grouped_NARROW)(&piece, near + i, totals + i, some, side);
+            }
+        }
+        if (blocks > SPAN && piece.end % SPAN == 0)
+            for (int64_t i = 0; i < rows; i++)
+                for (int64_t p = 0; p < side; p++)
+                    for (int o = 0; o < OUTPUTS; o++)
+                        wide->before[i][p][o] += totals[i][p].ints[o], totals[i][p].ints[o] = 0;
+    }
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t p = 0; p < side; p++)
+            if (whole && blocks > SPAN) put_wide(t, near + i, panel + p, &totals[i][p], wide->x[i], wide->before[i][p]);
+            else put(t, near + i, panel + p, &totals[i][p], wide->x[i]);
 }
 
 static void product(const void *task, int64_t first, int64_t last) {
     const struct panel_task *t = task;
-    const struct panels *w = &t->w;
-    const int whole = !t->segment_blocks, direct = t->x.n == 1, bits = w->bits;
-    const int64_t blocks = (w->inputs + BLOCK_INPUTS - 1) / BLOCK_INPUTS;
-    uint8_t room[SIDE * DEPTH * QUADS * LINE_BYTES] __attribute__((aligned(64)));
-    row_totals totals[NEAR] __attribute__((aligned(64)));
-    int64_t before[NEAR][SIDE][OUTPUTS];
+    const int64_t side = t->x.n == 1 ? 1 : SIDE;
+    struct wide wide;
+    int64_t set = 0; /* rows that matrix instructions take */
     for (int64_t near = 0; near < t->x.n; near += NEAR) {
-        const int64_t n_end = smaller(near + NEAR, t->x.n);
-        for (int64_t panel = first, side; panel < last; panel += side) {
-            side = direct ? 1 : smaller(SIDE, last - panel);
-            memset(totals, 0, (n_end - near) * sizeof *totals);
-            if (whole) memset(before, 0, (n_end - near) * sizeof *before);
-            for (int64_t block = 0; block < blocks; block += DEPTH) {
-                struct piece piece = {
-                    t, panel, block, smaller(block + DEPTH, blocks),
-                    w->lines + (panel * w->blocks + block) * bits * LINE_BYTES,
-                    w->blocks * bits * LINE_BYTES, bits * LINE_BYTES};
-                if (direct) {
-                    (whole ? whole_direct : grouped_direct)(&piece, near, totals);
-                } else {
-                    if (bits != WIDE) unpack_piece(&piece, side, room);
-                    for (int64_t n = near, rows; n < n_end; n += rows) {
-                        rows = smaller(ROWS, n_end - n);
-                        if (whole) (bits == WIDE ? whole_WIDE : whole_NARROW)(&piece, n, totals + n - near, rows, side);
-                        else (bits == WIDE ? grouped_WIDE : grouped_NARROW)(&piece, n, totals + n - near, rows, side);
-                    }
-                }
-                if (whole && piece.end % SPAN == 0)
-                    for (int64_t n = 0; n < n_end - near; n++)
-                        for (int64_t p = 0; p < side; p++)
-                            for (int o = 0; o < OUTPUTS; o++)
-                                before[n][p][o] += totals[n][p].ints[o], totals[n][p].ints[o] = 0;
-            }
-            for (int64_t n = near; n < n_end; n++)
-                for (int64_t p = 0; p < side; p++)
-                    if (whole) put_whole(t, n, panel + p, totals[n - near][p].ints, before[n - near][p]);
-                    else put(t, n, panel + p, totals[n - near][p].floats);
+        for (int64_t i = 0; i < smaller(NEAR, t->x.n - near); i++) {
+            wide.x[i] = 0;
+            for (int64_t b = 0; b < t->x.blocks; b++) wide.x[i] += x_sums(&t->x, near + i)[b];
         }
+        for (int64_t panel = first; panel < last; panel += side)
+            near_rows(t, near, panel, smaller(side, last - panel), &wide, &set);
     }
+#ifdef __AMX_INT8__
+    if (set) _tile_release();
+#endif
 }
 
 /* ---- rounding ---- */
@@ -232,7 +275,8 @@ static void round_rows(const void *task, int64_t first, int64_t last) {
         int32_t *sums = (int32_t *)scales + t->blocks;
         memset(codes + t->inputs, 0, t->stride - t->inputs);
         for (int64_t i = 0; i < t->inputs || i == 0; i += group) {
-            const float scale = round_group(t->x + n * t->inputs + i, smaller(group, t->inputs - i), t->given, codes + i);
+            const float *x = t->x + n * t->inputs + i;
+            const float scale = round_group(x, smaller(group, t->inputs - i), t->given, codes + i);
             for (int64_t k = i; k < smaller(i + group, t->inputs); k += BLOCK_INPUTS) scales[k / BLOCK_INPUTS] = scale;
         }
         for (int64_t b = 0; b < t->blocks; b++) {

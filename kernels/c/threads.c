@@ -232,14 +232,3 @@ void parallel(kernel *work, const void *task, size_t size, int64_t n, int64_t gr
     struct stage stage = {work, task, n, grain};
     run_stages(&stage, 1, threads);
 }
-
-enum instruction_set best_instruction_set(void) {
-#if defined __x86_64__ || defined __i386__
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("bmi2"))
-        return AVX512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) return AVX2;
-#endif
-    return BASELINE;
-}

@@ -41,11 +41,12 @@ void forget_stages(struct recording *recorded);
 /* How many tasks have been shared so far, which tests and the curious ask: the others ran on one thread alone. */
 int64_t tasks_shared(void);
 
-/* Instruction sets, slowest first. Each kernel file is compiled once for each of them that the compiler knows. */
-enum instruction_set { BASELINE, AVX2, AVX512, N_INSTRUCTION_SETS };
+/* Instruction sets, slowest first. Each kernel file is compiled once for each of them that the compiler knows and that
+   the family gains from. */
+enum instruction_set { BASELINE, AVX2, AVX2VNNI, AVX512, AMX, N_INSTRUCTION_SETS };
 
-/* The best instruction set that this processor and its operating system can run. */
-enum instruction_set best_instruction_set(void);
+/* Whether this processor and its operating system can run an instruction set. */
+int can_run(enum instruction_set set);
 
 /* What every border module gets from runtime_cython: the one pool and the instruction set in use. */
 struct runtime {

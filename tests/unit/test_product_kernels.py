@@ -123,6 +123,20 @@ def test_bytes_give_what_the_op_gives_from_the_same_exact_sums(kernel, name):
             assert_close(y_NO, expected, length=max(1, n_inputs // 32), name=f"{n_inputs} inputs")
 
 
+@pytest.mark.parametrize("activations", ["int8-row", "int8-32"])
+@pytest.mark.parametrize("name", ["int8", "int4", "uint8-32", "int4-32", "uint3-64", "int8-128"])
+def test_rows_of_x_do_not_depend_on_each_other(kernel, name, activations):
+    if kernel.technology != "cython":
+        pytest.skip("BLAS may add in another order")
+    x_NI, stored = rows(401, 1130), Quantized.nearest(rows(40, 1130, seed=1), name)
+    product, options = kernel("quantized_product_int8"), {"format": stored.format, "activations": activations}
+    together = product(x_NI, *stored.stored, **options)
+    assert_close(together, load_op("quantized_product_int8")(x_NI, *stored.stored, **options), length=36)
+    for first, n_rows in ((0, 1), (3, 2), (5, 6), (2, 7), (11, 8), (7, 15), (1, 16), (30, 17), (4, 33), (60, 97)):
+        alone = product(x_NI[first : first + n_rows].copy(), *stored.stored, **options)
+        assert alone.tobytes() == together[first : first + n_rows].tobytes()
+
+
 @pytest.mark.parametrize("group", [0, 32, 64])
 def test_rounded_activations_are_those_of_the_op(kernel, group):
     if group == 64 and kernel.technology == "cython":
