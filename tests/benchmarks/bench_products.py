@@ -75,6 +75,11 @@ def engines(
         "numpy": [lambda x, arrays=arrays: reference(x, *arrays, **options) for arrays in stored],
     }
     for tier in tiers:
+        if tier == "cython" and op == "quantized_product_int8":  # as a Program lays it out
+            storage, _, detail = kind.partition(" ")
+            panels = [Quantized.nearest(w_OI, storage, detail).repacked("panels") for _ in range(copies)]
+            found[tier] = [weight.apply for weight in panels]
+            continue
         row = next(row for row in KERNELS if (row.op, row.technology) == (op, tier))
         kernel = dispatch._Row(row).kernel
         found[tier] = [
@@ -117,6 +122,8 @@ def report(kind: str, shape: str, n_rows: int, times: dict[str, list[float]], ti
         by_numpy = statistics.median(t / o for t, o in zip(numpy, own, strict=True))
         line += f" | {1e3 * statistics.median(own):8.3f} {by_numpy:7.1f}"
         line += f" {statistics.median(ratios):6.2f} ({low:.2f}-{high:.2f})"
+        n_outputs, n_inputs = map(int, shape.split("x"))
+        line += f" {1e-9 * n_rows * n_outputs * n_inputs / statistics.median(own):7.1f}"
     return line
 
 
@@ -139,7 +146,8 @@ def main() -> int:
     clock = time.process_time if options.threads == 1 else time.perf_counter
     rng = np.random.default_rng(0)
     print(f"{options.threads} threads, {instruction_set().chosen or 'no compiled kernels'}; times in ms")
-    heads = " | ".join(f"{tier:>8} xnumpy xfloat32        " for tier in options.tiers)
+    dispatch.threads(options.threads)
+    heads = " | ".join(f"{tier:>8} xnumpy xfloat32          GMAC/s" for tier in options.tiers)
     print(f"{'matrix':16} {'shape':>10} rows {'float32':>9} {'numpy':>9} | {heads}")
     for kind, shape in itertools.product(options.matrices, options.shapes):
         n_outputs, n_inputs = map(int, shape.split("x"))
