@@ -180,7 +180,7 @@ def instruction_set(name: str | None = None) -> InstructionSets:
     """
     try:
         from minislm.kernels import runtime_cython
-    except ModuleNotFoundError:
+    except ImportError:
         if name is not None:
             raise ValueError(f"no instruction set {name!r}: the compiled kernels are not built") from None
         return InstructionSets("", ())
