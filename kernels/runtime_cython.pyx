@@ -21,15 +21,14 @@ from native cimport (
 cdef extern from *:
     """
     #include "kernel.h"
-    static const char BUILT[] =
+    static const char COMPILED[] =
         "baseline" IF_AVX2(" avx2") IF_AVX2VNNI(" avx2vnni") IF_AVX512(" avx512") IF_AMX(" amx");
     """
-    const char *BUILT
+    const char *COMPILED
 
 NAMES = ("baseline", "avx2", "avx2vnni", "avx512", "amx")  # in the order of the C enum
-AVAILABLE = tuple(
-    name for name in BUILT.decode().split() if can_run(<instruction_set><int>NAMES.index(name))
-)
+BUILT = tuple(COMPILED.decode().split())
+AVAILABLE = tuple(name for name in BUILT if can_run(<instruction_set><int>NAMES.index(name)))
 
 cdef runtime shared
 shared.parallel = &parallel
