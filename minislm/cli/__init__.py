@@ -89,6 +89,9 @@ class _Verbs(click.Group):
             _fail("interrupted", INTERRUPTED)
         except MinislmError as error:
             _fail(f"error: {error} [{error.code}]", error.exit_code)
+        except MemoryError as error:
+            less = "give it a smaller model, context or batch, or more memory"
+            _fail(f"error: memory ran out: {error or 'no more was there'}; {less} [out_of_memory]", FAILURE)
         except OSError as error:
             _fail(f"error: {error} [os_error]", FAILURE)
         except Exception as error:

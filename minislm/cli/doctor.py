@@ -17,18 +17,7 @@ import click
 from minislm import __version__
 from minislm.cli.common import Common, print_table, verb
 
-PACKAGES = (
-    "numpy",
-    "numba",
-    "cython",
-    "tokenizers",
-    "safetensors",
-    "ml_dtypes",
-    "click",
-    "rich",
-    "PyYAML",
-    "matplotlib",
-)
+PACKAGES = ("numpy", "numba", "tokenizers", "ml_dtypes", "click", "rich", "PyYAML", "jinja2", "matplotlib")
 
 EXAMPLES = """
 minislm doctor
@@ -113,7 +102,7 @@ def _kernels() -> dict[str, Any]:
     table = importlib.import_module("minislm.kernels").KERNELS
     for technology in ("cython", "numba"):
         modules = sorted({row.function.partition(":")[0] for row in table if row.technology == technology})
-        found[f"{technology} modules"] = [f"{name}: {_state(name)}" for name in modules]
+        found[f"{technology} modules"] = _states(modules)
     if importlib.util.find_spec("minislm.kernels.runtime_cython") is not None:
         runtime = importlib.import_module("minislm.kernels.runtime_cython")
         found["instruction sets compiled"] = list(runtime.BUILT)
@@ -122,9 +111,15 @@ def _kernels() -> dict[str, Any]:
     return found
 
 
-def _state(name: str) -> str:
-    try:
-        importlib.import_module(f"minislm.kernels.{name}")
-    except ImportError as error:
-        return f"not usable ({error})"
-    return "ready"
+def _states(modules: list[str]) -> list[str]:
+    """Say how many modules can be used, and what stands in the way of the others."""
+    broken = []
+    for name in modules:
+        try:
+            importlib.import_module(f"minislm.kernels.{name}")
+        except ImportError as error:
+            missing = isinstance(error, ModuleNotFoundError) and error.name == f"minislm.kernels.{name}"
+            broken.append(f"{name} is not built" if missing else f"{name} cannot be used: {error}")
+    if broken == [f"{name} is not built" for name in modules]:
+        return [f"none of {len(modules)} is built"]
+    return [f"{len(modules) - len(broken)} of {len(modules)} ready", *broken]

@@ -1,5 +1,6 @@
 """The command line's frame, and the verbs generate, info and doctor."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -144,6 +145,7 @@ def failing(error):
         (MinislmError("gate", "missed", exit_code=5), 5, "minislm: error: missed [gate]"),
         (KeyboardInterrupt(), 130, "minislm: interrupted"),
         (PermissionError(13, "Permission denied", "/x"), 1, "[os_error]"),
+        (MemoryError("Unable to allocate 477. GiB"), 1, "give it a smaller model, context or batch"),
         (ZeroDivisionError("oh"), 1, "please report it"),
     ],
 )
@@ -352,3 +354,17 @@ def test_doctor_explains_every_op():
     result = called("doctor")
     assert result.exit_code == 0
     assert "\nlinear " in result.stdout
+
+
+def test_doctor_names_modules_that_are_not_built(monkeypatch):
+    from minislm.cli.doctor import _states
+
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    assert _states(["a", "b"]) == ["none of 2 is built"]
+    monkeypatch.setattr(importlib, "import_module", lambda name: missing(name) if name.endswith(".a") else None)
+    assert _states(["a", "b"]) == ["1 of 2 ready", "a is not built"]
+    monkeypatch.setattr(importlib, "import_module", lambda name: missing("numba"))
+    assert _states(["a"]) == ["0 of 1 ready", "a cannot be used: No module named 'numba'"]
