@@ -15,6 +15,7 @@ from scores cimport describe, scoring
 
 cdef extern from "attention.h" nogil:
     int64_t SPAN
+    int64_t PART
     ctypedef struct attention_task "struct attention_task":
         const float *q
         const float *k
@@ -100,7 +101,7 @@ cdef run(attention_task *task, q, k, v, y, counts, firsts, lengths, int threads)
     if units < UNITS_PER_THREAD * threads and threads > 1 < task.spans:
         task.shares = min(task.spans, UNITS_PER_THREAD * threads)
         units *= task.shares
-        parts = np.empty(rows * task.spans * (task.width + 2), border.FLOAT32)
+        parts = np.empty(rows * task.spans * (task.width + PART), border.FLOAT32)
         task.parts = <float *>writing(parts)
     cdef int64_t grain = 1 + WORTH_A_THREAD // (1 + 2 * rows * task.width * longest // max(units, 1))
     cdef attention_kernels *kernels = attention_kernels_for(shared.chosen)

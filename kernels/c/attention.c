@@ -16,46 +16,63 @@ struct queries {
 /* What rows have gathered over some keys. */
 struct gathered {
     float *y; /* (rows, width) */
-    float top[TILE_ROWS], total[TILE_ROWS];
+    float top[TILE_ROWS];
+    lanes total[TILE_ROWS]; /* to be added up */
 };
 
 static void forget(struct gathered *of, int64_t rows, int64_t width) {
     memset(of->y, 0, rows * width * sizeof *of->y);
-    for (int64_t i = 0; i < rows; i++) of->top[i] = -INFINITY, of->total[i] = 0;
+    for (int64_t i = 0; i < rows; i++) of->top[i] = -INFINITY, of->total[i] = all(0);
 }
 
 static void scale_row(float *y, float factor, int64_t width) {
     for (int64_t l = 0; l < width; l++) y[l] *= factor;
 }
 
-/* Add what one row gathered over later keys. */
-static void add_row(float *y, float *top, float *total, const float *more, float more_top, float more_total, int64_t width) {
-    float highest = larger(more_top, *top), shift = highest == -INFINITY ? 0 : highest;
-    float mine = exponential(*top - shift), its = exponential(more_top - shift);
-    for (int64_t l = 0; l < width; l++) y[l] = y[l] * mine + more[l] * its;
-    *total = *total * mine + more_total * its;
-    *top = highest;
+/* Add to row i what it gathered over later keys. */
+static void add_row(struct gathered *to, int64_t i, const float *y, float top, lanes total, int64_t width) {
+    float highest = larger(top, to->top[i]), shift = highest == -INFINITY ? 0 : highest, *mine = to->y + i * width;
+    float my_share = exponential(to->top[i] - shift), its_share = exponential(top - shift);
+    for (int64_t l = 0; l < width; l++) mine[l] = mine[l] * my_share + y[l] * its_share;
+    to->total[i] = to->total[i] * my_share + total * its_share;
+    to->top[i] = highest;
 }
 
-/* Finish row r of the pack in head h. */
-static void deliver(const struct attention_task *a, int64_t r, int64_t h, const float *y, float top, float total) {
-    float share = total == 0 ? 1 : 1 / total, *to = a->y + (r * a->h + h) * a->width;
-    for (int64_t l = 0; l < a->width; l++) to[l] = y[l] * share;
-    if (a->logsumexp) a->logsumexp[(r / a->t * a->h + h) * a->t + r % a->t] = logf(total) + (total == 0 ? 0 : top);
+/* Finish token r of the pack in head h, which is row i. */
+static void deliver(const struct attention_task *a, int64_t r, int64_t h, const struct gathered *from, int64_t i) {
+    float total = sum_of_lanes(from->total[i]), share = total == 0 ? 1 : 1 / total;
+    float *to = a->y + (r * a->h + h) * a->width;
+    for (int64_t l = 0; l < a->width; l++) to[l] = from->y[i * a->width + l] * share;
+    if (a->logsumexp) a->logsumexp[(r / a->t * a->h + h) * a->t + r % a->t] = logf(total) + (total == 0 ? 0 : from->top[i]);
 }
 
-/* What row r of the pack in head h has gathered over a span: its y, its top and its total. */
+/* Where token r of the pack in head h keeps what it gathered over a span: its y, its total and its top. */
 static float *part(const struct attention_task *a, int64_t r, int64_t h, int64_t span) {
-    return a->parts + ((r * a->h + h) * a->spans + span) * (a->width + 2);
+    return a->parts + ((r * a->h + h) * a->spans + span) * (a->width + PART);
 }
 
-/* Turn n scores, of which `columns` have room, into exponentials relative to `top`; 0 behind the n. Return their sum. */
-static inline float weigh(float *p, int64_t n, int64_t columns, float top) {
+/* Turn a row's scores of n keys into exponentials relative to the largest so far, 0 behind the n up to a full register, and
+   scale down what it has gathered when a larger one comes. A score that is not a number makes all that is gathered none. */
+static inline void weigh(float *p, int64_t n, int64_t columns, struct gathered *got, int64_t r, int64_t width) {
     for (int64_t j = n; j < columns; j++) p[j] = -INFINITY;
-    for (int64_t j = 0; j < columns; j++) p[j] = exponential(p[j] - top);
-    lanes sum = all(0);
-    for (int64_t j = 0; j < columns; j += LANES) sum += load(p + j); /* in the order of the keys, whatever `columns` is */
-    return sum_of_lanes(sum);
+    lanes most = load(p);
+    for (int64_t j = LANES; j < columns; j += LANES) most = larger_lanes(load(p + j), most);
+    float highest = largest_lane(most, got->top[r]), shift = highest == -INFINITY ? 0 : highest;
+    if (highest != got->top[r]) {
+        if (got->top[r] != -INFINITY) {
+            float shrink = exponential(got->top[r] - shift);
+            got->total[r] *= shrink;
+            scale_row(got->y + r * width, shrink, width);
+        }
+        got->top[r] = highest;
+    }
+    lanes sum = got->total[r]; /* in the order of the keys, whatever n is */
+    for (int64_t j = 0; j < columns; j += LANES) {
+        lanes weight = exponential_lanes(load(p + j) - shift);
+        store(p + j, weight);
+        sum += weight;
+    }
+    got->total[r] = sum;
 }
 
 /* Gather over the keys [keys.first, keys.last), no more than COLUMNS, whose first stands at a multiple of COLUMNS. */
@@ -76,13 +93,7 @@ static void gather(const struct attention_task *a, const struct queries *u, cons
             float *p = strip + (r - i) * COLUMNS;
             score(&a->scoring, u->head + r % u->team, u->position + r / u->team, (struct range){keys.first, seen.last},
                   a->lengths[u->b], a->key_mask ? a->key_mask + a->firsts[u->b] : 0, p, unused);
-            float highest = larger(largest(p, n), got->top[r]), shift = highest == -INFINITY ? 0 : highest;
-            if (highest != got->top[r]) {
-                float shrink = exponential(got->top[r] - shift);
-                got->total[r] *= shrink, got->top[r] = highest;
-                scale_row(got->y + r * width, shrink, width);
-            }
-            got->total[r] += weigh(p, n, columns, shift);
+            weigh(p, n, columns, got, r, width);
         }
         add_product(end - i, width, n, (struct strided){strip, COLUMNS, 1}, a->v + start, row, got->y + i * width, width);
     }
@@ -99,24 +110,25 @@ static void attend(const struct attention_task *a, const struct queries *u, int6
         const float *from = a->q + ((u->token + i) * a->h + u->head) * width;
         for (int64_t l = 0; l < u->team * width; l++) q[i * u->team * width + l] = from[l] * a->scoring.scale;
     }
-    forget(&whole, rows, width);
-    for (int64_t number = a->shares == 1 ? seen.first / SPAN : share; number * SPAN < seen.last; number += a->shares) {
+    forget(&whole, rows, width); /* even where no key is seen */
+    int64_t number = a->shares == 1 ? seen.first / SPAN : share;
+    for (struct gathered *got = &whole; number * SPAN < seen.last; number += a->shares, got = &span) {
         const int64_t end = smaller((number + 1) * SPAN, seen.last);
         int64_t j = number * SPAN < seen.first ? seen.first / COLUMNS * COLUMNS : number * SPAN;
-        forget(&span, rows, width);
-        for (; j < end; j += COLUMNS) gather(a, u, q, (struct range){j, smaller(j + COLUMNS, end)}, keys_across, &span);
+        if (got == &span) forget(got, rows, width);
+        for (; j < end; j += COLUMNS) gather(a, u, q, (struct range){j, smaller(j + COLUMNS, end)}, keys_across, got);
         for (int64_t i = 0; i < rows; i++) {
-            if (a->shares == 1) {
-                add_row(y + i * width, whole.top + i, whole.total + i, span_y + i * width, span.top[i], span.total[i], width);
-                continue;
+            if (a->shares > 1) {
+                float *to = part(a, u->token + i / u->team, u->head + i % u->team, number);
+                memcpy(to, got->y + i * width, width * sizeof *to);
+                store(to + width, got->total[i]);
+                to[width + LANES] = got->top[i];
+            } else if (got == &span) {
+                add_row(&whole, i, span.y + i * width, span.top[i], span.total[i], width);
             }
-            float *to = part(a, u->token + i / u->team, u->head + i % u->team, number);
-            memcpy(to, span_y + i * width, width * sizeof *to);
-            to[width] = span.top[i], to[width + 1] = span.total[i];
         }
     }
-    for (int64_t i = 0; i < rows && a->shares == 1; i++)
-        deliver(a, u->token + i / u->team, u->head + i % u->team, y + i * width, whole.top[i], whole.total[i]);
+    for (int64_t i = 0; i < rows && a->shares == 1; i++) deliver(a, u->token + i / u->team, u->head + i % u->team, &whole, i);
 }
 
 /* Go to the sequence of u->token, `behind` being the token behind the last one of sequence u->b. */
@@ -147,17 +159,18 @@ static void attention_joined(const void *task, int64_t first, int64_t last) {
     const int64_t width = a->width;
     struct queries u = {.b = -1};
     int64_t behind = 0;
+    float y[width];
+    struct gathered whole = {.y = y};
     for (int64_t unit = first; unit < last; unit++) {
-        float y[width], top = -INFINITY, total = 0;
         u.token = unit / a->h;
         find_sequence(a, &u, &behind);
         const struct range seen = visible(&a->scoring, u.position, 1, a->lengths[u.b]);
-        memset(y, 0, sizeof y);
+        forget(&whole, 1, width);
         for (int64_t number = 0; number * SPAN < seen.last; number++) {
             const float *more = part(a, u.token, unit % a->h, number);
-            add_row(y, &top, &total, more, more[width], more[width + 1], width);
+            add_row(&whole, 0, more, more[width + LANES], load(more + width), width);
         }
-        deliver(a, u.token, unit % a->h, y, top, total);
+        deliver(a, u.token, unit % a->h, &whole, 0);
     }
 }
 

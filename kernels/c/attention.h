@@ -7,6 +7,10 @@
    keys of a query among them, and the sum stays the same. */
 enum { SPAN = 512 };
 
+/* Room behind the values that a row has gathered over a span: for its total, still in as many parts as a register has, and its
+   largest score. */
+enum { PART = 17 };
+
 /* Rows that a unit does at once: query heads of tokens. */
 enum { TILE_ROWS = 64 };
 
@@ -19,7 +23,7 @@ struct attention_task {
     const uint8_t *key_mask;  /* (R,), 0 where nobody sees the key; or null */
     float *y;                 /* like q */
     float *logsumexp;         /* (rows / t, H, t); or null */
-    float *parts;             /* (rows, H, spans, K + 2), where queries are shared out along the keys */
+    float *parts;             /* (rows, H, spans, K + PART), where queries are shared out along the keys */
     int64_t b, rows, t;
     int64_t shares; /* units that share the spans of one query: each takes the next in turn; 1: they write y themselves */
     int64_t spans;  /* of the longest sequence that there may be */

@@ -18,11 +18,15 @@ static inline float clipped(float x, float low, float high) {
     return x > high ? high : x;
 }
 
+/* Below this, e^x is 0: what it really is would be a denormal number, which processors take a hundred times longer to make. */
+#define LEAST_EXPONENT (-87.3f)
+
 /* e^x to about one unit in the last place, 0 and infinity beyond the range, NaN for NaN.
-   x = n ln 2 + r; e^r = 1 + r + r^2 q(r), q fitted to a relative error of 3e-9; 2^n in two factors, for results near 0. */
+   x = n ln 2 + r; e^r = 1 + r + r^2 q(r), q fitted to a relative error of 3e-9; 2^n in two factors, as n may be 128. */
 static inline float exponential(float x) {
     const float round_to_whole = 12582912; /* 1.5 * 2^23: numbers of this size have no fraction */
-    x = clipped(x, -104, 90);
+    const float given = x;
+    x = clipped(x, LEAST_EXPONENT, 90);
     float n = (x * 1.44269504f + round_to_whole) - round_to_whole;
     float r = (x - n * 0.693359375f) + n * 2.12194440e-4f; /* ln 2 in two parts, the first with few bits */
     float q = 0.00138145359f;
@@ -32,7 +36,29 @@ static inline float exponential(float x) {
     q = q * r + 0.49999994f;
     float p = q * (r * r) + r + 1;
     int32_t whole = (int32_t)n, half = whole >> 1;
-    return p * power_of_two(half) * power_of_two(whole - half);
+    p = p * power_of_two(half) * power_of_two(whole - half);
+    return given < LEAST_EXPONENT ? 0 : p;
+}
+
+/* The same of a register of numbers that are at most 0, or not numbers. */
+static inline lanes exponential_lanes(lanes x) {
+    const lanes round_to_whole = all(12582912);
+    const lanes_of_bits nothing = x < all(LEAST_EXPONENT);
+    x = larger_lanes(all(LEAST_EXPONENT), x);
+    lanes n = (x * 1.44269504f + round_to_whole) - round_to_whole;
+    lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    lanes q = all(0.00138145359f);
+    q = q * r + 0.00836874545f;
+    q = q * r + 0.0416683927f;
+    q = q * r + 0.166665211f;
+    q = q * r + 0.49999994f;
+    lanes p = q * (r * r) + r + 1;
+#ifdef __AVX512F__
+    p = (lanes)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    p *= (lanes)((__builtin_convertvector(n, lanes_of_bits) + 127) << 23);
+#endif
+    return (lanes)((lanes_of_bits)p & ~nothing);
 }
 
 /* 1 / (1 + e^-x). */

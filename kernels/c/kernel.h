@@ -8,6 +8,9 @@
 
 #include "threads.h"
 
+#ifdef __SSE__
+#include <immintrin.h>
+#endif
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
@@ -68,8 +71,21 @@ static inline lanes load(const float *x) { return *(const lanes_in_memory *)x; }
 static inline void store(float *x, lanes value) { *(lanes_in_memory *)x = value; }
 static inline lanes all(float value) { return value - (lanes){0}; }
 
+/* The larger number of each lane; the second one where either is not a number. */
+static inline lanes larger_lanes(lanes a, lanes b) {
+#if defined __AVX512F__
+    return (lanes)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined __AVX2__
+    return (lanes)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    lanes_of_bits first = a > b;
+    return (lanes)((first & (lanes_of_bits)a) | (~first & (lanes_of_bits)b));
+#endif
+}
+
 /* The same register as parts of four lanes, which every instruction set has. */
 typedef float four __attribute__((vector_size(16)));
+typedef int32_t four_bits __attribute__((vector_size(16)));
 typedef float four_in_memory __attribute__((vector_size(16), aligned(4), may_alias));
 union parts {
     lanes whole;
@@ -85,6 +101,25 @@ static inline float sum_of_lanes(lanes value) {
     four sum = in.part[0];
     for (int i = 1; i < LANES / 4; i++) sum += in.part[i];
     return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
+static inline four larger_four(four a, four b) {
+#ifdef __SSE__
+    return (four)_mm_max_ps((__m128)a, (__m128)b);
+#else
+    four_bits first = a > b;
+    return (four)((first & (four_bits)a) | (~first & (four_bits)b));
+#endif
+}
+
+/* The largest of the lanes and of one more number; lanes that are not numbers may be passed over. */
+static inline float largest_lane(lanes value, float top) {
+    union parts in = {value};
+    four most = in.part[0];
+    for (int i = 1; i < LANES / 4; i++) most = larger_four(in.part[i], most);
+    most = larger_four(__builtin_shufflevector(most, most, 2, 3, 0, 1), most);
+    most = larger_four(__builtin_shufflevector(most, most, 1, 0, 3, 2), most);
+    return most[0] > top ? most[0] : top;
 }
 
 /* Sum of x[i] * (y[i] - shift), in 4 * LANES running sums. */

@@ -45,6 +45,8 @@ static inline __attribute__((always_inline)) void product_rows(int64_t n, int64_
     int64_t j = 0;
     for (; j + PRODUCT_REGISTERS * LANES <= n; j += PRODUCT_REGISTERS * LANES)
         product_tile(a, b + j, b_row, c + j, c_row, k, rows, PRODUCT_REGISTERS, more);
+    for (; PRODUCT_REGISTERS > 2 && j + 2 * LANES <= n; j += 2 * LANES)
+        product_tile(a, b + j, b_row, c + j, c_row, k, rows, 2, more);
     for (; j + LANES <= n; j += LANES) product_tile(a, b + j, b_row, c + j, c_row, k, rows, 1, more);
     for (int r = 0; j < n && r < rows; r++)
         product_rest((struct strided){a.start + r * a.row, a.row, a.column}, b + j, b_row, c + r * c_row + j, n - j, k, more);
