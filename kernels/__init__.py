@@ -109,6 +109,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("attention_backward", "cython", "attention_backward_cython:attention_backward", preferred=_head_fits),
     Kernel("attention_packed", "cython", "attention_cython:attention_packed", preferred=_head_fits),
     Kernel("attention_packed", "numba", "attention_packed_numba:attention_packed"),
+    Kernel("store_rows", "cython", "store_cython:store_rows"),
     Kernel("rotary", "cython", "rotary_cython:rotary"),
     Kernel("rotary_backward", "cython", "rotary_cython:rotary_backward"),
     Kernel("cross_entropy", "cython", "loss_cython:cross_entropy"),

@@ -11,6 +11,7 @@ from libc.stdint cimport uint8_t
 
 from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
 from scores cimport describe, scoring
+from store cimport enter_store, store
 
 
 cdef extern from "attention.h" nogil:
@@ -18,8 +19,8 @@ cdef extern from "attention.h" nogil:
     int64_t PART
     ctypedef struct attention_task "struct attention_task":
         const float *q
-        const float *k
-        const float *v
+        store k
+        store v
         const int64_t *counts
         const int64_t *firsts
         const int64_t *lengths
@@ -70,30 +71,36 @@ def attention(q_BTHK, k_BSGK, v_BSGK, bias_HS1=None, *, causal=False, key_mask_B
     counts, firsts, lengths = np.full(n_rows, n_queries), np.arange(n_rows) * n_keys, np.full(n_rows, n_keys)
     starts = np.zeros(n_rows, np.int64) if starts is None else starts
     task.positions = <const int64_t *>reading(starts)
-    run(&task, q, k, v, y, counts, firsts, lengths, threads)
+    enter_store(&task.k, k, None, False)
+    enter_store(&task.v, v, None, False)
+    run(&task, q, k, y, counts, firsts, lengths, threads)
     y = border.delivered(y, out)
     return y, (q, k, v, y, logsumexp, options)
 
 
-def attention_packed(q_NHK, k_SGK, v_SGK, counts_B, firsts_B, lengths_B, bias_HS1=None, *, causal=False, window=None,
-                     scale=None, cap=None, out=None, int threads=1):
+def attention_packed(q_NHK, k_SGK, v_SGK, counts_B, firsts_B, lengths_B, bias_HS1=None, k_scales_SG=None,
+                     v_scales_SG=None, *, causal=False, window=None, scale=None, cap=None, out=None, int threads=1):
     """Same as `ops.packed.attention_packed`, by tiles, and cut along the keys where there is little else to share."""
-    q, k, v, counts, firsts, lengths = border.packed_attention(q_NHK, k_SGK, v_SGK, counts_B, firsts_B, lengths_B)
+    q, k, v, counts, firsts, lengths, k_scales, v_scales = border.packed_attention(
+        q_NHK, k_SGK, v_SGK, counts_B, firsts_B, lengths_B, k_scales_SG, v_scales_SG
+    )
     border.narrow(q)
     scale = q.shape[2] ** -0.5 if scale is None else float(scale)
     cdef attention_task task
     held = describe(&task.scoring, Options(causal, None, window, None, scale, cap, bias_HS1), q.shape[1])
-    y = border.output(out, q.shape, q, k, v, *(() if held is None else (held,)))
+    y = border.output(out, q.shape, *(array for array in (q, k, v, held, k_scales, v_scales) if array is not None))
     task.key_mask, task.positions, task.logsumexp, task.t = NULL, NULL, NULL, 1
-    run(&task, q, k, v, y, counts, firsts, lengths, threads)
+    enter_store(&task.k, k, k_scales, False)
+    enter_store(&task.v, v, v_scales, False)
+    run(&task, q, k, y, counts, firsts, lengths, threads)
     return border.delivered(y, out)
 
 
-cdef run(attention_task *task, q, k, v, y, counts, firsts, lengths, int threads):
+cdef run(attention_task *task, q, k, y, counts, firsts, lengths, int threads):
     """Enter the sequences and run; scratch is needed only where units share the keys of a query."""
-    task.q, task.k, task.v = <const float *>reading(q), <const float *>reading(k), <const float *>reading(v)
+    task.q, task.y, task.parts = <const float *>reading(q), <float *>writing(y), NULL
     task.counts, task.firsts = <const int64_t *>reading(counts), <const int64_t *>reading(firsts)
-    task.lengths, task.y, task.parts = <const int64_t *>reading(lengths), <float *>writing(y), NULL
+    task.lengths = <const int64_t *>reading(lengths)
     task.h, task.g, task.width = q.shape[-2], k.shape[-2], q.shape[-1]
     task.b, task.rows, task.shares = len(counts), math.prod(q.shape[:-2]), 1
     cdef int64_t longest = lengths.max(initial=0), units = attention_units(task), rows = task.rows * task.h

@@ -9,6 +9,8 @@ import numpy as np
 from minislm.kernels import MOST_HEAD_WIDTH
 
 FLOAT32 = np.dtype(np.float32)
+FLOAT16 = np.dtype(np.float16)
+INT8 = np.dtype(np.int8)
 INT64 = np.dtype(np.int64)
 
 
@@ -49,9 +51,9 @@ def in_range(array: np.ndarray, name: str, lowest: int, limit: int) -> None:
         raise IndexError(f"{name} must be from {lowest} to {limit - 1}; it is from {array.min()} to {array.max()}")
 
 
-def updated(array: Any, name: str, shape: tuple[int, ...]) -> None:
-    """Raise unless the array can be updated in place: float32, of that shape, C-contiguous, aligned, writable."""
-    if checked(array, name, len(shape)) is not array:
+def updated(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype = FLOAT32) -> None:
+    """Raise unless the array can be updated in place: of that dtype and shape, C-contiguous, aligned, writable."""
+    if checked(array, name, len(shape), dtype) is not array:
         raise ValueError(f"{name} is updated in place and must be C-contiguous")
     same_shape(array, name, shape)
     if not array.flags.writeable:
@@ -124,11 +126,39 @@ def starts(positions: Any, n_rows: int) -> np.ndarray | None:
     return positions
 
 
+def store(
+    rows_SGK: Any, scales_SG: Any, name: str, scales_name: str, head: tuple[int, ...] | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Check rows of keys or values as a cache stores them, of some (G, K), and their scales."""
+    dtype = getattr(rows_SGK, "dtype", FLOAT32)
+    rows = checked(rows_SGK, name, 3, dtype if dtype in (FLOAT16, INT8) else FLOAT32)
+    if head is not None:
+        same_shape(rows, name, (len(rows), *head))
+    if (scales_SG is not None) != (dtype == INT8):
+        raise ValueError(f"{scales_name} must be given for int8 {name}, and only for them")
+    if scales_SG is None:
+        return rows, None
+    scales = checked(scales_SG, scales_name, 2)
+    same_shape(scales, scales_name, rows.shape[:2])
+    return rows, scales
+
+
 def packed_attention(
-    q_NHK: Any, k_SGK: Any, v_SGK: Any, counts_B: Any, firsts_B: Any, lengths_B: Any
-) -> tuple[np.ndarray, ...]:
+    q_NHK: Any,
+    k_SGK: Any,
+    v_SGK: Any,
+    counts_B: Any,
+    firsts_B: Any,
+    lengths_B: Any,
+    k_scales_SG: Any,
+    v_scales_SG: Any,
+) -> tuple[Any, ...]:
     """Check the arrays of `ops.packed.attention_packed`, whose sequences must lie inside q and k."""
-    q, k, v = checked(q_NHK, "q", 3), checked(k_SGK, "k", 3), checked(v_SGK, "v", 3)
+    q = checked(q_NHK, "q", 3)
+    k, k_scales = store(k_SGK, k_scales_SG, "k", "k_scales")
+    v, v_scales = store(v_SGK, v_scales_SG, "v", "v_scales")
+    if v.dtype != k.dtype:
+        raise TypeError(f"v must be {k.dtype} as k is, not {v.dtype}")
     attention_shapes(q, k, v)
     counts, firsts = integers(counts_B, "counts", 1), integers(firsts_B, "firsts", 1)
     lengths = integers(lengths_B, "lengths", 1)
@@ -140,7 +170,7 @@ def packed_attention(
     in_range(firsts + lengths, "firsts + lengths", 0, k.shape[0] + 1)
     if counts.sum() != q.shape[0]:
         raise ValueError(f"counts must add up to the {q.shape[0]} rows of q, not to {counts.sum()}")
-    return q, k, v, counts, firsts, lengths
+    return q, k, v, counts, firsts, lengths, k_scales, v_scales
 
 
 def output(

@@ -1,8 +1,4 @@
 # What the borders of attention and of its backward share: options as the C takes them.
-import numpy as np
-
-from minislm.kernels import border
-
 from native cimport int64_t, reading
 
 
@@ -18,6 +14,8 @@ cdef extern from "scores.h" nogil:
 
 cdef inline describe(scoring *to, options, int64_t n_heads):
     """Check options and enter them; return the bias, which must stay alive while the task runs."""
+    from minislm.kernels import border
+
     to.causal, to.scale, to.window = options.causal, options.scale, border.reach(options.window)
     to.cap = border.bound(options.cap)
     bias = border.biases(options.bias_HS1, n_heads)

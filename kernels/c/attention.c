@@ -75,13 +75,22 @@ static inline void weigh(float *p, int64_t n, int64_t columns, struct gathered *
     got->total[r] = sum;
 }
 
-/* Gather over the keys [keys.first, keys.last), no more than COLUMNS, whose first stands at a multiple of COLUMNS. */
-static void gather(const struct attention_task *a, const struct queries *u, const float *q, struct range keys,
-                   float *keys_across, struct gathered *got) {
-    const int64_t width = a->width, row = a->g * width, rows = u->tokens * u->team;
-    const int64_t start = (a->firsts[u->b] + keys.first) * row + u->group * width;
-    float strip[STRIP * COLUMNS] __attribute__((aligned(64))), unused[COLUMNS];
-    transpose(a->k + start, row, keys.last - keys.first, width, keys_across, COLUMNS);
+/* Gather over the keys [keys.first, keys.last), no more than COLUMNS, whose first stands at a multiple of COLUMNS. `room` is
+   for as many keys, across, and once more. */
+static void gather(const struct attention_task *a, const struct queries *u, const float *q, struct range keys, float *room,
+                   struct gathered *got) {
+    const int64_t width = a->width, rows = u->tokens * u->team, n_keys = keys.last - keys.first;
+    const int64_t start = (a->firsts[u->b] + keys.first) * a->g + u->group;
+    float strip[STRIP * COLUMNS] __attribute__((aligned(64))), unused[COLUMNS], k_scales[COLUMNS], v_scales[COLUMNS];
+    float *keys_across = room, *wide = room + COLUMNS * width;
+    int64_t k_row = a->g * width, v_row = k_row;
+    const float *k = widened_rows(&a->k, start * width, n_keys, &k_row, width, wide);
+    transpose(k, k_row, n_keys, width, keys_across, COLUMNS);
+    const float *v = widened_rows(&a->v, start * width, n_keys, &v_row, width, wide);
+    if (a->k.scales) {
+        gather_scales(&a->k, start, n_keys, a->g, k_scales);
+        gather_scales(&a->v, start, n_keys, a->g, v_scales);
+    }
     for (int64_t i = 0, end; i < rows; i = end) { /* strips of rows, so that none meets many keys in vain */
         end = smaller(i + STRIP, rows);
         const int64_t token = i / u->team, tokens = (end - 1) / u->team + 1 - token;
@@ -91,18 +100,20 @@ static void gather(const struct attention_task *a, const struct queries *u, cons
         set_product(end - i, columns, width, (struct strided){q + i * width, width, 1}, keys_across, COLUMNS, strip, COLUMNS);
         for (int64_t r = i; r < end; r++) {
             float *p = strip + (r - i) * COLUMNS;
+            for (int64_t j = 0; a->k.scales && j < n; j++) p[j] *= k_scales[j];
             score(&a->scoring, u->head + r % u->team, u->position + r / u->team, (struct range){keys.first, seen.last},
                   a->lengths[u->b], a->key_mask ? a->key_mask + a->firsts[u->b] : 0, p, unused);
             weigh(p, n, columns, got, r, width);
+            for (int64_t j = 0; a->v.scales && j < n; j++) p[j] *= v_scales[j];
         }
-        add_product(end - i, width, n, (struct strided){strip, COLUMNS, 1}, a->v + start, row, got->y + i * width, width);
+        add_product(end - i, width, n, (struct strided){strip, COLUMNS, 1}, v, v_row, got->y + i * width, width);
     }
 }
 
 /* Do one unit's part of one sequence. */
 static void attend(const struct attention_task *a, const struct queries *u, int64_t share) {
     const int64_t width = a->width, rows = u->tokens * u->team, most = TILE_ROWS * width;
-    float q[most] __attribute__((aligned(64))), keys_across[COLUMNS * width] __attribute__((aligned(64)));
+    float q[most] __attribute__((aligned(64))), room[2 * COLUMNS * width] __attribute__((aligned(64)));
     float y[most] __attribute__((aligned(64))), span_y[most] __attribute__((aligned(64)));
     struct gathered whole = {.y = y}, span = {.y = span_y};
     const struct range seen = visible(&a->scoring, u->position, u->tokens, a->lengths[u->b]);
@@ -116,7 +127,7 @@ static void attend(const struct attention_task *a, const struct queries *u, int6
         const int64_t end = smaller((number + 1) * SPAN, seen.last);
         int64_t j = number * SPAN < seen.first ? seen.first / COLUMNS * COLUMNS : number * SPAN;
         if (got == &span) forget(got, rows, width);
-        for (; j < end; j += COLUMNS) gather(a, u, q, (struct range){j, smaller(j + COLUMNS, end)}, keys_across, got);
+        for (; j < end; j += COLUMNS) gather(a, u, q, (struct range){j, smaller(j + COLUMNS, end)}, room, got);
         for (int64_t i = 0; i < rows; i++) {
             if (a->shares > 1) {
                 float *to = part(a, u->token + i / u->team, u->head + i % u->team, number);

@@ -2,6 +2,7 @@
 #ifndef MINISLM_ATTENTION_H
 #define MINISLM_ATTENTION_H
 #include "scores.h"
+#include "store.h"
 
 /* Keys whose weighted values are summed apart, before they are added up in the order of the keys: so units may share the
    keys of a query among them, and the sum stays the same. */
@@ -15,7 +16,8 @@ enum { PART = 17 };
 enum { TILE_ROWS = 64 };
 
 struct attention_task {
-    const float *q, *k, *v;   /* (rows, H, K), (R, G, K), (R, G, K) */
+    const float *q;           /* (rows, H, K) */
+    struct store k, v;        /* (R, G, K) */
     const int64_t *counts;    /* (B,): queries of each sequence, packed one sequence after the other */
     const int64_t *firsts;    /* (B,): row of its first key */
     const int64_t *lengths;   /* (B,): its keys */

@@ -2,7 +2,7 @@
    [i * bits, (i + 1) * bits) of the row's little-endian bit stream, and value = scale * (code - zero). */
 #ifndef MINISLM_CODES_H
 #define MINISLM_CODES_H
-#include "kernel.h"
+#include "functions.h"
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
@@ -79,15 +79,6 @@ static inline void unpack(const uint8_t *in, int64_t n, uint8_t *codes, int bits
     case 7: unpack_bits(in, n, codes, 7); break;
     default: memcpy(codes, in, n);
     }
-}
-
-/* The value of a float16, by moving its bits to a float32's places. */
-static inline float widened(uint16_t half) {
-    union { uint32_t bits; float value; } u = {(uint32_t)(half & 0x7fff) << 13};
-    u.value *= 0x1p112f; /* the exponents count from different numbers; subnormal halves become normal */
-    if ((half & 0x7c00) == 0x7c00) u.bits |= 0x7f800000;
-    u.bits |= (uint32_t)(half & 0x8000) << 16;
-    return u.value;
 }
 
 /* Make a run ready for `open_run`. */

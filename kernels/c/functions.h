@@ -18,6 +18,28 @@ static inline float clipped(float x, float low, float high) {
     return x > high ? high : x;
 }
 
+/* The value of a float16, by moving its bits to a float32's places. */
+static inline float widened(uint16_t half) {
+    union { uint32_t bits; float value; } u = {(uint32_t)(half & 0x7fff) << 13};
+    u.value *= 0x1p112f; /* the exponents count from different numbers; subnormal halves become normal */
+    if ((half & 0x7c00) == 0x7c00) u.bits |= 0x7f800000;
+    u.bits |= (uint32_t)(half & 0x8000) << 16;
+    return u.value;
+}
+
+/* The nearest float16, halves to even; what lies beyond its range becomes its largest number. */
+static inline uint16_t narrowed(float x) {
+    union { float value; uint32_t bits; } u = {x}, subnormal;
+    const uint32_t sign = u.bits >> 16 & 0x8000;
+    u.bits &= 0x7fffffff;
+    subnormal.value = u.value + 0.5f; /* in steps of 2^-24, as subnormal halves are */
+    const uint32_t whole = u.value < 65504 ? u.bits : 0x477fe000;
+    uint32_t half = (whole + 0xfff + (whole >> 13 & 1) - (112u << 23)) >> 13;
+    half = u.value < 0x1p-14f ? subnormal.bits - 0x3f000000 : half;
+    half = u.bits > 0x7f800000 ? 0x7e00 : half;
+    return (uint16_t)(half | sign);
+}
+
 /* Below this, e^x is 0: what it really is would be a denormal number, which processors take a hundred times longer to make. */
 #define LEAST_EXPONENT (-87.3f)
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from minislm.config import LayerSizes
-from minislm.errors import GenerationError, UsageError
+from minislm.errors import GenerationError, UsageError, unknown
 from minislm.inference.sources import Sources
+from minislm.inference.stored import Stored
+from minislm.ops.packed import STORED
 
 
 class KVCache:
@@ -20,24 +22,32 @@ class KVCache:
 
     Parameters
     ----------
-    k_layers, v_layers : list of ndarray, (C, S, G, K), float32
+    k_layers, v_layers : list of Stored, (C, S, G, K)
         Keys and values of each layer: C slots, S positions (the capacity), G heads of width K, which may differ from
         layer to layer.
     sources : Sources
         The cross part: keys and values of what an encoder read, which a decoder's cross-attention reads.
     """
 
-    def __init__(self, k_layers: list[np.ndarray], v_layers: list[np.ndarray], sources: Sources) -> None:
+    def __init__(self, k_layers: list[Stored], v_layers: list[Stored], sources: Sources) -> None:
         self.k_layers = k_layers
         self.v_layers = v_layers
         self.sources = sources
-        self.n_slots, self.capacity = k_layers[0].shape[:2]
+        self.n_slots, self.capacity = k_layers[0].array.shape[:2]
         self.lengths_C = np.zeros(self.n_slots, np.int64)
         self.source_lengths_C = sources.lengths_C  # 0: no source
         self._claimed_C = np.zeros(self.n_slots, bool)
 
     @classmethod
-    def create(cls, sizes: Sequence[LayerSizes], slots: int, capacity: int, *, source_capacity: int = 0) -> KVCache:
+    def create(
+        cls,
+        sizes: Sequence[LayerSizes],
+        slots: int,
+        capacity: int,
+        *,
+        source_capacity: int = 0,
+        dtype: str = "float32",
+    ) -> KVCache:
         """Allocate an empty cache.
 
         Parameters
@@ -50,6 +60,8 @@ class KVCache:
             Positions of each slot.
         source_capacity : int
             Positions of each slot's source, for an encoder-decoder; 0: there are no sources.
+        dtype : {"float32", "float16", "int8"}
+            How keys and values are stored: in 4 bytes a number, in 2, or in 1 with 4 more for each head of a position.
 
         Returns
         -------
@@ -60,6 +72,8 @@ class KVCache:
         ------
         UsageError
             Code ``bad_cache_size``: slots or capacity below 1, or less than no source.
+        UnsupportedError
+            Code ``unknown_cache_dtype``.
         """
         if slots < 1 or capacity < 1 or source_capacity < 0:
             raise UsageError(
@@ -67,15 +81,17 @@ class KVCache:
                 f"slots and capacity must be at least 1 and source_capacity at least 0, not {slots}, {capacity} and "
                 f"{source_capacity}",
             )
+        if dtype not in STORED:
+            raise unknown("cache_dtype", dtype, STORED)
         shapes = [(slots, capacity, layer.n_kv_heads, layer.d_head) for layer in sizes]
-        k_layers, v_layers = ([np.zeros(shape, np.float32) for shape in shapes] for _ in range(2))
-        return cls(k_layers, v_layers, Sources(sizes, slots, source_capacity))
+        k_layers, v_layers = ([Stored(shape, dtype) for shape in shapes] for _ in range(2))
+        return cls(k_layers, v_layers, Sources(sizes, slots, source_capacity, dtype))
 
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values, used or not."""
         both = (self, self.sources)
-        return sum(array.nbytes for part in both for array in (*part.k_layers, *part.v_layers))
+        return sum(stored.nbytes for part in both for stored in (*part.k_layers, *part.v_layers))
 
     def claim(self) -> int:
         """Take the first free slot.
@@ -127,8 +143,9 @@ class KVCache:
 
         Returns
         -------
-        slots_N : ndarray of int64, (N,)
-            The slot of each new token, N = sum of the counts, sequence after sequence.
+        rows_N : ndarray of int64, (N,)
+            The row of each new token, N = sum of the counts, sequence after sequence; rows are positions, counted over
+            all slots.
         positions_N : ndarray of int64, (N,)
             Its position.
 
@@ -155,7 +172,7 @@ class KVCache:
             )
         offsets_B = np.cumsum(counts_B) - counts_B
         positions_N = np.arange(counts_B.sum()) + np.repeat(starts_B - offsets_B, counts_B)
-        return np.repeat(slots_B, counts_B), positions_N
+        return np.repeat(slots_B * self.capacity, counts_B) + positions_N, positions_N
 
     def append(
         self,
@@ -195,28 +212,25 @@ class KVCache:
         """
         slots_B = np.asarray(slots_B, np.int64)
         counts_B, k_NGK, v_NGK = _packed(k_BTGK, v_BTGK, lengths_B)
-        slots_N, positions_N = self.place(slots_B, counts_B)
-        self.write(layer, slots_N, positions_N, k_NGK, v_NGK)
+        self.write(layer, self.place(slots_B, counts_B)[0], k_NGK, v_NGK)
         starts_B = self.lengths_C[slots_B]
         longest = int((starts_B + counts_B).max(initial=0))
         return *self._read(self, layer, slots_B, longest), starts_B
 
-    def write(
-        self, layer: int, slots_N: np.ndarray, positions_N: np.ndarray, k_NGK: np.ndarray, v_NGK: np.ndarray
-    ) -> None:
+    def write(self, layer: int, rows_N: np.ndarray, k_NGK: np.ndarray, v_NGK: np.ndarray) -> None:
         """Write a layer's new keys and values where `place` said.
 
         Parameters
         ----------
         layer : int
             Index of the layer.
-        slots_N, positions_N : ndarray of int64, (N,)
+        rows_N : ndarray of int64, (N,)
             What `place` returned for this pass.
         k_NGK, v_NGK : ndarray of float32, (N, G, K)
             Keys, already rotated, and values of the new tokens.
         """
-        self.k_layers[layer][slots_N, positions_N] = k_NGK
-        self.v_layers[layer][slots_N, positions_N] = v_NGK
+        self.k_layers[layer].write(rows_N, k_NGK)
+        self.v_layers[layer].write(rows_N, v_NGK)
 
     def advance(self, slots_B: np.ndarray, counts_B: np.ndarray) -> None:
         """Count what every layer has appended as part of the sequences; once a pass.
@@ -266,7 +280,7 @@ class KVCache:
         """
         slots_B = np.asarray(slots_B, np.int64)
         counts_B, k_NGK, v_NGK = _packed(k_BSGK, v_BSGK, lengths_B)
-        self.sources.write(layer, *self.place_source(slots_B, counts_B), k_NGK, v_NGK)
+        self.sources.write(layer, self.place_source(slots_B, counts_B)[0], k_NGK, v_NGK)
 
     def place_source(self, slots_B: np.ndarray, counts_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Give slots new sources, and tell where their keys and values go: `Sources.place` after a check of the slots.
@@ -281,7 +295,7 @@ class KVCache:
         Returns
         -------
         rows_N : ndarray of int64, (N,)
-            The row of each position, source after source.
+            The row of each position, source after source, counted over all sources.
         positions_N : ndarray of int64, (N,)
             Its place there.
 
@@ -339,8 +353,8 @@ class KVCache:
         held = int(self.lengths_C[slot])
         if not 0 <= length <= held:
             raise UsageError("bad_length", f"cache slot {slot} holds {held} positions and cannot keep {length}")
-        for array in (*self.k_layers, *self.v_layers):
-            array[slot, length:held] = 0.0  # a masked key still meets its value as 0 * v, which a NaN would survive
+        for stored in (*self.k_layers, *self.v_layers):
+            stored.clear(slot, length, held)
         self.lengths_C[slot] = length
 
     def reorder(self, slots_B: np.ndarray, sources_B: np.ndarray) -> None:
@@ -371,18 +385,15 @@ class KVCache:
         changed_B = slots_B != sources_B
         changed, origins = slots_B[changed_B], sources_B[changed_B]
         longest = int(max(self.lengths_C[changed].max(initial=0), self.lengths_C[origins].max(initial=0)))
-        for array in (*self.k_layers, *self.v_layers):
-            array[changed, :longest] = array[origins, :longest]
+        for stored in (*self.k_layers, *self.v_layers):
+            stored.copy(changed, origins, longest)
         self.lengths_C[changed] = self.lengths_C[origins]
         self.sources.share(changed, origins)
 
     @staticmethod
     def _read(part: KVCache | Sources, layer: int, rows_B: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows of a layer's keys and values up to a length; views where the rows are neighbours in order."""
-        rows: slice | np.ndarray = rows_B
-        if rows_B.size and (np.diff(rows_B) == 1).all():
-            rows = slice(int(rows_B[0]), int(rows_B[-1]) + 1)
-        return part.k_layers[layer][rows, :longest], part.v_layers[layer][rows, :longest]
+        """Return rows of a layer's keys and values up to a length; views where `Stored.read` has them."""
+        return part.k_layers[layer].read(rows_B, longest), part.v_layers[layer].read(rows_B, longest)
 
     def _check(self, slots_B: np.ndarray) -> None:
         """Refuse slots that are out of range, free, or named twice."""

@@ -38,7 +38,7 @@ class Conversation:
         self.forgotten = 0  # messages that the model no longer sees
         self.result: Generation | None = None  # of the last answer that was not broken off
         self._program = lm.program()
-        self._held = Held.empty(lm.model.config)
+        self._held = Held.empty(lm.model.config, self.settings.cache)
 
     def say(self, text: str) -> Iterator[str]:
         """Say something; iterate over the answer as it comes.

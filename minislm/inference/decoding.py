@@ -149,7 +149,7 @@ class _Batch:
         self.timings = Timings()
         self.n_known = tokenizer.vocab_size  # a model's table may be longer: no text for the rest
         self.width = settings.n_beams
-        self.most_new = settings.max_new_tokens
+        self.most_new, self.cache_dtype = settings.max_new_tokens, settings.cache
         writer = BeamSearch if settings.n_beams > 1 else Sampler
         reader = None if source is None else source.config
         requests = requests_of(prompts, tokenizer, program.config, source=reader, start_id=settings.start_id)
@@ -168,6 +168,7 @@ class _Batch:
             return
         most = max(1, SLOTS // self.width)
         cache = self._new_cache(most) if self.held is None else self.held.cache
+        self.timings.cache_bytes = cache.nbytes
         waiting, active = deque(self.writers), list[Writer]()
         while waiting or active:
             free = most - len(active)
@@ -193,6 +194,7 @@ class _Batch:
             self.width * min(most, len(requests)),
             max(len(r.ids) + min(r.room, self.most_new) - 1 for r in requests),
             source_capacity=max(len(r.source) for r in requests),
+            dtype=self.cache_dtype,
         )
 
     def _read(self, writers: list[Writer], cache: KVCache) -> list[str]:

@@ -28,6 +28,8 @@ class Timings:
         Those of them that came from passes of their own; the first of each sequence comes with its prompt.
     generation_s : float
         Seconds in these passes, the choice of tokens included.
+    cache_bytes : int
+        Size of the KV cache.
     """
 
     prompt_tokens: int = 0
@@ -35,6 +37,7 @@ class Timings:
     new_tokens: int = 0
     generation_passes_tokens: int = 0
     generation_s: float = 0.0
+    cache_bytes: int = 0
 
     @property
     def prompt_tokens_per_s(self) -> float:

@@ -28,20 +28,22 @@ class Held:
     ids: list[int] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, config: Config) -> Self:
+    def empty(cls, config: Config, dtype: str = "float32") -> Self:
         """Begin with nothing.
 
         Parameters
         ----------
         config : Config
             Of the model.
+        dtype : str
+            How keys and values are kept, as `KVCache.create` takes it.
 
         Returns
         -------
         Held
             A new one.
         """
-        cache = KVCache.create(config.layers, 1, config.context)
+        cache = KVCache.create(config.layers, 1, config.context, dtype=dtype)
         return cls(cache, cache.claim())
 
     def keep(self, ids: list[int]) -> int:

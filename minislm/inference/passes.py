@@ -115,18 +115,21 @@ class CachedPass(Pass):
         As of every `Pass`.
     cache : KVCache
         Holds what came before.
-    slots_B, starts_B : ndarray of int64, (B,)
-        Cache slot, and position of the first new token, of each sequence.
-    slots_N : ndarray of int64, (N,)
-        Cache slot of each token.
+    slots_B : ndarray of int64, (B,)
+        Cache slot of each sequence.
+    firsts_B, lengths_B : ndarray of int64, (B,)
+        The row of its first key in the cache, and how many keys it has with those of this pass.
+    rows_N : ndarray of int64, (N,)
+        The row of the cache that each token goes to.
     chosen_O : ndarray of int64, (O,)
         The rows whose results are wanted.
     """
 
     cache: KVCache
     slots_B: np.ndarray
-    starts_B: np.ndarray
-    slots_N: np.ndarray
+    firsts_B: np.ndarray
+    lengths_B: np.ndarray
+    rows_N: np.ndarray
     chosen_O: np.ndarray
 
     @classmethod
@@ -155,10 +158,11 @@ class CachedPass(Pass):
             As `KVCache.place`; also code ``bad_counts`` for no sequences or a count of 0.
         """
         slots_B, counts_B = np.asarray(slots, np.int64), np.asarray(counts, np.int64)
-        slots_N, positions_N = cache.place(slots_B, counts_B)
+        rows_N, positions_N = cache.place(slots_B, counts_B)
         _checked(counts_B)
-        chosen_O = np.arange(slots_N.size) if every else np.cumsum(counts_B) - 1
-        return cls(counts_B, positions_N, cache, slots_B, cache.lengths_C[slots_B], slots_N, chosen_O)
+        chosen_O = np.arange(rows_N.size) if every else np.cumsum(counts_B) - 1
+        lengths_B = cache.lengths_C[slots_B] + counts_B
+        return cls(counts_B, positions_N, cache, slots_B, slots_B * cache.capacity, lengths_B, rows_N, chosen_O)
 
     @property
     def n_chosen(self) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from minislm.config import LayerSizes
 from minislm.errors import GenerationError, UsageError
+from minislm.inference.stored import Stored
 
 
 class Sources:
@@ -23,6 +24,8 @@ class Sources:
         Number of slots.
     capacity : int
         Positions of each row; 0: the cache has no cross part.
+    dtype : str
+        How keys and values are stored.
 
     Attributes
     ----------
@@ -32,11 +35,11 @@ class Sources:
         Positions of each slot's source; 0: it has none.
     """
 
-    def __init__(self, sizes: Sequence[LayerSizes], slots: int, capacity: int) -> None:
+    def __init__(self, sizes: Sequence[LayerSizes], slots: int, capacity: int, dtype: str) -> None:
         shapes = [(slots, capacity, layer.n_kv_heads, layer.d_head) for layer in sizes]
         self.capacity = capacity
-        self.k_layers = [np.zeros(shape, np.float32) for shape in shapes]
-        self.v_layers = [np.zeros(shape, np.float32) for shape in shapes]
+        self.k_layers = [Stored(shape, dtype) for shape in shapes]
+        self.v_layers = [Stored(shape, dtype) for shape in shapes]
         self.rows_C = np.arange(slots)
         self.lengths_C = np.zeros(slots, np.int64)
         self._written = [0] * slots  # positions of each row that may not be zero
@@ -54,9 +57,9 @@ class Sources:
         Returns
         -------
         rows_N : ndarray of int64, (N,)
-            The row of each position, N = sum of the counts, source after source.
+            The place of each position among those of all rows, N = sum of the counts, source after source.
         positions_N : ndarray of int64, (N,)
-            The position.
+            The position in its source.
 
         Raises
         ------
@@ -77,29 +80,27 @@ class Sources:
             if np.count_nonzero(self.rows_C == self.rows_C[slot]) > 1:
                 self.rows_C[slot] = np.setdiff1d(np.arange(self.rows_C.size), self.rows_C)[0]
             row = self.rows_C[slot]
-            for array in (*self.k_layers, *self.v_layers):
-                array[row, count : self._written[row]] = 0.0  # a masked key still meets its value as 0 * v
+            for stored in (*self.k_layers, *self.v_layers):
+                stored.clear(row, count, self._written[row])
             self._written[row] = self.lengths_C[slot] = count
         offsets_B = np.cumsum(counts_B) - counts_B
         positions_N = np.arange(counts_B.sum()) - np.repeat(offsets_B, counts_B)
-        return np.repeat(self.rows_C[slots_B], counts_B), positions_N
+        return np.repeat(self.rows_C[slots_B] * self.capacity, counts_B) + positions_N, positions_N
 
-    def write(
-        self, layer: int, rows_N: np.ndarray, positions_N: np.ndarray, k_NGK: np.ndarray, v_NGK: np.ndarray
-    ) -> None:
+    def write(self, layer: int, rows_N: np.ndarray, k_NGK: np.ndarray, v_NGK: np.ndarray) -> None:
         """Write a layer's keys and values where `place` said.
 
         Parameters
         ----------
         layer : int
             Index of the layer.
-        rows_N, positions_N : ndarray of int64, (N,)
+        rows_N : ndarray of int64, (N,)
             What `place` returned.
         k_NGK, v_NGK : ndarray of float32, (N, G, K)
             Keys and values of the sources.
         """
-        self.k_layers[layer][rows_N, positions_N] = k_NGK
-        self.v_layers[layer][rows_N, positions_N] = v_NGK
+        self.k_layers[layer].write(rows_N, k_NGK)
+        self.v_layers[layer].write(rows_N, v_NGK)
 
     def read(self, slots_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tell where the sources of some slots are.

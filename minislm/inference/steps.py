@@ -84,10 +84,10 @@ def _attend(
     """Append the keys and values; then each token meets those of its sequence up to itself."""
     q_NHK, k_NGK, v_NGK, y_NHK = _heads(d_head, q, k, v, out)
     cache, counts_B = current.cache, current.counts_B
-    cache.write(layer, current.slots_N, current.positions_N, k_NGK, v_NGK)
-    stored = _end_to_end(cache.k_layers[layer], cache.v_layers[layer])
-    places = counts_B, current.slots_B * cache.capacity, current.starts_B + counts_B
-    ops.attention_packed(q_NHK, *stored, *places, bias_HS1, causal=True, **options, out=y_NHK)
+    cache.write(layer, current.rows_N, k_NGK, v_NGK)
+    (k_SGK, k_scales), (v_SGK, v_scales) = (part[layer].end_to_end() for part in (cache.k_layers, cache.v_layers))
+    places = counts_B, current.firsts_B, current.lengths_B
+    ops.attention_packed(q_NHK, k_SGK, v_SGK, *places, bias_HS1, k_scales, v_scales, causal=True, **options, out=y_NHK)
 
 
 def _attend_source(
@@ -97,8 +97,9 @@ def _attend_source(
     q_NHK, y_NHK = _heads(d_head, q, out)
     sources = current.cache.sources
     rows_B, lengths_B = sources.read(current.slots_B)
-    stored = _end_to_end(sources.k_layers[layer], sources.v_layers[layer])
-    ops.attention_packed(q_NHK, *stored, current.counts_B, rows_B * sources.capacity, lengths_B, **options, out=y_NHK)
+    (k_SGK, k_scales), (v_SGK, v_scales) = (part[layer].end_to_end() for part in (sources.k_layers, sources.v_layers))
+    places = current.counts_B, rows_B * sources.capacity, lengths_B
+    ops.attention_packed(q_NHK, k_SGK, v_SGK, *places, None, k_scales, v_scales, **options, out=y_NHK)
 
 
 def _attend_all(
@@ -112,14 +113,9 @@ def _attend_all(
     ops.attention_packed(q_NHK, k_NGK, v_NGK, *places, *bias, **options, out=y_NHK)
 
 
-def _end_to_end(*arrays: np.ndarray) -> list[np.ndarray]:
-    """View the slots of a cache one after the other, (S, G, K)."""
-    return [array.reshape(-1, *array.shape[2:]) for array in arrays]
-
-
 def _keep_source(current: SourcePass, out: np.ndarray, *kv: np.ndarray, layer: int, d_head: int) -> None:
     """Put keys and values of sources into the cache."""
-    current.cache.sources.write(layer, current.rows_N, current.positions_N, *_heads(d_head, *kv))
+    current.cache.sources.write(layer, current.rows_N, *_heads(d_head, *kv))
 
 
 def _outputs(current: CachedPass, out: np.ndarray, x: np.ndarray) -> None:

@@ -58,6 +58,7 @@ OPS: dict[str, Op] = {
     "attention": Op("attention:attention", ("q", "k", "v", "bias")),
     "attention_map": Op("attention:attention_map", ("q", "k", "bias")),
     "attention_packed": Op("packed:attention_packed"),
+    "store_rows": Op("packed:store_rows"),
     "rotary": Op("rotary:rotary", ("x",)),
     "sinusoidal_positions": Op("positions:sinusoidal_positions"),
     "dropout": Op("dropout:dropout", ("x",)),

@@ -1,10 +1,19 @@
-"""Attention of packed sequences: one call for a whole pass, whatever the sequences' lengths."""
+"""Attention of packed sequences, one call for a whole pass; and how a cache stores the rows of their keys and values.
+
+Rows are stored as float32, as float16, or as signed bytes with one scale for each head of a row.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from minislm.ops.attention import attention
+from minislm.ops.quantized import quantize_activations
+
+STORED = ("float32", "float16", "int8")
+"""Dtypes that rows of keys and values may be stored in."""
+
+MOST_HALF = 65504.0  # what float16 can hold
 
 
 def attention_packed(
@@ -15,6 +24,8 @@ def attention_packed(
     firsts_B: np.ndarray,
     lengths_B: np.ndarray,
     bias_HS1: np.ndarray | None = None,
+    k_scales_SG: np.ndarray | None = None,
+    v_scales_SG: np.ndarray | None = None,
     *,
     causal: bool = False,
     window: int | None = None,
@@ -27,8 +38,9 @@ def attention_packed(
     ----------
     q_NHK : ndarray, (N, H, K), float32 or float64
         Queries, sequence after sequence.
-    k_SGK, v_SGK : ndarray, (S, G, K)
-        Rows of keys and values: a cache's slots end to end, or those of packed sequences; H is a multiple of G.
+    k_SGK, v_SGK : ndarray, (S, G, K), float32, float16 or int8
+        Rows of keys and values: a cache's slots end to end, or those of packed sequences; H is a multiple of G. Both
+        in one dtype; in float64 where `q_NHK` is.
     counts_B : ndarray of int, (B,)
         Queries of each sequence; their sum is N.
     firsts_B : ndarray of int, (B,)
@@ -37,6 +49,8 @@ def attention_packed(
         Keys of each, one row after the other. Its last query stands at the last of them.
     bias_HS1 : ndarray, (H, S1), optional
         As of `attention`.
+    k_scales_SG, v_scales_SG : ndarray of float32, (S, G), optional
+        Scales of keys and values that are int8.
     causal, window, scale, cap : optional
         As of `attention`.
 
@@ -65,8 +79,55 @@ def attention_packed(
     end = 0
     for count, first, length in zip(counts_B.tolist(), firsts_B.tolist(), lengths_B.tolist(), strict=True):
         rows, keys, end = slice(end, end + count), slice(first, first + length), end + count
-        arrays = q_NHK[None, rows], k_SGK[None, keys], v_SGK[None, keys], bias_HS1
+        k, v = (
+            stored[keys] if scales is None else stored[keys] * scales[keys, :, None]
+            for stored, scales in ((k_SGK, k_scales_SG), (v_SGK, v_scales_SG))
+        )
         start = np.array([length - count])
-        y, _ = attention(*arrays, causal=causal, window=window, starts_B=start, scale=scale, cap=cap)
+        k, v = (array[None].astype(q_NHK.dtype, copy=False) for array in (k, v))
+        q = q_NHK[None, rows]
+        y, _ = attention(q, k, v, bias_HS1, causal=causal, window=window, starts_B=start, scale=scale, cap=cap)
         y_NHK[rows] = y[0]
     return y_NHK
+
+
+def store_rows(
+    x_NGK: np.ndarray, rows_N: np.ndarray, stored_SGK: np.ndarray, scales_SG: np.ndarray | None = None
+) -> None:
+    """Write keys or values into a store, in the store's own dtype.
+
+    Parameters
+    ----------
+    x_NGK : ndarray, (N, G, K), float32 or float64
+        Keys or values.
+    rows_N : ndarray of int, (N,)
+        The row of each, all different.
+    stored_SGK : ndarray, (S, G, K), float32, float16 or int8
+        The store, whose rows are overwritten.
+    scales_SG : ndarray of float32, (S, G), optional
+        The scales of a store of int8; overwritten, too.
+
+    Notes
+    -----
+    float16 takes what lies beyond its range as its largest number. int8: ``scale = max|x| / 127`` and
+    ``code = round(x / scale)`` for each head of a row, as `quantize_activations` does it; a head with a number that is
+    not finite has the scale NaN.
+
+    References
+    ----------
+    T. Dettmers et al., 2022, arXiv 2208.07339, section 2.1 (the scale of a row).
+
+    Examples
+    --------
+    >>> stored_SGK, scales_SG = np.zeros((2, 1, 2), np.int8), np.zeros((2, 1), np.float32)
+    >>> store_rows(np.array([[[1.27, -0.5]]], np.float32), np.array([1]), stored_SGK, scales_SG)
+    >>> stored_SGK[1], scales_SG[1]
+    (array([[127, -50]], dtype=int8), array([0.01], dtype=float32))
+    """
+    if scales_SG is not None:
+        codes, scales = quantize_activations(x_NGK.reshape(-1, x_NGK.shape[2]), group=0)
+        stored_SGK[rows_N], scales_SG[rows_N] = codes.reshape(x_NGK.shape), scales.reshape(x_NGK.shape[:2])
+    elif stored_SGK.dtype == np.float16:
+        stored_SGK[rows_N] = x_NGK.clip(-MOST_HALF, MOST_HALF)
+    else:
+        stored_SGK[rows_N] = x_NGK

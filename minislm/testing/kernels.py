@@ -155,7 +155,7 @@ def interpreted(function: Callable[..., Any]) -> Iterator[None]:
 
 
 def _in_place(op: str) -> bool:
-    return op == "adamw"
+    return op in ("adamw", "store_rows")
 
 
 def _run(function: Callable[..., Any], args: Any, options: Any, **more: Any) -> Any:

@@ -78,6 +78,11 @@ def _attention_packed(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(6, 8, 33)), k_SGK, v_SGK, counts_B, firsts_B, lengths_B), {"causal": True}
 
 
+def _store_rows(rng: np.random.Generator) -> Case:
+    x_NGK = rng.normal(size=(2003, 3, 65))
+    return (x_NGK, rng.permutation(3001)[:2003], np.zeros((3001, 3, 65), np.int8), rng.random((3001, 3))), {}
+
+
 def _rotary(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(1501, 5, 33)), rng.integers(0, 900, 1501), tuple(rng.uniform(0, 1, 15).tolist())), {}
 
@@ -166,6 +171,7 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "softmax": _one_array,
     "attention": _attention,
     "attention_packed": _attention_packed,
+    "store_rows": _store_rows,
     "rotary": _rotary,
     "cross_entropy": _cross_entropy,
     "adamw": _adamw,

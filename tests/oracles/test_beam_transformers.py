@@ -39,7 +39,7 @@ class Fed:
         cache.sources.write(0, *cache.place_source(slots_B, counts), tokens, tokens)
 
     def logits(self, cache, slot):
-        ids = {"input_ids": torch.tensor(cache.k_layers[0][slot, : cache.lengths_C[slot], 0, 0])[None].long()}
+        ids = {"input_ids": torch.tensor(cache.k_layers[0].array[slot, : cache.lengths_C[slot], 0, 0])[None].long()}
         if cache.source_lengths_C[slot]:
             source = torch.tensor(cache.source(0, np.array([slot]))[0][:, :, 0, 0]).long()
             ids = {"input_ids": source, "decoder_input_ids": ids["input_ids"]}

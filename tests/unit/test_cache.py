@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from minislm.config import LayerSizes
-from minislm.errors import GenerationError, UsageError
+from minislm.errors import GenerationError, UnsupportedError, UsageError
 from minislm.inference.cache import KVCache
 from minislm.testing.shapes import checked_shapes
 
@@ -149,7 +149,7 @@ class CacheMachine(RuleBasedStateMachine):
             numbers = np.array(self.lists.get(slot, []), float)
             assert self.cache.lengths_C[slot] == len(numbers)
             for layer in range(len(SIZES)):
-                k, v = self.cache.k_layers[layer][slot], self.cache.v_layers[layer][slot]
+                k, v = self.cache.k_layers[layer].array[slot], self.cache.v_layers[layer].array[slot]
                 np.testing.assert_array_equal(k[: len(numbers)], self.spread(layer, numbers, 1))
                 np.testing.assert_array_equal(v[: len(numbers)], self.spread(layer, numbers, -1))
 
@@ -180,13 +180,46 @@ def claimed(slots=3, capacity=4):
 
 def test_sizes():
     cache = KVCache.create(SIZES, 3, 5)
-    assert [array.shape for array in cache.k_layers] == [(3, 5, 2, 3), (3, 5, 1, 4)]
+    assert [stored.array.shape for stored in cache.k_layers] == [(3, 5, 2, 3), (3, 5, 1, 4)]
     assert cache.nbytes == 2 * 4 * 3 * 5 * (6 + 4)
     assert KVCache.create(SIZES, 3, 5, source_capacity=2).nbytes == 2 * 4 * 3 * (5 + 2) * (6 + 4)
     for slots, capacity, source_capacity in ((0, 1, 0), (1, 0, 0), (1, 1, -1)):
         with pytest.raises(UsageError) as caught:
             KVCache.create(SIZES, slots, capacity, source_capacity=source_capacity)
         assert caught.value.code == "bad_cache_size"
+
+
+@pytest.mark.parametrize(("dtype", "size_bytes"), [("float32", 4 * 10), ("float16", 2 * 10), ("int8", 10 + 4 * 3)])
+def test_every_dtype_keeps_what_is_written(dtype, size_bytes):
+    """Numbers come back within half a step of their dtype, from whatever slot they went to and were copied to."""
+    cache = KVCache.create(SIZES, 3, 4, source_capacity=2, dtype=dtype)
+    assert cache.nbytes == 2 * 3 * (4 + 2) * size_bytes
+    for _ in range(3):
+        cache.claim()
+    rng = np.random.default_rng(0)
+    k, v = (1000.0 ** rng.normal(size=(2, 2, 3, 2, 1)) * rng.normal(size=(2, 2, 3, 2, 3))).astype(np.float32)
+    slots = np.array([2, 0])
+    cache.append(0, slots, k, v)
+    cache.advance(slots, [3, 3])
+    cache.reorder([1, 2, 0], [2, 0, 2])
+    read_k, read_v = cache._read(cache, 0, np.array([1, 2]), 3)
+    for read, given in ((read_k, k), (read_v, v)):
+        assert read.dtype == np.float32
+        largest = np.abs(given).max(axis=-1, keepdims=True)
+        steps = {"float32": 0.0, "float16": 2.0**-11 * np.abs(given) + 2.0**-25, "int8": largest / 254 * (1 + 1e-6)}
+        assert (np.abs(read - given) <= steps[dtype]).all()
+        assert dtype == "float32" or not np.array_equal(read, given)
+    cache.truncate(1, 1)
+    assert not cache._read(cache, 0, np.array([1]), 3)[0][:, 1:].any()
+    source = rng.normal(size=(1, 2, 2, 3)).astype(np.float32)
+    cache.fill_source(0, np.array([1]), source, source)
+    assert np.abs(cache.source(0, np.array([1]))[0] - source).max() <= {"float32": 0.0}.get(dtype, 0.02)
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(UnsupportedError) as caught:
+        KVCache.create(SIZES, 1, 1, dtype="float8")
+    assert caught.value.code == "unknown_cache_dtype"
 
 
 def test_exactly_full_is_not_too_full():
@@ -203,7 +236,7 @@ def test_neighbouring_slots_are_read_without_a_copy():
     k = np.ones((2, 1, 2, 3), np.float32)
     for slots, shares in (([1, 2], True), ([0, 2], False), ([2, 1], False)):
         read = cache.append(0, np.array(slots), k, k)[0]
-        assert np.shares_memory(read, cache.k_layers[0]) is shares
+        assert np.shares_memory(read, cache.k_layers[0].array) is shares
 
 
 @pytest.mark.parametrize(("slots", "counts"), [([0, 0], [1, 1]), ([0, 1], [1]), ([0], [-1]), ([3], [1]), ([-1], [1])])
@@ -224,8 +257,8 @@ def test_a_nan_does_not_outlive_its_sequence():
     cache.append(0, np.array([0]), bad, bad)
     cache.advance([0], [2])
     cache.release(0)
-    assert not np.isnan(cache.k_layers[0]).any()
-    assert not np.isnan(cache.v_layers[0]).any()
+    assert not np.isnan(cache.k_layers[0].array).any()
+    assert not np.isnan(cache.v_layers[0].array).any()
 
 
 def test_reorder_exchanges_sequences_of_different_lengths():
@@ -236,10 +269,10 @@ def test_reorder_exchanges_sequences_of_different_lengths():
         cache.advance([slot], [length])
     cache.reorder([0, 1, 2], [1, 0, 1])
     assert cache.lengths_C.tolist() == [3, 1, 3]
-    assert cache.k_layers[0][:, :, 0, 0].tolist() == [[2, 2, 2, 0], [1, 0, 0, 0], [2, 2, 2, 0]]
+    assert cache.k_layers[0].array[:, :, 0, 0].tolist() == [[2, 2, 2, 0], [1, 0, 0, 0], [2, 2, 2, 0]]
     cache.reorder([1], [2])
-    assert cache.k_layers[0][1, :, 0, 0].tolist() == [2, 2, 2, 0]
-    assert np.array_equal(cache.v_layers[0], -cache.k_layers[0])
+    assert cache.k_layers[0].array[1, :, 0, 0].tolist() == [2, 2, 2, 0]
+    assert np.array_equal(cache.v_layers[0].array, -cache.k_layers[0].array)
 
 
 def with_sources(slots=3):
@@ -258,9 +291,9 @@ def held(cache):
 
 def test_beams_share_one_source_without_copying_it():
     cache = with_sources()
-    before = cache.sources.k_layers[0].copy()
+    before = cache.sources.k_layers[0].array.copy()
     cache.reorder([0, 1, 2], [2, 2, 2])
-    assert np.array_equal(cache.sources.k_layers[0], before)
+    assert np.array_equal(cache.sources.k_layers[0].array, before)
     assert held(cache) == [[3, 3, 3]] * 3
 
 
@@ -290,7 +323,7 @@ def test_slots_without_a_source_cannot_attend():
 def test_sources_side_by_side_are_read_without_a_copy():
     cache = with_sources()
     for slots, shares in (([1, 2], True), ([0, 2], False)):
-        assert np.shares_memory(cache.source(0, np.array(slots))[0], cache.sources.k_layers[0]) is shares
+        assert np.shares_memory(cache.source(0, np.array(slots))[0], cache.sources.k_layers[0].array) is shares
 
 
 def test_a_nan_does_not_outlive_its_source():
@@ -298,4 +331,4 @@ def test_a_nan_does_not_outlive_its_source():
     bad = np.full((1, 1, 2, 3), np.nan, np.float32)
     cache.fill_source(0, np.array([0]), bad, bad)
     cache.fill_source(0, np.array([0]), np.ones((1, 1, 2, 3)), np.ones((1, 1, 2, 3)), np.array([0]))
-    assert not np.isnan(cache.sources.v_layers[0]).any()
+    assert not np.isnan(cache.sources.v_layers[0].array).any()

@@ -112,10 +112,23 @@ def test_a_nan_in_one_sequence_stays_there():
     alone, other = ready(LEARNED)
     run(alone, other, [3])
     for layer in cache.k_layers:
-        layer[0] = np.nan
+        layer.array[0] = np.nan
     got = run(program, cache, [4, 5], counts=[1, 1])
     assert np.isnan(got[0]).all()
     np.testing.assert_allclose(got[1], run(alone, other, [5])[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float16", 2e-3), ("int8", 3e-2)])
+@pytest.mark.parametrize("config", [LEARNED, ROTARY])
+def test_a_smaller_cache_costs_little(config, dtype, bound):
+    """Errors of half a step in each key and value stay as small in the logits; and the cache is really used."""
+    program, cache = ready(config)
+    small = KVCache.create(config.layers, 1, config.context, dtype=dtype)
+    small.claim()
+    for ids in ([1, 2, 3], [4], [5, 6]):
+        expected, got = run(program, cache, ids), run(program, small, ids)
+        error = np.abs(got - expected).max() / np.abs(expected).max()
+        assert 0 < error < bound
 
 
 def test_costs_are_those_of_the_arrays():
@@ -168,7 +181,7 @@ def test_refusals_change_nothing(options, error, code):
         run(program, cache, **options)
     assert caught.value.code == code
     assert not cache.lengths_C.any()
-    assert not any(array.any() for array in cache.k_layers)
+    assert not any(stored.array.any() for stored in cache.k_layers)
 
 
 def test_a_cache_longer_than_the_context_does_not_help():
@@ -227,8 +240,9 @@ def test_attention_across_the_border_of_two_texts_is_caught(monkeypatch):
 
 def test_a_source_in_another_slot_is_caught(monkeypatch):
     def shifted(current, out, *kv, layer, d_head):
-        rows = (current.rows_N + 1) % 4
-        current.cache.sources.write(layer, rows, current.positions_N, *(x.reshape(len(x), -1, d_head) for x in kv))
+        sources = current.cache.sources
+        rows = (current.rows_N + sources.capacity) % (4 * sources.capacity)
+        sources.write(layer, rows, *(x.reshape(len(x), -1, d_head) for x in kv))
 
     monkeypatch.setitem(steps.SPECIAL, "keep_source", shifted)
     with pytest.raises(AssertionError):

@@ -1,0 +1,45 @@
+"""Compile the kernels for aarch64, baseline only, as setup.py does it for this machine.
+
+python cross_build.py ROOT SUFFIX [WORDS]: with the headers of Python under ROOT, to libraries that end in SUFFIX;
+only those kernels whose names hold one of the WORDS.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension
+
+COMPILER = ["aarch64-linux-gnu-gcc", "-fPIC", "-fvisibility=hidden", "-Ikernels/c"]
+FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]  # those of setup.py
+
+
+def build(border: Path, root: str, suffix: str) -> None:
+    """Compile one border and the C below it."""
+    compiler = [*COMPILER, f"-I{root}/usr/include/python3.11", f"-I{root}/usr/include"]
+    family = Path("kernels/c") / f"{border.stem.removesuffix('_cython')}.c"
+    sources = [str(border.with_suffix(".c"))]
+    if family.exists():
+        sources.append(f"{family.stem}.o")
+        subprocess.run([*compiler, *FLAGS, "-DINSTRUCTION_SET=baseline", "-c", family, "-o", sources[1]], check=True)
+    if border.stem == "runtime_cython":
+        sources.append("kernels/c/threads.c")
+    library = border.with_name(border.stem + suffix)
+    subprocess.run([*compiler, "-O2", "-shared", *sources, "-o", library, "-pthread"], check=True)
+
+
+root, suffix, words = sys.argv[1], sys.argv[2], sys.argv[3].split()
+borders = [
+    border
+    for border in sorted(Path("kernels").glob("*_cython.pyx"))
+    if not words or border.stem == "runtime_cython" or any(word in border.stem for word in words)
+]
+cythonize(
+    [Extension(f"minislm.kernels.{border.stem}", [str(border)]) for border in borders],
+    language_level=3,
+    include_path=["kernels"],
+    quiet=True,
+)
+for border in borders:
+    build(border, root, suffix)
