@@ -15,18 +15,17 @@ COMPILER = ["aarch64-linux-gnu-gcc", "-fPIC", "-fvisibility=hidden", "-Ikernels/
 FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]  # those of setup.py
 
 
-def build(border: Path, root: str, suffix: str) -> None:
+def build(module: Extension, root: str, suffix: str) -> None:
     """Compile one border and the C below it."""
     compiler = [*COMPILER, f"-I{root}/usr/include/python3.11", f"-I{root}/usr/include"]
+    border = Path(module.sources[0])
     family = Path("kernels/c") / f"{border.stem.removesuffix('_cython')}.c"
-    sources = [str(border.with_suffix(".c"))]
+    objects = []
     if family.exists():
-        sources.append(f"{family.stem}.o")
-        subprocess.run([*compiler, *FLAGS, "-DINSTRUCTION_SET=baseline", "-c", family, "-o", sources[1]], check=True)
-    if border.stem == "runtime_cython":
-        sources.append("kernels/c/threads.c")
+        objects = [f"{family.stem}.o"]
+        subprocess.run([*compiler, *FLAGS, "-DINSTRUCTION_SET=baseline", "-c", family, "-o", objects[0]], check=True)
     library = border.with_name(border.stem + suffix)
-    subprocess.run([*compiler, "-O2", "-shared", *sources, "-o", library, "-pthread"], check=True)
+    subprocess.run([*compiler, "-O2", "-shared", *module.sources, *objects, "-o", library, "-pthread"], check=True)
 
 
 root, suffix, words = sys.argv[1], sys.argv[2], sys.argv[3].split()
@@ -35,11 +34,11 @@ borders = [
     for border in sorted(Path("kernels").glob("*_cython.pyx"))
     if not words or border.stem == "runtime_cython" or any(word in border.stem for word in words)
 ]
-cythonize(
+modules = cythonize(
     [Extension(f"minislm.kernels.{border.stem}", [str(border)]) for border in borders],
     language_level=3,
     include_path=["kernels"],
     quiet=True,
 )
-for border in borders:
-    build(border, root, suffix)
+for module in modules:
+    build(module, root, suffix)
