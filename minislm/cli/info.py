@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,7 +58,9 @@ def _show_tensors(common: Common, model: Model) -> None:
         choices = [
             f"{len(value)} {name.replace('_', ' ')}" if isinstance(value, list | tuple) else f"{name} {value}"
             for name, value in config.items()
+            if name not in ("encoder_layers", "layers", "heads")  # each has a line below
         ]
+        blocks = [f"{name}: {_sizes(config[name])}" for name in ("encoder_layers", "layers") if name in config]
         heads = [f"{head['name']} ({head['kind']}, {len(head['labels'])} labels)" for head in config.get("heads", ())]
         print_table(
             ("tensor", "shape", "storage", "activations", "bytes", "bits/weight"),
@@ -65,11 +69,21 @@ def _show_tensors(common: Common, model: Model) -> None:
                 for r in rows
             ],
             right=(5,),
-            title=", ".join(choices) + "".join(f"\nhead {head}" for head in heads),
+            title="\n".join([", ".join(choices), *blocks, *(f"head {head}" for head in heads)]),
         )
         click.echo(f"total: {parameters:,} parameters, {size_bytes:,} bytes, {bits:.2f} bits/weight")
 
     common.result(values, render)
+
+
+def _sizes(layers: Sequence[dict[str, Any]]) -> str:
+    """Tell the sizes of blocks, those of equal neighbours once."""
+    told = []
+    for sizes, same in itertools.groupby(layers):
+        shared = "" if sizes["n_kv_heads"] == sizes["n_heads"] else f" ({sizes['n_kv_heads']} of keys and values)"
+        heads = f"{sizes['n_heads']} heads of {sizes['d_head']}{shared}"
+        told.append(f"{len(list(same))} with {heads}, d_ff {sizes['d_ff']}")
+    return "; ".join(told)
 
 
 def _show_program(common: Common, model: Model) -> None:

@@ -264,11 +264,11 @@ def test_eval_of_a_model_that_cannot_do_the_task(decoder, tmp_path):
 # info
 
 
-def test_info_says_what_the_heads_are(encoder, transformer):
+def test_info_says_what_the_blocks_and_heads_are(encoder, transformer):
     table = called("info", encoder).stdout
-    for line in ("type encoder", "1 layers", "head tags (token, 5 labels)", "head answer (span, 0 labels)"):
+    for line in ("type encoder", "layers: 1 with 1 heads of ", "head tags (token, 5 labels)", "head answer (span, 0"):
         assert line in table
-    assert "1 encoder layers" in called("info", transformer).stdout
+    assert "encoder_layers: 1 with 1 heads of 8, d_ff 32\nlayers: 1 with" in called("info", transformer).stdout
 
 
 def test_info_shows_the_programs(encoder, transformer):

@@ -8,12 +8,14 @@ import itertools
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -289,6 +291,7 @@ def killed_after(directory, step, part, steps, name):
 KILLED = {"decoder": decoder_run, "labelled": RUNS["labelled"], "sequence": RUNS["sequence"]}  # one of each family
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("name", "n_kills"),
     [("decoder", 3), ("labelled", 1), ("sequence", 1), *(pytest.param(n, 200, marks=pytest.mark.slow) for n in KILLED)],
@@ -311,32 +314,51 @@ def test_killed_at_any_instant_it_resumes_to_the_same_bits(tmp_path, name, n_kil
     print(f"{name}: killed at {killed} of {n_kills} random instants, resumed to the same bits from all")
 
 
-def killed_at_call(directory, call, n, name):
-    """Run two steps and kill the process as it enters the n-th system call of a kind; False if there are fewer."""
+# What can change a file. A call that only reads is interrupted as the next of these is: nothing happened in between.
+CHANGING = (  # `?`: where there is such a call
+    "?open,?openat,?openat2,?creat,?close,?write,?writev,?pwrite64,?pwritev,?pwritev2,?sendfile,"
+    "?copy_file_range,?splice,?truncate,?ftruncate,?fallocate,?fsync,?fdatasync,?sync_file_range,?msync,?flock,"
+    "?mkdir,?mkdirat,?rmdir,?unlink,?unlinkat,?rename,?renameat,?renameat2,?link,?linkat,?symlink,?symlinkat,"
+    "?chmod,?fchmod,?fchmodat,?chown,?fchown,?fchownat,?utimensat"
+)
+
+
+def traced(directory, name, trace, *options):
+    """Run two steps under strace, which sees nothing of the start; return how the process ended."""
     arguments = [sys.executable, training_runs.__file__, str(directory), "2", name, "wait"]
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
-    inject = f"inject={call}:signal=KILL:when={n}"
-    strace = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject, "-p", str(process.pid)]
+    strace = ["strace", "-f", "-qq", "-e", f"trace={trace}", *options, "-p", str(process.pid)]
     tracer = subprocess.Popen(strace)
     while "TracerPid:\t0\n" in Path(f"/proc/{process.pid}/status").read_text():
         assert tracer.poll() is None, "strace could not attach"
         time.sleep(0.01)
     process.communicate(b"\n")
     tracer.wait()
-    return process.returncode == -signal.SIGKILL
+    return process.returncode
+
+
+def calls_of_a_run(folder, name):
+    """Count the calls of each kind that may change a file."""
+    log = folder / "calls"
+    assert traced(folder / "traced", name, CHANGING, "-o", str(log)) == 0
+    return Counter(re.findall(r"^\d+ +(\w+)\(", log.read_text(), re.MULTILINE))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 @pytest.mark.parametrize("name", KILLED)
-@pytest.mark.parametrize("call", ["openat", "write", "fsync", "mkdir", "rename", "unlinkat", "chmod"])
-def test_killed_at_every_system_call_something_whole_is_left(tmp_path, call, name):
+def test_killed_at_every_system_call_something_whole_is_left(tmp_path, name):
+    """Kill -9 as the process enters each call in turn that may change a file, in two steps and their saves."""
     settings = dataclasses.replace(SETTINGS, steps=2, keep_checkpoints=1)
     expected = fit(*KILLED[name](), settings, directory=tmp_path / "whole")
-    n = 1
-    while killed_at_call(tmp_path / str(n), call, n, name):
-        directory = tmp_path / str(n)
+    calls = calls_of_a_run(tmp_path, name)
+    assert calls.keys() >= {"openat", "write", "fsync", "mkdir", "rename", "unlinkat", "rmdir"}
+    for call, n in [(call, n) for call, count in calls.items() for n in range(1, count + 1)]:
+        directory = tmp_path / f"{call}-{n}"
+        inject = f"inject={call}:signal=KILL:when={n}"
+        assert traced(directory, name, call, "-o", os.devnull, "-e", inject) == -signal.SIGKILL
         if (directory / "metrics.jsonl").exists():
             found, skipped = load(directory)
             steps_recorded = len(read_metrics(directory / "metrics.jsonl"))
@@ -345,9 +367,8 @@ def test_killed_at_every_system_call_something_whole_is_left(tmp_path, call, nam
         result = fit(*KILLED[name](), settings, directory=directory)
         assert_same_run(directory, result, tmp_path / "whole", expected)
         assert_nothing_is_left_over(directory)
-        n += 1
-    assert n > 1
-    print(f"{name}: killed at {n - 1} calls of {call}, resumed to the same bits from all")
+        shutil.rmtree(directory)
+    print(f"{name}: killed at all of {calls.total()} calls, resumed to the same bits: {dict(calls)}")
 
 
 def test_paths_may_be_text(tmp_path):
