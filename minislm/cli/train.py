@@ -73,12 +73,17 @@ def command(common: Common, data: tuple[Path, ...], output: Path, **options: Any
         lm, result = train(
             start, examples, settings, directory=directory, resume=resume, report=live, notice=common.note
         )
+    steps = result.history[-1].step
+    if result.stopped == "patience":
+        common.note(
+            f"stopped after step {steps} of {settings.steps}, {settings.patience} evaluations after the best one"
+        )
     lm = dataclasses.replace(lm, model=ended(lm.model))
     save(lm, output)
     values = {
         "model": str(output),
         "parameters": lm.model.n_parameters,
-        "steps": result.history[-1].step,
+        "steps": steps,
         "stopped": result.stopped,
         "train_loss": result.history[-1].loss,
         "validation_loss": result.best_loss,

@@ -189,6 +189,13 @@ def test_it_goes_on_or_refuses_to(data, tmp_path):
     assert "checkpoint_mismatch" in result.stderr
 
 
+def test_it_stops_early_and_says_so(data, tmp_path):
+    arguments = [data / "commands.jsonl", "--task", "classify", "--vocab-size", 80, "--layers", 1, "--width", 8]
+    result = called(*arguments, "--learning-rate", 0.5, "--patience", 1, "--json", "-o", tmp_path / "out")
+    steps = json.loads(result.stdout)["steps"]
+    assert f"stopped after step {steps} of " in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
