@@ -10,7 +10,8 @@ import numpy as np
 
 from minislm.dispatch import ops
 from minislm.errors import UnsupportedError
-from minislm.inference.reading import encoded_texts, head_of, read
+from minislm.inference.passes import gathered
+from minislm.inference.reading import TOKENS, encoded_texts, head_of, read
 from minislm.text.pairs import Encoded
 from minislm.text.spans import OUTSIDE, spans_of
 
@@ -76,71 +77,97 @@ def tag(lm: LanguageModel, texts: Sequence[str], *, head: str | None = None, cut
             "labels_not_bio", f"tag reads spans from O, B- and I- labels; head {chosen.name!r} has {strange[0]!r}"
         )
     encoded = encoded_texts(lm, texts, cut=cut)
-    logits = read(lm, encoded, chosen.name)
-    return [_entities(*found, chosen.labels) for found in zip(texts, encoded, logits, strict=True)]
+    tokens = list(map(_tokens, texts, encoded, read(lm, encoded, chosen.name)))
+    found: list[list[Entity]] = [[] for _ in texts]
+    for group in gathered([len(own.p_TC) for own in tokens], TOKENS):
+        tags = likeliest_tags([tokens[i].p_TC for i in group], chosen.labels, [tokens[i].inside_T for i in group])
+        for i, tags_T in zip(group, tags, strict=True):
+            found[i] = _entities(texts[i], tokens[i], tags_T, chosen.labels)
+    return found
 
 
-def likeliest_tags(log_p_TC: np.ndarray, labels: Sequence[str], inside_T: np.ndarray) -> np.ndarray:
-    """Find the sequence of tags with the highest product of probabilities among those that make sense.
+def likeliest_tags(p: Sequence[np.ndarray], labels: Sequence[str], inside: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Find, for each text, the tags with the highest product of probabilities among those that make sense.
 
     Parameters
     ----------
-    log_p_TC : ndarray, (T, C)
-        Logarithms of the probability of each tag for each token.
+    p : sequence of ndarray, (T, C)
+        For each text, the probability of each tag for each token.
     labels : sequence of str
         The C tags: ``O``, and ``B-`` and ``I-`` with a label.
-    inside_T : ndarray of bool, (T,)
-        Whether a token goes on with the word of the token before it.
+    inside : sequence of ndarray of bool, (T,)
+        For each text, whether a token goes on with the word of the token before it.
 
     Returns
     -------
-    ndarray of int64, (T,)
-        The number of each token's tag. ``I-`` stands only after ``B-`` or ``I-`` of the same label, and all tokens of
-        a word lie in one span, or none does.
+    list of ndarray of int64, (T,)
+        For each text, the number of each token's tag. ``I-`` stands only after ``B-`` or ``I-`` of the same label, and
+        all tokens of a word lie in one span, or none does.
 
     Notes
     -----
     Dynamic programming over the tokens (Viterbi 1967, "Error bounds for convolutional codes", IEEE Transactions on
-    Information Theory 13), T C additions in float64, because a tag follows either any other one or only two.
+    Information Theory 13), T C additions of logarithms in float64, because a tag follows either any other one or only
+    two. All texts take each step together; one that has ended stays where it is.
 
     Examples
     --------
-    >>> log_p_TC = np.log([[0.1, 0.5, 0.4], [0.6, 0.3, 0.1], [0.4, 0.1, 0.5]])
+    >>> p_TC = np.array([[0.1, 0.5, 0.4], [0.6, 0.3, 0.1], [0.4, 0.1, 0.5]])
     >>> tags = ["O", "B-city", "I-city"]
-    >>> [tags[i] for i in likeliest_tags(log_p_TC, tags, np.array([False, False, False]))]
-    ['B-city', 'O', 'O']
-    >>> [tags[i] for i in likeliest_tags(log_p_TC, tags, np.array([False, True, False]))]
-    ['B-city', 'I-city', 'I-city']
+    >>> words, parts = np.array([False, False, False]), np.array([False, True, False])
+    >>> [[tags[i] for i in found] for found in likeliest_tags([p_TC, p_TC], tags, [words, parts])]
+    [['B-city', 'O', 'O'], ['B-city', 'I-city', 'I-city']]
     """
     numbers = {label: i for i, label in enumerate(labels)}
     own_C = np.arange(len(labels))
     begins_C = np.array([label.startswith("B-") for label in labels])
     goes_on_C = np.array([label.startswith("I-") for label in labels])
     begun_C = np.array([numbers.get(f"B-{label[2:]}", i) if goes_on_C[i] else i for i, label in enumerate(labels)])
-    best_C = np.where(goes_on_C, -np.inf, log_p_TC[0].astype(np.float64))
-    came_TC = np.zeros(log_p_TC.shape, np.int64)
-    for t in range(1, len(log_p_TC)):
-        same_C = np.where(best_C[begun_C] > best_C, begun_C, own_C)  # an I- goes on with its B- or with itself
-        came_TC[t] = same_C if inside_T[t] else np.where(goes_on_C, same_C, best_C.argmax())
-        impossible_C = begins_C & inside_T[t]
-        best_C = np.where(impossible_C, -np.inf, best_C[came_TC[t]] + log_p_TC[t])
-    tags_T = np.zeros(len(log_p_TC), np.int64)
-    tags_T[-1] = best_C.argmax()
-    for t in range(len(log_p_TC) - 1, 0, -1):
-        tags_T[t - 1] = came_TC[t, tags_T[t]]
-    return tags_T
+    lengths_B = np.array(list(map(len, p)))
+    log_p_BTC = np.zeros((len(p), max(1, lengths_B.max(initial=0)), len(labels)))
+    inside_BT = np.zeros(log_p_BTC.shape[:2], bool)
+    for b, n in enumerate(lengths_B):
+        log_p_BTC[b, :n] = np.log(np.maximum(p[b], np.finfo(p[b].dtype).tiny))
+        inside_BT[b, :n] = inside[b]
+    best_BC = np.where(goes_on_C, -np.inf, log_p_BTC[:, 0])
+    came_BTC = np.broadcast_to(own_C, log_p_BTC.shape).copy()
+    for t in range(1, log_p_BTC.shape[1]):
+        same_BC = np.where(best_BC[:, begun_C] > best_BC, begun_C, own_C)  # an I- goes on with its B- or with itself
+        any_BC = np.where(goes_on_C, same_BC, best_BC.argmax(axis=1)[:, None])
+        from_BC = np.where(inside_BT[:, t, None], same_BC, any_BC)
+        new_BC = np.take_along_axis(best_BC, from_BC, axis=1) + log_p_BTC[:, t]
+        new_BC[inside_BT[:, t, None] & begins_C] = -np.inf
+        here_B = t < lengths_B
+        best_BC[here_B], came_BTC[here_B, t] = new_BC[here_B], from_BC[here_B]
+    tags_BT = np.empty(inside_BT.shape, np.int64)
+    tags_BT[:, -1] = best_BC.argmax(axis=1)
+    for t in range(tags_BT.shape[1] - 1, 0, -1):
+        tags_BT[:, t - 1] = np.take_along_axis(came_BTC[:, t], tags_BT[:, t, None], axis=1)[:, 0]
+    return [tags_T[:n] for tags_T, n in zip(tags_BT, lengths_B, strict=True)]
 
 
-def _entities(text: str, encoded: Encoded, logits: np.ndarray, labels: Sequence[str]) -> list[Entity]:
-    """Read spans from the likeliest tags of the tokens that have characters."""
+class _Tokens(NamedTuple):
+    """The tokens of a text that have characters: where they stand, and the probability of each tag."""
+
+    starts_T: np.ndarray
+    ends_T: np.ndarray
+    inside_T: np.ndarray
+    p_TC: np.ndarray
+
+
+def _tokens(text: str, encoded: Encoded, logits: np.ndarray) -> _Tokens:
+    """Leave out special tokens."""
     starts_T, ends_T = np.array(encoded.offsets).T
-    real_T = np.flatnonzero(starts_T < ends_T)
-    if not real_T.size:
-        return []
-    starts_T, ends_T = starts_T[real_T], ends_T[real_T]
-    p_TC = ops.softmax(logits[real_T])[0]
-    inside_T = np.array([False, *(_same_word(text, *place) for place in zip(starts_T[1:], ends_T[:-1], strict=True))])
-    tags_T = likeliest_tags(np.log(np.maximum(p_TC, np.finfo(p_TC.dtype).tiny)), labels, inside_T)
+    real_T = starts_T < ends_T
+    starts, ends = starts_T[real_T], ends_T[real_T]
+    before = [-1, *ends.tolist()]  # nothing before the first one
+    inside = [_same_word(text, start, end) for start, end in zip(starts.tolist(), before, strict=False)]
+    return _Tokens(starts, ends, np.array(inside, bool), ops.softmax(logits[real_T])[0])
+
+
+def _entities(text: str, tokens: _Tokens, tags_T: np.ndarray, labels: Sequence[str]) -> list[Entity]:
+    """Read the spans that the tags of a text tell of."""
+    starts_T, ends_T, _, p_TC = tokens
     scores_T = p_TC[np.arange(len(tags_T)), tags_T]
     found = []
     offsets = list(zip(starts_T.tolist(), ends_T.tolist(), strict=True))
