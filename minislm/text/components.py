@@ -18,6 +18,8 @@ from minislm.text.patterns import is_known
 
 LONGEST_WORD = 1000  # characters; WordPiece needs time quadratic in the length of a word
 LONGEST_CONTENT = 16  # characters that one character may become
+MOST_GROWTH = 16  # times that all parts together may make a text longer
+MOST_PARTS = 32
 MOST_STRIPPED = 16
 DEEPEST = 3
 TYPICAL_FIELDS = {"merges": "BPE", "unk_id": "Unigram", "max_input_chars_per_word": "WordPiece"}
@@ -48,6 +50,8 @@ def check_components(content: Any, origin: str) -> None:
     for place, known in KNOWN.items():
         component = model if place == "model" else content[place]
         _check_component(component, known, f"{origin}: {place}", DEEPEST)
+        if _growth(component, known) > MOST_GROWTH:
+            raise unsupported(f"{origin}: {place} would make texts more than {MOST_GROWTH} times as long")
 
 
 def unsupported(text: str) -> UnsupportedError:
@@ -90,12 +94,28 @@ def _check_component(component: Any, known: Mapping[str | None, Check | str | No
         raise unsupported(f"{origin} may be of type {names}, not {clipped(kind)}")
     check = known[kind]
     if isinstance(check, str):
-        if not component[check]:
-            raise unsupported(f"{origin} is a sequence of nothing")
+        if not 0 < len(component[check]) <= MOST_PARTS:
+            raise unsupported(f"{origin} is a sequence of 1 to {MOST_PARTS} parts, not {len(component[check])}")
         for part in component[check]:
             _check_component(part, known, origin, depth - 1)
     elif check is not None:
         check(component, origin)
+
+
+def _growth(component: Any, known: Mapping[str | None, Check | str | None]) -> float:
+    """Bound how many times as long a checked part makes a text."""
+    kind = None if component is None else component["type"]
+    parts = known[kind]
+    if isinstance(parts, str):
+        return math.prod(_growth(part, known) for part in component[parts])
+    if kind == "Replace":
+        return max(1.0, len(component["content"]) / len(component["pattern"].get("String", "x")))
+    if kind == "Precompiled":
+        return LONGEST_CONTENT
+    if kind == "TemplateProcessing":  # how often a template repeats one of the texts
+        texts = [[str(piece.get("Sequence")) for piece in component[name]] for name in ("single", "pair")]
+        return max(1, *(pieces.count(piece) for pieces in texts for piece in pieces if piece != "None"), 1)
+    return 1
 
 
 def _check_pattern(component: Mapping[str, Any], origin: str) -> None:

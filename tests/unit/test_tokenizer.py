@@ -322,6 +322,15 @@ BAD = {
     "one character that becomes a million": (
         change("normalizer", to={"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10**6}),
         "unsupported_tokenizer"),
+    "one character that becomes ten, of which each becomes ten": (
+        change("normalizer", to={"type": "Sequence", "normalizers": [
+            {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}] * 12}), "unsupported_tokenizer"),
+    "many parts": (change("normalizer", to={"type": "Sequence", "normalizers": [{"type": "NFC"}] * 33}),
+                   "unsupported_tokenizer"),
+    "a text put many times into its template": (
+        change("post_processor", to={
+            "type": "TemplateProcessing", "pair": [], "special_tokens": {},
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 17}), "unsupported_tokenizer"),
     "a million before each text": (change("normalizer", to={"type": "Prepend", "prepend": "a" * 10**6}),
                                    "unsupported_tokenizer"),
     "nothing replaced": (change("normalizer", to={"type": "Replace", "pattern": {"String": ""}, "content": "a"}),
