@@ -26,6 +26,7 @@ from minislm.models.encoder import Encoder
 from minislm.models.transformer import Transformer
 from minislm.text.chat import encode_chat
 from minislm.text.published import tokenizer_files
+from minislm.text.roles import DEFAULT
 from minislm.text.tokenizer import Tokenizer
 
 
@@ -141,13 +142,15 @@ class LanguageModel:
         settings = self.settings.replaced(**options)
         return Stream(self.program(), self.tokenizer, prompt, settings, source=self._source_program())
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Generation:
+    def chat(self, messages: Sequence[Mapping[str, Any]], *, template: str = DEFAULT, **options: Any) -> Generation:
         """Answer the last message of a conversation, by the chat template of the model's tokenizer.
 
         Parameters
         ----------
         messages : sequence of mapping
             Each with "role" ("system", "user" or "assistant") and "content".
+        template : str
+            The template's name, as of `text.chat.encode_chat`, such as ``"orca-2"`` where the folder has none.
         **options : Any
             Fields of `GenerationSettings` that are to differ from `settings`.
 
@@ -163,15 +166,19 @@ class LanguageModel:
         GenerationError, UsageError
             As `generate`.
         """
-        return self.generate(encode_chat(self.tokenizer, messages), **options)
+        return self.generate(encode_chat(self.tokenizer, messages, template=template), **options)
 
-    def conversation(self, messages: Sequence[Mapping[str, Any]] = (), **options: Any) -> Conversation:
+    def conversation(
+        self, messages: Sequence[Mapping[str, Any]] = (), *, template: str = DEFAULT, **options: Any
+    ) -> Conversation:
         """Begin a conversation that remembers what was said, and reads only what is new.
 
         Parameters
         ----------
         messages : sequence of mapping
             What was said before, as of `chat`.
+        template : str
+            As of `chat`.
         **options : Any
             Fields of `GenerationSettings` that are to differ from `settings`.
 
@@ -185,7 +192,7 @@ class LanguageModel:
         UsageError
             Code ``bad_generation_setting``.
         """
-        return Conversation(self, messages, **options)
+        return Conversation(self, messages, template=template, **options)
 
     def translate(self, texts: Sequence[str], *, task: str | None = None, **options: Any) -> list[Generation]:
         """Write what an encoder-decoder makes of texts, each the likeliest that a search with beams finds.

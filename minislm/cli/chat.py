@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 minislm chat downloads/SmolLM2-360M-Instruct
-minislm chat out/orca-int4 --system "You answer in one sentence." --temperature 0
+minislm chat downloads/Orca-2-7b --template orca-2 --system "You answer in one sentence."
 minislm chat phi-3.gguf --context 4096 -n 400
 echo "What is a list?" | minislm chat out/mine --json
 """
@@ -33,7 +33,7 @@ QUOTES = '"""'
 @verb("chat", examples=EXAMPLES)
 @click.argument("model")
 @click.option("--system", help="What the model is to be.")
-@click.option("--template", help="A file with a chat template (Jinja), in place of the model's own.")
+@click.option("--template", help="A format (llama-2, orca-2) or a file with a template (Jinja), not the model's own.")
 @context_option
 @click.option("-n", "--max-new-tokens", type=int, default=1024, show_default=True, help="Longest answer in tokens.")
 @click.option("--temperature", type=float, help="Divides the logits; 0 always takes the most likely token.")
@@ -52,15 +52,19 @@ def command(
     """
     from minislm.language_model import load
     from minislm.text.chat import render_chat
+    from minislm.text.chat_formats import FORMATS
 
     lm = load(model, context=context)
-    if template is not None:
+    format_name = template if template in FORMATS else "default"
+    if template is not None and template not in FORMATS:
         roles = dataclasses.replace(lm.tokenizer.roles, templates={"default": read_text(template)})
         lm = dataclasses.replace(lm, tokenizer=dataclasses.replace(lm.tokenizer, roles=roles))
     begun = [{"role": "system", "content": system}] if system else []
-    render_chat(lm.tokenizer, [*begun, {"role": "user", "content": ""}])  # a model that cannot chat says so at once
+    render_chat(
+        lm.tokenizer, [*begun, {"role": "user", "content": ""}], template=format_name
+    )  # or says at once why not
     given = {name: value for name, value in options.items() if value is not None}
-    conversation = lm.conversation(begun, seed=common.seed, **given)
+    conversation = lm.conversation(begun, template=format_name, seed=common.seed, **given)
     if sys.stdin.isatty() and not common.json:
         _Terminal(common, conversation, Path(model).name).run()
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from minislm.inference.decoding import Stream
 from minislm.inference.held import Held
 from minislm.text.chat import encode_chat
+from minislm.text.roles import DEFAULT
 
 if TYPE_CHECKING:
     from minislm.inference.generation import Generation
@@ -27,12 +28,16 @@ class Conversation:
         A decoder whose tokenizer has a chat template.
     messages : sequence of mapping
         What was said before: each with "role" ("system", "user" or "assistant") and "content".
+    template : str
+        The chat template's name, as of `text.chat.encode_chat`.
     **options : Any
         Fields of `GenerationSettings` that are to differ from the model's.
     """
 
-    def __init__(self, lm: LanguageModel, messages: Sequence[Message] = (), **options: Any) -> None:
-        self.lm = lm
+    def __init__(
+        self, lm: LanguageModel, messages: Sequence[Message] = (), *, template: str = DEFAULT, **options: Any
+    ) -> None:
+        self.lm, self.template = lm, template
         self.messages: list[Message] = list(messages)
         self.settings = lm.settings.replaced(**options)
         self.forgotten = 0  # messages that the model no longer sees
@@ -80,7 +85,7 @@ class Conversation:
         context = self.lm.model.config.context
         room = min(LEAST_ROOM, self.settings.max_new_tokens, context // 4)
         while True:
-            ids = encode_chat(self.lm.tokenizer, messages)
+            ids = encode_chat(self.lm.tokenizer, messages, template=self.template)
             first = next((i for i, message in enumerate(messages) if message["role"] != "system"), 0)
             later = [i for i, message in enumerate(messages) if message["role"] == "user" and i > first]
             if len(ids) + room <= context or not later:

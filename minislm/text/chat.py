@@ -11,6 +11,7 @@ import jinja2
 from jinja2.exceptions import SecurityError, TemplateAssertionError, TemplateError
 
 from minislm.errors import DataError, MinislmError, ModelFileError, UnsupportedError, clipped, unknown
+from minislm.text.chat_formats import FORMATS
 from minislm.text.reader import Reader
 from minislm.text.roles import DEFAULT, USUAL
 from minislm.text.template_limits import (
@@ -52,7 +53,7 @@ def render_chat(
     messages : sequence of mapping
         Each with "role" and "content", and what else the template knows.
     template : str
-        The template's name, if there are several.
+        The template's name: one of the tokenizer's, if it has several, or of `chat_formats.FORMATS`.
     tools : sequence of mapping, optional
         Functions that the model may call, as JSON schemas.
     add_generation_prompt : bool
@@ -103,7 +104,7 @@ def encode_chat(
     messages : sequence of mapping
         As of `render_chat`, like what follows.
     template : str
-        The template's name, if there are several.
+        The template's name: one of the tokenizer's, if it has several, or of `chat_formats.FORMATS`.
     tools : sequence of mapping, optional
         Functions that the model may call.
     add_generation_prompt : bool
@@ -159,10 +160,12 @@ def _compiled(text: str) -> jinja2.Template:
 
 def _rendered(tokenizer: Tokenizer, name: str, values: Mapping[str, Any], add_generation_prompt: bool) -> str:
     """Render within a budget, and name what goes wrong."""
-    templates = tokenizer.roles.templates
-    if not templates:
+    templates = {**FORMATS, **tokenizer.roles.templates}
+    if name == DEFAULT and not tokenizer.roles.templates:
         raise UnsupportedError(
-            "no_chat_template", "this model has no chat template: it was not trained on chats; use generate"
+            "no_chat_template",
+            "this model has no chat template. If it was not trained on chats, use generate; if it was, name its format "
+            f"({', '.join(FORMATS)}) or give a template: minislm chat --template",
         )
     if name not in templates:
         raise unknown("chat_template", name, templates)

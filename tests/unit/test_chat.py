@@ -8,6 +8,7 @@ import tokenizers
 
 from minislm.errors import DataError, MinislmError, ModelFileError, UnsupportedError
 from minislm.text.chat import encode_chat, render_chat
+from minislm.text.chat_formats import FORMATS
 from minislm.text.published import read_tokenizer
 from minislm.text.roles import Roles
 from minislm.text.tokenizer import Tokenizer
@@ -126,6 +127,29 @@ def test_templates_by_name():
     with pytest.raises(UnsupportedError, match="Did you mean 'tool_use'") as caught:
         render_chat(made, TURNS, template="tool-use")
     assert caught.value.code == "unknown_chat_template"
+
+
+def test_formats_of_folders_without_a_template():
+    made = Tokenizer.from_json(family("LLaMA 2"))
+    system = {"role": "system", "content": "Be brief."}
+    for messages in (TURNS[:1], TURNS[:2], TURNS, [system, *TURNS]):
+        expected = render_chat(with_template(made, TEMPLATES["LLaMA 2"]), messages)
+        assert render_chat(made, messages, template="llama-2") == expected
+    assert render_chat(made, [system, *TURNS[:2], {"role": "user", "content": "No?"}], template="orca-2") == (
+        "<s><|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhich statement?<|im_end|>\n"
+        "<|im_start|>assistant\n  The for statement.\n</s>\n<|im_start|>user\nNo?<|im_end|>\n<|im_start|>assistant"
+    )
+    with pytest.raises(DataError) as caught:
+        render_chat(made, [TURNS[0], TURNS[0]], template="llama-2")
+    assert caught.value.code == "chat_rejected"
+
+
+def test_an_answer_is_read_again_as_it_was_written():
+    made = Tokenizer.from_json(family("LLaMA 2"))
+    for template in FORMATS:
+        asked = encode_chat(made, TURNS[:1], template=template)
+        whole = encode_chat(made, [TURNS[0], {"role": "assistant", "content": "\nNone."}, TURNS[0]], template=template)
+        assert whole[: len(asked)] == asked
 
 
 @pytest.mark.parametrize("messages", [[{"role": "user", "content": object()}], [{1: "x"}], [b"bytes"], [{"a": {1, 2}}]])

@@ -88,9 +88,12 @@ def test_what_was_said_first_is_forgotten_when_there_is_no_room():
 
 
 def test_a_model_without_a_template_says_so():
-    with pytest.raises(UnsupportedError) as caught:
-        chatting(template=None).chat([{"role": "user", "content": "hello"}])
+    lm, hello = chatting(template=None), [{"role": "user", "content": "hello"}]
+    with pytest.raises(UnsupportedError, match="orca-2") as caught:
+        lm.chat(hello)
     assert caught.value.code == "no_chat_template"
+    said = "".join(lm.conversation(template="llama-2", **PLAIN).say("hello"))
+    assert said == lm.chat(hello, template="llama-2", **PLAIN).text
 
 
 @pytest.fixture
@@ -114,6 +117,7 @@ def test_a_template_may_be_given(folder, tmp_path):
     (tmp_path / "t.jinja").write_text("{{ messages[-1].content }}?")
     options = ["-n", "3", "--temperature", "0", "--template", str(tmp_path / "t.jinja")]
     assert CliRunner().invoke(cli.main, ["chat", folder, *options], input="hello\n").exit_code == 0
+    assert CliRunner().invoke(cli.main, ["chat", folder, *options[:-1], "orca-2"], input="hello\n").exit_code == 0
     (tmp_path / "t.jinja").write_text("{% nothing %}")
     assert CliRunner().invoke(cli.main, ["chat", folder, *options], input="hello\n").exit_code == 1
 
