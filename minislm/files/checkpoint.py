@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minislm import models
-from minislm.errors import ModelFileError, UnsupportedError, clipped
+from minislm.errors import ConfigError, ModelFileError, UnsupportedError, clipped
 from minislm.files.durable import standing
 from minislm.files.folder import read_folder
 from minislm.files.gguf_model import read_gguf
@@ -83,13 +84,14 @@ def read_checkpoint(path: str | os.PathLike[str], context: int | None = None) ->
     if place.suffix == ".gguf" and not place.is_dir():
         return _of_gguf(place, context)
     folder = read_folder(place)
-    own, model_type = folder.config.get("minislm"), str(folder.config.get("model_type"))[:80]
-    published = None if model_type.startswith(OWN) else model_type
-    if published is None:
-        model = _own_model(path, own, folder.arrays)
-    else:
-        fields = Fields({**folder.config, **read_sentence(place)}, os.path.join(path, "config.json"))
-        model = _published_model(models.published(published), fields, folder.arrays, os.fspath(path), context)
+    own, origin = folder.config.get("minislm"), os.path.join(path, "config.json")
+    published = _model_type(folder.config, origin)
+    with _told_of(path, origin):
+        if published is None:
+            model = _own_model(path, own, folder.arrays)
+        else:
+            fields = Fields({**folder.config, **read_sentence(place)}, origin)
+            model = _published_model(models.published(published), fields, folder.arrays, os.fspath(path), context)
     tokenizer = read_tokenizer(standing(place))
     history = tuple(_field(path, own, "history", list)) if own else ()
     return Checkpoint(model, tokenizer, folder.config, folder.generation, history, published)
@@ -132,6 +134,31 @@ def described(
     return {"model_type": f"{OWN}{model.config.type}", "minislm": {**section, **own}}, arrays
 
 
+@contextlib.contextmanager
+def _told_of(path: str | os.PathLike[str], origin: str) -> Iterator[None]:
+    """Name the place in errors that do not: those of names and sizes that a Config refuses."""
+    try:
+        yield
+    except (ConfigError, UnsupportedError) as error:
+        if os.fspath(path) in str(error):
+            raise
+        raise type(error)(error.code, f"{origin}: {error}") from error
+
+
+def _model_type(config: Mapping[str, Any], origin: str) -> str | None:
+    """Read the architecture's name; None: the file speaks our words."""
+    found = config.get("model_type")
+    if found is None:
+        known = ", ".join(models.PUBLISHED)
+        raise ConfigError("config_invalid", f"{origin} lacks model_type; if you know which it is, add it: {known}")
+    name = str(found)[:80]
+    if name.startswith(OWN):
+        return None
+    with _told_of(origin, f"{origin}: model_type"):
+        models.published(name)
+    return name
+
+
 def _own_model(path: str | os.PathLike[str], own: Any, arrays: Mapping[str, np.ndarray]) -> Model:
     """Make the model of a folder whose config.json describes it in our words."""
     version = _field(path, own, "version", int)
@@ -148,10 +175,12 @@ def _own_model(path: str | os.PathLike[str], own: Any, arrays: Mapping[str, np.n
 
 def _of_gguf(path: Path, context: int | None) -> Checkpoint:
     """Open a GGUF file."""
-    found = read_gguf(path)
+    with _told_of(path, str(path)):
+        found = read_gguf(path)
     published = str(found.config["model_type"])
     how = models.published(published)
-    model = _published_model(how, Fields(found.config, str(path)), found.tensors, str(path), context)
+    with _told_of(path, str(path)):
+        model = _published_model(how, Fields(found.config, str(path)), found.tensors, str(path), context)
     inner = parsed(found.tokenizer, str(path))
     tokenizer = Tokenizer(inner, Roles.read(inner, found.roles, model_config=found.generation, origin=str(path)))
     return Checkpoint(model, tokenizer, found.config, found.generation, (), published)

@@ -107,6 +107,7 @@ BAD = [
     ("tie_word_embeddings", "yes", "config_invalid"),
     ("attention_bias", True, "config_vs_weights"),
     ("model_type", "lama", "unknown_architecture"),
+    ("model_type", None, "config_invalid"),
 ]
 
 
@@ -122,13 +123,14 @@ def test_a_field_that_cannot_be_is_named_before_memory_is_taken(folder, name, va
     finally:
         tracemalloc.stop()
     assert caught.value.code == code
+    assert str(folder) in str(caught.value)
     assert peak < 32 * 2**20
 
 
 def test_the_nearest_architecture_is_named(folder):
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**values, "model_type": "quen2"}))
-    with pytest.raises(MinislmError, match="'qwen2'"):
+    with pytest.raises(MinislmError, match=r"config\.json: model_type: .*'qwen2'"):
         load(folder)
 
 
