@@ -46,12 +46,14 @@ N_COMPARED = 64  # tokens whose hidden states are compared
 )
 @click.option("--max-tokens", default=0, help="Judge on so many tokens at most; default: all.")
 @click.option(
-    "--against", type=click.Path(path_type=Path), help="A model to compare with: KL, top 1, perplexity ratio."
+    "--against",
+    type=click.Path(path_type=Path),
+    help="A model to compare with: KL, top 1, perplexity ratio; and hidden states block by block.",
 )
 @click.option(
     "--layers",
     type=click.Choice(["minislm", "transformers"]),
-    help="With --against: compare hidden states block by block instead, the other model run by this library.",
+    help="With --against: compare block by block alone, the other model run by this library.",
 )
 @click.option("--speed", is_flag=True, help="Time a prompt and a continuation.")
 @click.option("--memory", is_flag=True, help="Measure peak memory in a fresh process.")
@@ -70,36 +72,38 @@ def command(common: Common, model: Path, task: str | None, **options: Any) -> No
         raise UsageError("bad_option", "--max-perplexity-ratio needs --against")
     if options["layers"] is not None and options["against"] is None:
         raise UsageError("bad_option", "--layers needs --against")
-    if options["layers"] is not None and task is None:
-        _compare_layers(common, model, options)
-        return
-    if task is None:
-        values = _text_figures(model, options)
-    else:
-        values = _task_figures(model, task, options)
-    common.result(values, lambda: print_table(("figure", "value"), [(k, _words(v)) for k, v in values.items()]))
+    values = _text_figures(model, options) if task is None else _task_figures(model, task, options)
+    common.result(values, lambda: _print(values))
     limit = options["max_perplexity_ratio"]
     if limit is not None and not values["perplexity_ratio"] <= limit:
         raise GateError("perplexity_gate", f"the perplexity ratio is {values['perplexity_ratio']:.4f}, above {limit:g}")
 
 
-def _compare_layers(common: Common, model: Path, options: dict[str, Any]) -> None:
-    """Print how far the hidden states of two models are apart."""
+def _print(values: dict[str, Any]) -> None:
+    """Print figures, and what is compared block by block."""
+    figures = [(name, _words(value)) for name, value in values.items() if name != "layers"]
+    print_table(("figure", "value"), figures)
+    if "layers" in values:
+        click.echo()
+        rows = [
+            (row["layer"], f"{row['relative']:.2e}", f"{row['largest']:.2e}", f"{row['cosine']:.6f}")
+            for row in values["layers"]
+        ]
+        print_table(("layer", "relative", "largest", "least cosine"), rows, right=(1, 2, 3))
+
+
+def _compared(lm: Any, ids: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Tell how far the hidden states of two models are apart."""
     from minislm.evaluation.layers import layer_differences, reference_states, states_of
     from minislm.language_model import load
 
-    lm = load(model)
-    ids = _tokens(lm, options)[None, : min(N_COMPARED, lm.model.config.context)]
+    ids = ids[None, : min(N_COMPARED, lm.model.config.context)]
     if options["layers"] == "transformers":
-        reference = reference_states(options["against"], ids)
+        reference = reference_states(options["against"], lm.model, ids)
     else:
         reference = states_of(load(options["against"]).model, ids)
     found = layer_differences(states_of(lm.model, ids), reference)
-    rows = [(row.layer, f"{row.relative:.2e}", f"{row.largest:.2e}", f"{row.cosine:.6f}") for row in found]
-    common.result(
-        {"tokens": ids.size, "layers": [row._asdict() for row in found]},
-        lambda: print_table(("layer", "relative", "largest", "least cosine"), rows, right=(1, 2, 3)),
-    )
+    return {"tokens": ids.size, "layers": [row._asdict() for row in found]}
 
 
 def _task_figures(model: Path, task: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -126,10 +130,13 @@ def _text_figures(model: Path, options: dict[str, Any]) -> dict[str, Any]:
     from minislm.evaluation.quality import agreement, likelihood, require_decoder, text_bytes
     from minislm.evaluation.speed import measure_speed
     from minislm.language_model import load
+    from minislm.models.decoder import Decoder
 
     if options["data"]:
         raise UsageError("bad_option", "--data needs --task; a text to be predicted is given by --text")
     lm = load(model)
+    if options["layers"] or (options["against"] and not isinstance(lm.model, Decoder)):
+        return _compared(lm, _tokens(lm, options), options)
     require_decoder(lm.model)
     ids = _tokens(lm, options)
     judged = likelihood(lm.model, ids, n_bytes=text_bytes(lm, ids))
@@ -144,6 +151,11 @@ def _text_figures(model: Path, options: dict[str, Any]) -> dict[str, Any]:
         values["perplexity_ratio"] = judged.perplexity / likelihood(other.model, ids).perplexity
         close = agreement(lm.model, other.model, ids)
         values["kl_nats"], values["top_1"] = close.kl_nats, close.top_1
+        if (
+            lm.model.config.layers == other.model.config.layers
+            and lm.model.config.d_model == other.model.config.d_model
+        ):
+            values["layers"] = _compared(lm, ids, options)["layers"]
     if options["speed"]:
         half = lm.model.config.context // 2
         speed = measure_speed(lm, prompt_tokens=half, new_tokens=half)

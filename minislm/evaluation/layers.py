@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minislm.errors import UnsupportedError
-from minislm.layers.base import PLAIN, Tape
-from minislm.models.base import Model
+from minislm.layers.base import PLAIN, Context, Tape
+from minislm.models.base import Model, Stack
 from minislm.models.encoder import Encoder
+from minislm.models.transformer import Transformer
+
+RESULTS = "memory", "hidden"  # what the two stacks of an encoder-decoder end in; one stack alone in the last
 
 
 class LayerDifference(NamedTuple):
@@ -22,7 +25,8 @@ class LayerDifference(NamedTuple):
     Parameters
     ----------
     layer : str
-        Path of a block, or ``"hidden"`` for the last hidden state, or ``"logits"``.
+        Path of a block, or ``"memory"`` for what an encoder-decoder's encoder says, ``"hidden"`` for the last hidden
+        state, or ``"logits"``.
     relative : float
         Root mean square of the difference over that of the reference.
     largest : float
@@ -43,46 +47,40 @@ def states_of(model: Model, ids: np.ndarray) -> dict[str, np.ndarray]:
     Parameters
     ----------
     model : Model
-        A decoder or an encoder.
+        Of any family.
     ids : ndarray of int, (B, T)
-        Token ids.
+        Token ids; of an encoder-decoder both the source and the target.
 
     Returns
     -------
     dict of str to ndarray
-        By path, ``"hidden"`` and, of a decoder, ``"logits"``, in the order in which they are computed.
-
-    Raises
-    ------
-    UnsupportedError
-        Code ``not_one_stack``: the model has several stacks of blocks.
+        By path, ``"hidden"`` and, of a model that writes, ``"logits"``, in the order in which they are computed.
     """
-    if len(model.stacks) > 1:
-        raise UnsupportedError("not_one_stack", f"layers of a {model.config.type} cannot be compared yet")
-    stack = model.stacks[0]
-    paths = [f"{stack.path}.{i}" for i in range(len(getattr(model.config, stack.sizes)))]
-    tape = Tape([*paths, "final_norm"], saving=False)
-    hidden = model.hidden(ids, PLAIN, tape)
-    found = {path: tape.seen[path] for path in paths} | {"hidden": hidden}
+    context = Context(source_BS=ids) if isinstance(model, Transformer) else PLAIN
+    tape = Tape([*(path for stack in model.stacks for path in _paths(model, stack)), "memory"], saving=False)
+    hidden = model.hidden(ids, context, tape)
+    found = {**tape.seen, "hidden": hidden}
     if not isinstance(model, Encoder):
-        found["logits"] = model.forward(ids)
+        found["logits"] = model.forward(ids, context)
     return found
 
 
-def reference_states(folder: str | os.PathLike[str], ids: np.ndarray) -> dict[str, np.ndarray]:
+def reference_states(folder: str | os.PathLike[str], model: Model, ids: np.ndarray) -> dict[str, np.ndarray]:
     """Run a published checkpoint by the `transformers` library and keep what each block returns.
 
     Parameters
     ----------
     folder : path
         The checkpoint.
+    model : Model
+        What is to be compared with it.
     ids : ndarray of int, (B, T)
         Token ids.
 
     Returns
     -------
     dict of str to ndarray
-        As `states_of`, but for what the library shows normalized only: the last block of a decoder.
+        As `states_of`, but for what the library shows normalized only: the last block before a final norm.
 
     Raises
     ------
@@ -97,17 +95,36 @@ def reference_states(folder: str | os.PathLike[str], ids: np.ndarray) -> dict[st
             "needs_transformers", "comparing with the reference needs: pip install 'minislm[oracle]'"
         ) from error
     values: Any = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    name = (values.get("architectures") or ["AutoModelForCausalLM"])[0]
-    model = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    name = (values.get("architectures") or ["AutoModel"])[0]
+    theirs = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    reads_source = isinstance(model, Transformer)
+    given = {"decoder_input_ids": torch.tensor(ids)} if reads_source else {}
     with torch.no_grad():
-        said = model(torch.tensor(ids), output_hidden_states=True)
-    states = [state.numpy() for state in said.hidden_states]
-    found = {f"blocks.{i}": state for i, state in enumerate(states[1:])}
-    found["hidden"] = states[-1]
-    if "CausalLM" in name or "LMHead" in name:
-        del found[f"blocks.{len(states) - 2}"]
-        found["logits"] = said.logits.numpy()
+        said = theirs(torch.tensor(ids), **given, output_hidden_states=True)
+    fields = ("encoder_hidden_states", "decoder_hidden_states") if reads_source else ("hidden_states",)
+    found: dict[str, np.ndarray] = {}
+    for stack, field, result in zip(model.stacks, fields, RESULTS[-len(fields) :], strict=True):
+        states = [state.numpy() for state in said[field]]
+        paths = [f"{stack.path}.{i}" for i in range(len(states) - 1)]
+        found.update(zip(paths, states[1:], strict=True))
+        found[result] = states[-1]
+        if _ends_in_norm(model):
+            del found[paths[-1]]
+    if not isinstance(model, Encoder) and "logits" in said:
+        found["logits"] = said["logits"].numpy()
     return found
+
+
+def _paths(model: Model, stack: Stack) -> list[str]:
+    """Name the blocks of a stack."""
+    return [f"{stack.path}.{i}" for i in range(len(getattr(model.config, stack.sizes)))]
+
+
+def _ends_in_norm(model: Model) -> bool:
+    """Tell whether a norm comes between the last block of a stack and what is read of it."""
+    if isinstance(model, Transformer):
+        return model.config.norm_place == "before"
+    return not isinstance(model, Encoder)
 
 
 def layer_differences(own: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> list[LayerDifference]:
