@@ -52,7 +52,7 @@ SAMPLES: dict[str, tuple[dict[str, Any], ...]] = {
     "quantize": (
         {"format": "int8"},
         {"format": "int4-32", "activations": "int8-32"},
-        {"format": "uint3-64"},
+        {"format": "uint3-64", "scales": "mse"},
         {"format": "int8", "activations": "static", "calibration": "mse", "samples": 3},
         {"format": "int4-32", "activations": "static", "calibration": "percentile", "percentile": 99.0},
     ),

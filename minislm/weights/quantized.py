@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -99,8 +99,9 @@ class Quantized(Weight):
         format_name: str,
         activations: str = "float",
         activation_scale: np.ndarray | None = None,
+        fit: Callable[[Format, np.ndarray], tuple[np.ndarray, np.ndarray | None]] = Format.fit,
     ) -> Self:
-        """Round a matrix to the nearest codes, with scales that clip nothing.
+        """Round a matrix to the nearest codes.
 
         Parameters
         ----------
@@ -112,11 +113,13 @@ class Quantized(Weight):
             How inputs will enter the product.
         activation_scale : ndarray, (1,), float32, optional
             The scale of static activations.
+        fit : callable
+            Chooses scales and zeros for some rows; by default such that nothing is clipped.
 
         Returns
         -------
         Quantized
-            Every weight within half a step of its own.
+            Every weight that is not clipped within half a step of its own.
 
         Raises
         ------
@@ -133,7 +136,7 @@ class Quantized(Weight):
         zeros_OJ = None if storage.symmetric else np.empty((n_outputs, groups), np.uint8)
         for rows in row_tiles(n_outputs, 8 * n_inputs):
             tile = w_OI[rows] if w_OI.itemsize > 2 else w_OI[rows].astype(np.float32)
-            scales_OJ[rows], zeros = storage.fit(tile)
+            scales_OJ[rows], zeros = fit(storage, tile)
             codes_OP[rows] = storage.pack(storage.round(tile, scales_OJ[rows], zeros))
             if zeros_OJ is not None and zeros is not None:
                 zeros_OJ[rows] = zeros

@@ -32,6 +32,7 @@ RECIPES = {
     "int8": Recipe((Step(Quantize("int8")),)),
     "int8, inputs too": Recipe((Step(Quantize("int8", activations="int8-row")),)),
     "int4-32": Recipe((Step(Quantize("int4-32")),)),
+    "int4-32, scales mse": Recipe((Step(Quantize("int4-32", scales="mse")),)),
     "uint4-32": Recipe((Step(Quantize("uint4-32")),)),
     "uint4-32, tables int8": Recipe((Step(Quantize("uint4-32"), BLOCKS), Step(Quantize("int8"), TABLES))),
     "uint4-32, tables and mlp.down int8": Recipe(
