@@ -96,6 +96,8 @@ def without_units(model: Any, groups: Iterable[UnitGroup], kept: Mapping[str, np
                 bias = f"{path.removesuffix('weight')}bias"
                 if bias in parts:
                     parts[bias] = parts[bias][_places(units, coupling, parts[bias].size)]
+            for path in coupling.vectors:
+                parts[path] = parts[path][_places(units, coupling, parts[path].size)]
             for path in (f"{linear}.weight" for linear in coupling.consumers):
                 places = _places(units, coupling, parts[path].shape[1])
                 parts[path] = Dense(np.ascontiguousarray(parts[path].array[:, places]))

@@ -232,8 +232,16 @@ class Attention(MultiHead):
 
     def couplings(self) -> Iterator[Coupling]:
         """Yield the heads, unless they are biased: the columns of that table belong to other blocks, too."""
-        if not self.biased:
-            yield from super().couplings()
+        if self.biased:
+            return
+        for coupling in super().couplings():
+            norms = (self.query, self.query_norm), (self.key, self.key_norm)
+            wide = [
+                f"{norm.path}.weight"
+                for linear, norm in norms
+                if norm and linear.path in coupling.producers and norm.weight.size == linear.weight.shape[0]
+            ]
+            yield coupling._replace(vectors=tuple(wide))
 
     def lower(self, x: int, program: Any) -> int:
         """Append the projections and one attention step: over the cache, or over the whole text when not causal."""

@@ -24,6 +24,8 @@ class Coupling(NamedTuple):
         Paths of the Linears whose outputs the units are: rows of the weight, and entries of the bias.
     consumers : tuple of str
         Paths of the Linears whose inputs they are: columns of the weight.
+    vectors : tuple of str
+        Paths of vectors with entries for the outputs of a producer, such as the gains of a norm of all heads together.
     """
 
     path: str
@@ -31,3 +33,4 @@ class Coupling(NamedTuple):
     sizes: Mapping[str, int]
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
+    vectors: tuple[str, ...] = ()

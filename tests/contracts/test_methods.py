@@ -7,23 +7,36 @@ import dataclasses
 import numpy as np
 import pytest
 
+from minislm import models
 from minislm.compression import METHODS, load_method
 from minislm.compression.low_rank import LowRank
 from minislm.compression.narrow import Narrow
 from minislm.compression.prune import Prune
 from minislm.compression.quantize import Quantize
+from minislm.compression.scales import SHARES, least_squares
 from minislm.models.decoder import Decoder, DecoderConfig
+from minislm.models.fields import Fields
+from minislm.ops.formats import FORMATS
 from minislm.testing import methods as laws
 from minislm.testing.examples import sample_data
 from minislm.weights.dense import Dense
 from minislm.weights.product import Product
 from minislm.weights.sparse import Sparse
+from tests.unit.published_files import MARKS, PUBLISHED, small
 from tests.unit.small_models import FAMILIES, small_model
 
 SIZES = {"d_model": 12, "context": 9, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "d_ff": 21}
 CASES = [(name, number) for name in METHODS for number in range(len(laws.SAMPLES[name]))]
 EVERY = pytest.mark.parametrize(("name", "number"), CASES, ids=[f"{name}-{number}" for name, number in CASES])
 WHOLE = ("distil", "train")  # act on the model as a whole
+OF_EACH_FAMILY = {  # one of distillation, of pruning (unstructured and structured), of quantization, of low rank
+    "distil": 0,
+    "prune": 2,
+    "narrow": 0,
+    "quantize": 1,
+    "low_rank": 2,
+}
+ARCHITECTURES = {values["model_type"]: name for name, values in reversed(PUBLISHED.items())}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +60,30 @@ def test_the_source_stays_and_the_result_round_trips(name, number, family, tmp_p
     method, where = sample(name, number)
     small = laws.check_source_unchanged(method, model, sample_data(model), where)
     assert laws.digest(small) != laws.digest(model), "nothing was done"
+    laws.check_round_trip(small, tmp_path)
+
+
+def test_every_architecture_has_a_published_file():
+    assert {name.removesuffix("_text") for name in models.PUBLISHED} - {"mistral", "gemma2"} == {
+        name.removesuffix("_text") for name in ARCHITECTURES
+    }
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def published(request):
+    """A tiny model of what a published config.json says, of its last two blocks: Gemma's differ."""
+    how = models.published(request.param)
+    config = how.read(Fields(small(PUBLISHED[ARCHITECTURES[request.param]])), MARKS.get(request.param, ()))
+    model_class = models.model_class(how.family)[0]
+    stacks = {stack.sizes: getattr(config, stack.sizes)[-2:] for stack in model_class.stacks}
+    return model_class.create(dataclasses.replace(config, **stacks), seed=1)
+
+
+@pytest.mark.parametrize("name", OF_EACH_FAMILY)
+def test_every_architecture_is_compressed_by_each_family(name, published, tmp_path):
+    method, where = sample(name, OF_EACH_FAMILY[name])
+    small = laws.check_source_unchanged(method, published, sample_data(published), where)
+    assert laws.digest(small) != laws.digest(published), "nothing was done"
     laws.check_round_trip(small, tmp_path)
 
 
@@ -105,6 +142,30 @@ def test_nearest_is_no_worse_than_rounding_down(format_name, rng):
     scales, zeros = storage.fit(w_OI)
     codes = storage.round(w_OI - 0.5 * storage.spread(scales.astype(np.float32), 40), scales, zeros)
     laws.check_no_worse(chosen, dataclasses.replace(chosen, codes=storage.pack(codes)), w_OI)
+
+
+@pytest.mark.parametrize("storage", FORMATS.values(), ids=str)
+def test_scales_of_least_squares_are_no_worse_in_any_group(storage, rng):
+    w_OI = random_matrix(rng)
+    errors = {}
+    for name, (scales, zeros) in {"max": storage.fit(w_OI), "mse": least_squares(storage, w_OI)}.items():
+        squares = np.square(storage.decode(storage.round(w_OI, scales, zeros), scales, zeros) - w_OI)
+        errors[name] = np.add.reduceat(squares, np.arange(0, 40, storage.group or 40), axis=1)
+    assert (errors["mse"] <= errors["max"]).all()
+    assert storage.bits > 5 or errors["mse"].sum() < errors["max"].sum()
+
+
+def test_scales_of_least_squares_are_the_best_of_those_that_are_tried(rng):
+    w_OI, storage = random_matrix(rng), FORMATS["int3-32"]
+    widest = storage.fit(w_OI)[0]
+    tried = [storage.stored(share * widest) for share in (1.0, *SHARES)]
+    starts = np.arange(0, 40, 32)
+    errors = [
+        np.add.reduceat(np.square(storage.decode(storage.round(w_OI, s, None), s, None) - w_OI), starts, axis=1)
+        for s in tried
+    ]
+    expected = np.take_along_axis(np.array(tried), np.argmin(errors, axis=0)[None], 0)[0]
+    np.testing.assert_array_equal(least_squares(storage, w_OI)[0], expected)
 
 
 @pytest.mark.parametrize(
