@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import zlib
 
 import numpy as np
@@ -13,6 +14,7 @@ from minislm.testing.shapes import checked_shapes
 
 settings.register_profile("minislm", derandomize=True, deadline=None, database=None)
 settings.load_profile("minislm")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which what runs in a shell's background ignores
 
 
 def pytest_addoption(parser):

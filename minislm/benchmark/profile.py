@@ -90,7 +90,7 @@ def _timed(program: Program, ids_N: np.ndarray, counts_B: np.ndarray, kv: KVCach
     found = []
     for step in program.steps:
         n_rows = current.n_chosen if step.chosen else current.n_rows
-        out = np.empty((n_rows, step.width), np.float32)
+        out = np.empty((n_rows, step.width), step.dtype)
         out[:] = 0  # its pages are there before the clock starts
         inputs = [buffers[x] for x in step.inputs]
         start = time.perf_counter()

@@ -79,6 +79,7 @@ class Recipe:
     - method: quantize
       where: blocks.*
       format: int8
+      scales: max
       activations: float
     <BLANKLINE>
     """

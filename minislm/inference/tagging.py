@@ -139,7 +139,7 @@ def likeliest_tags(p: Sequence[np.ndarray], labels: Sequence[str], inside: Seque
         new_BC[inside_BT[:, t, None] & begins_C] = -np.inf
         here_B = t < lengths_B
         best_BC[here_B], came_BTC[here_B, t] = new_BC[here_B], from_BC[here_B]
-    tags_BT = np.empty(inside_BT.shape, np.int64)
+    tags_BT: np.ndarray = np.empty(inside_BT.shape, np.int64)
     tags_BT[:, -1] = best_BC.argmax(axis=1)
     for t in range(tags_BT.shape[1] - 1, 0, -1):
         tags_BT[:, t - 1] = np.take_along_axis(came_BTC[:, t], tags_BT[:, t, None], axis=1)[:, 0]

@@ -111,6 +111,8 @@ HELPERS: tuple[str, ...] = (
     "quantized:activation_group",
     "quantized:product_of_codes",
     "panels:n_blocks",
+    "float_panels:pack_float_panels",
+    "float_panels:unpack_float_panels",
     "panels:unpack_panels",
     "panels:pack_groups",
     "panels:unpack_groups",

@@ -85,9 +85,9 @@ def pack_panels(codes_OP: np.ndarray, *, n_inputs: int, format: Format) -> np.nd
     panels, blocks = -(-len(codes_OP) // OUTPUTS), n_blocks(n_inputs)
     lines = np.zeros((panels, blocks, format.bits, LINE), np.uint8)
     for some in row_tiles(panels, OUTPUTS * blocks * BLOCK):
-        codes_OI = format.unpack(codes_OP[some.start * OUTPUTS : some.stop * OUTPUTS], n_inputs)
+        codes_O2I = format.unpack(codes_OP[some.start * OUTPUTS : some.stop * OUTPUTS], n_inputs)
         padded_O1I1 = np.zeros(((some.stop - some.start) * OUTPUTS, blocks * BLOCK), np.uint8)
-        padded_O1I1[: len(codes_OI), :n_inputs] = codes_OI
+        padded_O1I1[: len(codes_O2I), :n_inputs] = codes_O2I
         quads = padded_O1I1.reshape(some.stop - some.start, OUTPUTS, blocks, 8, 4).transpose(0, 2, 3, 1, 4)
         quads = quads.reshape(-1, blocks, 8, LINE) if blocks else quads.reshape(len(quads), 0, 8, LINE)
         for first, width in _parts(format.bits):
