@@ -28,15 +28,14 @@ class Fed:
         self.config = SimpleNamespace(context=CONTEXT, vocab_size=VOCAB, layers=(LayerSizes(1, 1, 1, 1),))
 
     def run(self, ids, slots, counts, cache):
-        slots_N, positions_N = cache.place(slots, counts)
         tokens = ids.astype(np.float32).reshape(-1, 1, 1)
-        cache.write(0, slots_N, positions_N, tokens, tokens)
+        cache.write(0, cache.place(slots, counts)[0], tokens, tokens)
         cache.advance(slots, counts)
         return np.stack([self.logits(cache, slot) for slot in slots])
 
     def run_all(self, ids, counts, *, cache, slots_B):
         tokens = ids.astype(np.float32).reshape(-1, 1, 1)
-        cache.sources.write(0, *cache.place_source(slots_B, counts), tokens, tokens)
+        cache.sources.write(0, cache.place_source(slots_B, counts)[0], tokens, tokens)
 
     def logits(self, cache, slot):
         ids = {"input_ids": torch.tensor(cache.k_layers[0].array[slot, : cache.lengths_C[slot], 0, 0])[None].long()}
