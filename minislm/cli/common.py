@@ -125,7 +125,7 @@ def _limit_threads(number: int) -> None:
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, right: Collection[int] = ()
 ) -> None:
-    """Print an aligned table on stdout: wrapped to a terminal's width; otherwise plain, one line a row.
+    """Print an aligned table on stdout: wrapped to a terminal's width, numbers whole; otherwise plain, one line a row.
 
     Parameters
     ----------
@@ -145,10 +145,14 @@ def print_table(
 
     rows = [list(row) for row in rows]
     console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
+    if console.is_terminal:
+        table.padding = (0, 1, 0, 0)
     for i, heading in enumerate(columns):
         numeric = i in right or (bool(rows) and all(isinstance(row[i], int | float) for row in rows))
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+        if numeric and console.is_terminal:
+            heading = heading.replace(" ", "\n")
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in rows:
         table.add_row(*(Text(f"{cell:,}" if type(cell) is int else str(cell)) for cell in row))
     if title:

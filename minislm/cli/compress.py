@@ -67,8 +67,10 @@ def command(common: Common, model: Path, recipe: Path | None, output: Path, **op
     """
     from minislm.cli.live import Live
     from minislm.compression.recipe import Recipe
+    from minislm.files.folder import check_replaceable
     from minislm.language_model import load, save
 
+    check_replaceable(output)
     if (recipe is None) == (options["method"] is None):
         raise UsageError("bad_option", "give a RECIPE file or --method, and not both")
     if recipe is not None:
@@ -80,7 +82,7 @@ def command(common: Common, model: Path, recipe: Path | None, output: Path, **op
             if not equals:
                 raise UsageError("bad_option", f"--set takes OPTION=VALUE, not {setting!r}")
             lines.append(f"{name}: {value}")
-        chosen = Recipe.from_yaml("steps:\n- " + "\n  ".join(lines), "--set")
+        chosen = Recipe.from_yaml("steps:\n- " + "\n  ".join(lines), "--method")
     lm = load(model)
     with Live(quiet=common.quiet, what="compress") as live:
         small, report = _compressed(lm, chosen, options, live, output)
@@ -103,5 +105,5 @@ def _compressed(lm: LanguageModel, recipe: Recipe, options: dict[str, Any], live
 
 def _show(report: Any, details: bool, output: Path) -> None:
     if details:
-        print_table(report.COLUMNS, report.rows())
+        print_table(report.COLUMNS, report.rows(), right=range(3, len(report.COLUMNS)))
     click.echo(f"{output}: {report.summary()}")

@@ -44,7 +44,9 @@ N_COMPARED = 64  # tokens whose hidden states are compared
 @click.option(
     "--field", "fields", multiple=True, metavar="[FIELD=]NAME", help="Where records have a field; repeatable."
 )
-@click.option("--max-tokens", default=0, help="Judge on so many tokens at most; default: all.")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=0), default=0, help="Judge on so many tokens at most; default: all."
+)
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
@@ -166,13 +168,12 @@ def _text_figures(model: Path, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tokens(lm: Any, options: dict[str, Any]) -> Any:
-    from minislm.text.corpus import from_files, python_corpus
+    from minislm.text.corpus import python_corpus, read_documents
 
     if options["text"]:
-        corpus = from_files(options["text"], field=named_fields(options["fields"]).text)
-        documents = (*corpus.train, *corpus.held_out)
+        documents = read_documents(options["text"], field=named_fields(options["fields"]).text)
     else:
-        documents = python_corpus().held_out
+        documents = list(python_corpus().held_out)
     ids = lm.tokenizer.encode_documents(documents)
     return ids[: options["max_tokens"] or None]
 

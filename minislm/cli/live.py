@@ -29,6 +29,7 @@ class Live:
     def __init__(self, *, quiet: bool, what: str = "train") -> None:
         self.quiet = quiet
         self.what = what
+        self.now = what  # of `what`, the step of a recipe
         self.bar: Any = None
         self.task: Any = None
         self.step = 0  # the last one that was shown
@@ -38,13 +39,14 @@ class Live:
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.table import Column
 
             self.bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.percentage:>3.0f}%"),
                 TextColumn("{task.fields[state]}"),
-                TimeRemainingColumn(compact=True),
+                TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),  # so that the bar gives way
                 console=Console(stderr=True, highlight=False),
                 transient=True,
             )
@@ -70,7 +72,8 @@ class Live:
         if isinstance(event, StepRecord):
             self._step(event)
         elif isinstance(event, StepStarted):
-            self.name(f"{self.what.partition(':')[0]}: {event.method} ({event.number} of {event.n_steps})")
+            step = f": {event.method} ({event.number} of {event.n_steps})" if event.n_steps > 1 else ""
+            self._begin(self.what + step)
 
     def name(self, what: str) -> None:
         """Say what is going on from now on.
@@ -81,10 +84,7 @@ class Live:
             A few words.
         """
         self.what = what
-        if self.bar is not None:
-            if self.task is not None:
-                self.bar.remove_task(self.task)
-            self.task = self.bar.add_task(what, total=None, state="")
+        self._begin(what)
 
     def line(self, text: str) -> None:
         """Print a line that stays.
@@ -99,17 +99,25 @@ class Live:
         elif not self.quiet:
             click.echo(text, err=True)
 
+    def _begin(self, now: str) -> None:
+        """Start the bar of something new."""
+        self.now, self.step = now, 0
+        if self.bar is not None:
+            if self.task is not None:
+                self.bar.remove_task(self.task)
+            self.task = self.bar.add_task(now, total=None, state="")
+
     def _step(self, record: StepRecord) -> None:
+        if self.bar is not None and self.task is None:
+            self._begin(self.now)
         if record.step > self.step + 1:
-            self.line(f"{self.what}: goes on after step {record.step - 1}")
+            self.line(f"{self.now}: goes on after step {record.step - 1}")
         self.step = record.step
         state = f"loss {record.loss:.3f}  {record.tokens_per_s:,.0f} tokens/s"
         if self.bar is not None:
-            if self.task is None:
-                self.name(self.what)
             self.bar.update(self.task, total=record.steps, completed=record.step, state=state)
         elif time.monotonic() - self.last_line > PLAIN_EVERY_S:
             self.last_line = time.monotonic()
-            self.line(f"{self.what}: step {record.step} of {record.steps}, {state}, {record.remaining_s:.0f} s left")
+            self.line(f"{self.now}: step {record.step} of {record.steps}, {state}, {record.remaining_s:.0f} s left")
         if record.validation_loss is not None:
-            self.line(f"{self.what}: step {record.step}, validation loss {record.validation_loss:.4f}")
+            self.line(f"{self.now}: step {record.step}, validation loss {record.validation_loss:.4f}")

@@ -53,10 +53,9 @@ def command(common: Common, output: Path, size: str | None) -> None:
         document, figures = run_tour(output, plan, report=report)
 
     def render() -> None:
-        print_table(COLUMNS, table(figures))
-        click.echo(
-            "\nMemory is what loading and running adds to a fresh process; KL and top 1 are against the teacher."
-        )
+        print_table(COLUMNS, table(figures), right=range(1, len(COLUMNS)))
+        click.echo("\nMemory is what loading and running adds to a fresh process.")
+        click.echo("KL (divergence) and top 1 (the same first choice) are against the teacher.")
         click.echo("\nTargets of the tour of full size:")
         print_table(
             ("figure", "measured", "target", ""),
@@ -69,6 +68,7 @@ def command(common: Common, output: Path, size: str | None) -> None:
                 )
                 for t in document["targets"]
             ],
+            right=(1, 2),
         )
         click.echo(f"\nWhat each writes after {PROMPT!r}:")
         print_table(("model", "continuation"), [(f.name, " ".join(f.continuation.split())) for f in figures])

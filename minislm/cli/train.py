@@ -51,10 +51,12 @@ def command(common: Common, data: tuple[Path, ...], output: Path, **options: Any
     and ends as if nothing had happened.
     """
     from minislm.cli.live import Live
+    from minislm.files.folder import check_replaceable
     from minislm.language_model import save
     from minislm.training.estimate import estimate
     from minislm.training.train import train
 
+    check_replaceable(output)
     assignment, start = _started(common, data, options)
     examples = _smoothed(assignment.data(start), options["label_smoothing"])
     settings = train_options.settings(examples, options, seed=common.seed)

@@ -66,6 +66,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 NAMES = {"layers": "n_layers", "width": "d_model", "heads": "n_heads", "kv_heads": "n_kv_heads"}  # in the library
 
+POSITIVE = click.IntRange(min=1)
 OPTIONS = [
     click.argument("data", nargs=-1, type=click.Path(path_type=Path)),
     click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the model."),
@@ -82,14 +83,14 @@ OPTIONS = [
     click.option("--freeze", multiple=True, metavar="PATTERN", help="Leave these arrays as they are; repeatable."),
     # a fresh model
     click.option("--tokenizer", type=click.Choice(["bpe", "bytes", "characters", "wordpiece"])),
-    click.option("--vocab-size", type=int, help="Tokens; default: 1024, encoders 4000, transformers 6000."),
+    click.option("--vocab-size", type=POSITIVE, help="Tokens; default: 1024, encoders 4000, transformers 6000."),
     click.option("--lowercase", is_flag=True, default=None, help="Take all letters for small ones (wordpiece)."),
-    click.option("--layers", type=int, help="Blocks; of a transformer on each side; default: 4, transformers 3."),
-    click.option("--width", type=int, help="Of the residual stream; default: 128, transformers 256."),
-    click.option("--heads", type=int, help="Query heads; default: 4."),
-    click.option("--kv-heads", type=int, help="Key and value heads; default: as many as query heads."),
-    click.option("--d-ff", type=int, help="Feed-forward width; default: four times the width."),
-    click.option("--context", type=int, help="Positions; default: 128."),
+    click.option("--layers", type=POSITIVE, help="Blocks; of a transformer on each side; default: 4, transformers 3."),
+    click.option("--width", type=POSITIVE, help="Of the residual stream; default: 128, transformers 256."),
+    click.option("--heads", type=POSITIVE, help="Query heads; default: 4."),
+    click.option("--kv-heads", type=POSITIVE, help="Key and value heads; default: as many as query heads."),
+    click.option("--d-ff", type=POSITIVE, help="Feed-forward width; default: four times the width."),
+    click.option("--context", type=POSITIVE, help="Positions; default: 128."),
     click.option("--positions", type=click.Choice(["learned", "rotary"]), help="Of a decoder; default: learned."),
     click.option("--norm", type=click.Choice(["layer", "rms"]), help="Of a decoder; default: layer."),
     click.option("--mlp", type=click.Choice(["plain", "gated"]), help="Of a decoder; default: plain."),
@@ -98,8 +99,8 @@ OPTIONS = [
     click.option("--dropout", type=float, help="Default: decoders 0, others 0.1."),
     # how to train
     click.option("--epochs", type=float, help="Passes over the examples; default for labels and pairs: 10."),
-    click.option("--tokens", type=click.IntRange(min=1), help="Budget in their place; default for text: 2,000,000."),
-    click.option("--batch-size", type=int, help="Examples in a pass; default: text 8, labels and pairs 32."),
+    click.option("--tokens", type=POSITIVE, help="Budget in their place; default for text: 2,000,000."),
+    click.option("--batch-size", type=POSITIVE, help="Examples in a pass; default: text 8, labels and pairs 32."),
     click.option("--accumulate", default=1, show_default=True, help="Passes in a step."),
     click.option("--learning-rate", type=float, help="The highest; default: 1e-3, with --from 3e-4."),
     click.option("--schedule", type=click.Choice(["cosine", "linear", "constant"]), default="cosine"),

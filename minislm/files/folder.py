@@ -103,7 +103,7 @@ def write_folder(path: str | os.PathLike[str], content: ModelFolder) -> None:
         Code ``disk_full`` or ``write_failed``; `path` is what it was, or whole and new.
     """
     path = Path(path)
-    _check_replaceable(path)
+    check_replaceable(path)
     with new_folder(path) as folder:
         safetensors.write_in_place(folder / WEIGHTS, content.arrays, {"format": "np"})
         for name, values in ((CONFIG, content.config), (GENERATION, content.generation), *content.further.items()):
@@ -215,8 +215,21 @@ def _text(path: Path) -> str:
         raise ModelFileError("not_regular_file", f"{path} cannot be read: {error.strerror}") from error
 
 
-def _check_replaceable(path: Path) -> None:
-    """Refuse to replace anything but a model folder, for a save deletes what it replaces."""
+def check_replaceable(path: Path) -> None:
+    """Refuse to replace anything but a model folder, for a save deletes what it replaces.
+
+    Long work asks before it begins, so that its result has a place at its end.
+
+    Parameters
+    ----------
+    path : Path
+        Where a model is to be saved.
+
+    Raises
+    ------
+    UsageError
+        Code ``not_a_model_folder``: something else stands there.
+    """
     if not path.exists():
         return
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}

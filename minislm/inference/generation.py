@@ -186,8 +186,8 @@ def _check(name: str, ids: list[int], config: Config) -> None:
     if len(ids) > config.context:
         raise GenerationError(
             "context_length_exceeded",
-            f"{name} has {len(ids)} tokens and the model's context {config.context}; shorten it by at least "
-            f"{len(ids) - config.context} tokens, and before a decoder by as many more as are to be generated",
+            f"{name} has {len(ids)} tokens, and the model sees {config.context}: shorten it by at least "
+            f"{len(ids) - config.context} (a decoder needs room for the new tokens too)",
         )
     if not 0 <= min(ids) <= max(ids) < config.vocab_size:
         raise DataError(

@@ -16,15 +16,15 @@ from minislm.look.trace import trace
 from minislm.tour.measure import Figures
 from minislm.tour.plan import PROMPT
 
-COLUMNS = (
+COLUMNS = (  # of single words below each other they fit a terminal of 80 columns
     "model",
-    "parameters",
+    "params",
     "disk kB",
     "memory kB",
-    "bits/weight",
-    "bits/byte",
-    "KL, nats",
-    "same top 1",
+    "bits per weight",
+    "bits per byte",
+    "KL nats",
+    "top 1 %",
     "prompt tok/s",
     "gen tok/s",
 )
@@ -79,7 +79,7 @@ def table(figures: Sequence[Figures]) -> list[tuple[str, ...]]:
             f"{f.bits_per_weight:.2f}",
             f"{f.bits_per_byte:.3f}",
             f"{f.kl_nats:.4f}",
-            f"{f.top_1:.1%}",
+            f"{100 * f.top_1:.1f}",
             f"{f.prompt_tokens_per_s:,.0f}",
             f"{f.generation_tokens_per_s:,.0f}",
         )

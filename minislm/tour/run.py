@@ -112,7 +112,8 @@ def run_tour(
     Raises
     ------
     UsageError
-        Code ``tour_differs``: the directory holds a tour of another plan, text or version.
+        Code ``tour_differs``: the directory holds a tour of another plan, text or version; ``bad_directory``: it
+        cannot be made.
     """
     tour = _Tour(Path(directory), plan, report or _silent)
     return tour.run()
@@ -128,6 +129,12 @@ class _Tour:
         self.n_stages = 2 + 2 * len(self.rows)
 
     def run(self) -> tuple[dict[str, Any], list[Figures]]:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                "bad_directory", f"{self.directory} cannot be a folder: {error.strerror}; choose another with -o"
+            ) from error
         material = self.stage("read the text, train the tokenizer", self.material)
         self.check_same(material.facts)
         models = {row.name: self.stage(f"make {row.name}", partial(self.make, row, material)) for row in self.rows}
@@ -190,7 +197,6 @@ class _Tour:
                     "choose another directory with -o, or delete this one",
                 )
         else:
-            self.directory.mkdir(parents=True, exist_ok=True)
             _write(path, json.dumps(identity, indent=2) + "\n")
 
     def make(self, row: Row, material: Material) -> LanguageModel:

@@ -160,14 +160,14 @@ def _resume(run: Run, directory: Path, resume: bool) -> list[str]:
     if not resume:
         raise TrainingError(
             "checkpoint_exists",
-            f"{directory} holds {checkpoint.path.name}. Resume, choose another directory, or remove this one",
+            f"{directory} holds {checkpoint.path.name}. Resume, choose another directory, or remove it",
         )
     now, then = run.identity, checkpoint.state["identity"]
     if differing := [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]:
         told = "; ".join(f"{name} was {then.get(name)}, is {now.get(name)}" for name in differing)
         raise TrainingError(
             "checkpoint_mismatch",
-            f"{checkpoint.path} belongs to another run: {told}. Choose another directory, or remove this one",
+            f"{checkpoint.path} belongs to another run: {told}. Choose another directory, or remove {directory}",
         )
     run.restore(checkpoint)
     return notes + changes(checkpoint.state["environment"], environment())

@@ -205,6 +205,9 @@ def test_it_stops_early_and_says_so(data, tmp_path):
         (["commands.jsonl", "--task", "classify", "--lora", "3"], 2, "--from"),
         (["commands.jsonl", "--task", "classify", "--keep-updates"], 2, "--lora"),
         (["commands.jsonl", "--task", "classify", "--epochs", "1", "--tokens", "9"], 2, "not both"),
+        (["commands.jsonl", "--task", "classify", "--epochs", "nan"], 2, "--epochs"),
+        (["text.txt", "--tokens", "0"], 2, "--tokens"),
+        (["text.txt", "--heads", "0"], 2, "--heads"),
         (["commands.jsonl", "--task", "classify", "--field", "txt=a"], 2, "no field 'txt'"),
         (["commands.jsonl", "--task", "classify", "--field", "label=intent"], 1, "line 1: there is no label"),
         (["commands.jsonl", "--task", "answer"], 1, "line 1: "),
@@ -227,6 +230,17 @@ def test_mistakes_are_named_before_anything_is_trained(data, tmp_path, arguments
     assert (result.exit_code, result.stdout) == (code, "")
     assert words in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_a_model_cannot_take_is_named_before_anything_is_trained(data, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for verb, arguments in (
+        ("train", [data / "text.txt"]),
+        ("compress", [tmp_path / "model", "--method", "quantize", "--set", "format=int8"]),
+    ):
+        result = CliRunner().invoke(cli.main, [verb, *map(str, arguments), "-o", str(tmp_path)])
+        assert (result.exit_code, "[not_a_model_folder]" in result.stderr) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_mistakes_with_a_model_that_is_there(data, reader, writer, tmp_path):

@@ -244,6 +244,7 @@ def test_eval_judges_pairs(transformer, tmp_path):
         ("encoder", ["--task", "tag", "--data", "/no/such.jsonl"], 3, "[file_not_found]"),
         ("encoder", ["--task", "tag", "--data", "x.txt"], 2, "plain text"),
         ("encoder", ["--task", "tag", "--data", "x.jsonl", "--field", "labels=x"], 2, "no field 'labels'"),
+        ("encoder", ["--max-tokens", "-1"], 2, "--max-tokens"),
         ("encoder", ["--max-tokens", "100"], 4, "[not_a_decoder]"),
         ("transformer", ["--max-tokens", "100"], 4, "[not_a_decoder]"),
     ],
@@ -252,6 +253,13 @@ def test_eval_refuses(request, which, arguments, code, words):
     result = called("eval", request.getfixturevalue(which), *arguments)
     assert (result.exit_code, result.stdout) == (code, "")
     assert words in result.stderr
+
+
+def test_eval_judges_a_text_as_it_is_however_short(decoder, tmp_path):
+    (tmp_path / "twice.txt").write_text("ab\n\nab")
+    (tmp_path / "empty.txt").write_text("\n")
+    assert values_of("eval", decoder, "--text", tmp_path / "twice.txt")["tokens"] == len("ab\n\nab")
+    assert "[empty_text]" in called("eval", decoder, "--text", tmp_path / "empty.txt").stderr
 
 
 def test_eval_of_a_model_that_cannot_do_the_task(decoder, tmp_path):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import re
+import sys
 
 import pytest
 
+from minislm.cli.common import print_table
 from minislm.errors import UnsupportedError, UsageError
 from minislm.evaluation.memory import Memory
 from minislm.text.corpus import from_documents
 from minislm.tour import measure, run
+from minislm.tour.measure import Figures
 from minislm.tour.plan import PLANS, plan_named, rows
 from minislm.tour.report import COLUMNS, Target, table, targets
 
@@ -89,6 +94,14 @@ def test_another_plan_in_the_same_directory_is_refused(taken):
     assert caught.value.code == "tour_differs"
 
 
+def test_a_directory_that_cannot_be_is_named_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    events = []
+    with pytest.raises(UsageError) as error:
+        run.run_tour(tmp_path / "file" / "tour", SMALLEST, report=events.append)
+    assert (error.value.code, events) == ("bad_directory", [])
+
+
 def test_an_unknown_plan_is_named():
     with pytest.raises(UnsupportedError, match="quick"):
         plan_named("quik")
@@ -117,3 +130,19 @@ def test_targets_are_computed_from_the_rows(taken):
     assert found["share of int3's loss that int3-qat recovers"] == pytest.approx(0.8)
     assert found["perplexity of pruned-50 / control"] == pytest.approx(1.0202013)
     assert all(len(cells) == len(COLUMNS) for cells in table(figures))
+
+
+def test_the_table_of_the_full_tour_fits_80_columns_with_its_numbers_whole(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    sizes = (932_864, 3_742_000, 12_345_000, 32.0)
+    rows = table([Figures("distilled-3", "", "teacher", *sizes, 1.5, 2.9384, 0.0471, 1.0, 55_123.0, 1_044.0, "")])
+    print_table(COLUMNS, rows, right=range(1, len(COLUMNS)))
+    lines = re.sub(r"\x1b\[\d*m", "", terminal.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].split() == list(rows[0])
