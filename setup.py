@@ -6,6 +6,7 @@ C compiler the installation goes on with the Numba and NumPy tiers; MINISLM_REQU
 """
 
 import os
+import re
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -37,14 +38,12 @@ def extensions() -> list[Extension]:
         return []
     from Cython.Build import cythonize
 
-    patterns = ("*.pxd", "c/*.h", "c/threads.c", "c/processor.c")
-    shared = [str(path) for pattern in patterns for path in sorted(KERNELS.glob(pattern))]
     modules = [
         Extension(
             f"minislm.kernels.{source.stem}",
             [str(source)],
             include_dirs=["kernels/c"],
-            depends=["setup.py", str(source), *shared, *map(str, KERNELS.glob(f"c/{family(source.stem)}.c"))],
+            depends=["setup.py", *map(str, sorted(files_of(source) | files_of(c_source(source.stem))))],
             extra_compile_args=["-O2", "-fvisibility=hidden"],
             extra_link_args=["-pthread"],
         )
@@ -59,6 +58,22 @@ def extensions() -> list[Extension]:
 def family(module: str) -> str:
     """``"norm"`` for ``"minislm.kernels.norm_cython"``."""
     return module.rpartition(".")[2].removesuffix("_cython")
+
+
+def c_source(module: str) -> Path:
+    """``kernels/c/norm.c`` for the same; the runtime has none, its files are compiled once."""
+    return KERNELS / "c" / f"{family(module)}.c"
+
+
+def files_of(source: Path) -> set[Path]:
+    """Return a source and the headers that it takes in, directly or through others; nothing if it does not exist."""
+    if not source.exists():
+        return set()
+    text = source.read_text(encoding="utf-8")
+    names = re.findall(r'(?:#include|extern from) "([\w.]+)"', text)
+    cimported = re.findall(r"^from (\w+) cimport", text, re.MULTILINE)
+    headers = [*(KERNELS / "c" / name for name in names), *(KERNELS / f"{name}.pxd" for name in cimported)]
+    return {source}.union(*map(files_of, headers))
 
 
 class BuildKernels(build_ext):
@@ -86,7 +101,7 @@ class BuildKernels(build_ext):
         sets = [name for name in self.sets if own in {"runtime", *GAINING.get(name, {own})}]  # the runtime tells of all
         have = [(f"HAVE_{name}", None) for name in sets]
         ext.define_macros = have
-        source = KERNELS / "c" / f"{own}.c"
+        source = c_source(ext.name)
         stale = newer_group([*ext.sources, *ext.depends], self.get_ext_fullpath(ext.name), "newer")
         if source.exists() and (self.force or stale):
             ext.extra_objects = [
