@@ -247,5 +247,6 @@ class _Batch:
             sources += [writer.slots[row] for row in continued]
             first += n_rows
         self.timings.new_tokens += len(writers)
-        cache.reorder(np.array(slots, np.int64), np.array(sources, np.int64))
+        if slots != sources:
+            cache.reorder(np.array(slots, np.int64), np.array(sources, np.int64))
         return [text for text in texts if text]

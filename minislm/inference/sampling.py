@@ -84,9 +84,11 @@ def keep_top_p(logits_V: np.ndarray, p: float) -> np.ndarray:
     .. [1] Holtzman, Buys, Du, Forbes, Choi (2020), "The curious case of neural text degeneration", arXiv 1904.09751,
        section 3.1.
     """
-    ids = np.flatnonzero(logits_V > -np.inf)
+    probabilities_V = ops.softmax(logits_V[None])[0][0]
+    # Tokens below this share of what may be left out are less than half of it together: no need to sort them.
+    ids = np.flatnonzero(probabilities_V >= (1 - p) / (2 * logits_V.size))
     ids = ids[np.argsort(-logits_V[ids], kind="stable")]
-    probabilities = ops.softmax(logits_V[None, ids])[0][0]
+    probabilities = probabilities_V[ids]
     before = np.cumsum(probabilities) - probabilities  # what the more likely tokens reach without this one
     kept = ids[: max(1, np.count_nonzero(before < p))]
     kept_V = np.full_like(logits_V, -np.inf)
@@ -246,6 +248,9 @@ def choose(
     GenerationError
         Code ``logits_not_finite``.
     """
+    if settings.temperature == 0.0 and settings.repetition_penalty == 1.0:
+        check_finite(logits)
+        return int((logits if allowed_V is None else np.where(allowed_V, logits, -np.inf)).argmax())
     p_V = probabilities(logits, settings, seen, allowed_V)
     if settings.temperature == 0.0:
         return int(p_V.argmax())

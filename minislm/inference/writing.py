@@ -135,15 +135,14 @@ class Writer(ABC):
             forced = settings.first_id
         if settings.last_id is not None and self.limit(len(ids) + 1):
             forced = settings.last_id
-        ids_V = np.arange(n_tokens)
         if forced is not None:
-            return np.equal(ids_V, forced)
+            return np.equal(np.arange(n_tokens), forced)
         forbidden = set(settings.banned_ids)
         if len(ids) < settings.min_new_tokens:
             forbidden |= self.end_ids
         if settings.no_repeat_ngram:
             forbidden |= repeating([*self.request.ids, *ids], settings.no_repeat_ngram)
-        return np.isin(ids_V, list(forbidden), invert=True) if forbidden else None
+        return np.isin(np.arange(n_tokens), list(forbidden), invert=True) if forbidden else None
 
 
 class Sampler(Writer):
@@ -159,14 +158,16 @@ class Sampler(Writer):
         super().__init__(request, tokenizer, settings)
         self.ids: list[int] = []
         self.pieces: list[str] = []
+        self._seen = list(request.ids)  # and the new ones
         self._decoder = tokenizer.text_stream()
         self._filter = StopFilter(settings.stop)
 
     def take(self, logits_BV: np.ndarray) -> tuple[str, list[int]]:
         """Choose one token; its text may have to wait for the next ones."""
         allowed_V = self.allowed(self.ids, logits_BV.shape[1])
-        token = choose(logits_BV[0], self.settings, [*self.request.ids, *self.ids], len(self.ids), allowed_V)
+        token = choose(logits_BV[0], self.settings, self._seen, len(self.ids), allowed_V)
         self.ids.append(token)
+        self._seen.append(token)
         self.tokens = [token]
         piece = ""
         if self.ends(token):
