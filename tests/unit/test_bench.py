@@ -207,9 +207,9 @@ def test_every_row_of_the_table_can_be_chosen():
 
 
 def test_limits_are_measured_at_every_level_and_set():
+    pytest.importorskip("minislm.kernels.roofline_cython")
     from minislm.kernels import instruction_set
 
-    pytest.importorskip("minislm.kernels.roofline_cython")
     before = instruction_set()
     limits = measure_limits(2, seconds=1e-4, rounds=1, most_bytes=2**20)
     assert instruction_set() == before

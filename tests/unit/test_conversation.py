@@ -148,6 +148,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(folder):
                 seen += os.read(terminal, 4096).decode(errors="replace")
             os.write(terminal, b"\x03")
             until(terminal, "(stopped)\r\n> ")
+            time.sleep(0.5)  # the line editor takes the terminal over once it has shown its prompt
             os.write(terminal, b"\x03")
             until(terminal, "> ")
             os.write(terminal, b"/nonsense\n")

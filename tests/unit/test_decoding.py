@@ -83,7 +83,7 @@ def test_the_context_ends_what_asks_for_more():
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_both_counts():
-    with pytest.raises(GenerationError, match=r"7 tokens.*context 4.*at least 3") as caught:
+    with pytest.raises(GenerationError, match=r"7 tokens.*sees 4.*at least 3") as caught:
         one(Scripted(b"a", context=4), GREEDY.replaced(max_new_tokens=0), prompt=[65] * 7)
     assert caught.value.code == "context_length_exceeded"
 
