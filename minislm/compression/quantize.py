@@ -36,7 +36,7 @@ class Quantize(Method):
         A storage format of `minislm.ops.formats`, such as ``"int8"``, ``"int4-32"`` or ``"uint4-64"``.
     scales : {"max", "mse"}
         How the scale of a group is chosen: the smallest with which no weight is clipped; or, of 13 between that and 0.7
-        of it, the one with the least sum of squared errors, which takes about 13 times as long.
+        of it, the one with the least sum of squared errors: 13 roundings instead of one.
     activations : {"float", "int8-row", "int8-32", "static"}
         How inputs enter the product: as they are, or rounded to signed bytes with one scale for each row, for every 32
         inputs, or for all of them. The last one is found on data; a table that is only looked up stays without.
@@ -53,8 +53,8 @@ class Quantize(Method):
     -----
     With the smallest scale that clips no weight each moves by half a step at most: ``|w - s (c - z)| <= s / 2``.
     Both factors of a product are quantized, and of a sparse weight the stored values. It takes no data, and a few
-    operations for each weight. A search for the least squared error pays at 4 bits and fewer: with ``int4-32`` the
-    retrieval of `tests/benchmarks/bench_retrieval.py` loses 1.3 points instead of 4.5.
+    operations for each weight. A search for the least squared error is meant for 4 bits and fewer;
+    `tests/benchmarks/bench_retrieval.py` shows what it gains.
 
     Static scales need one forward pass over the examples. Magnitudes of all that enters a product are counted in a
     histogram whose bins are 1/128 of their numbers wide, of 255 KiB for each product, whatever the data. The error of a
