@@ -114,9 +114,9 @@ def test_loss_and_every_gradient(pair):
         compared += 1
         if ours is None and name == UNREAD:
             ours = named["cls.predictions.decoder.bias"]
-        # a key's bias shifts all scores of a query alike: its gradient is zero but for rounding, hence the floor
+        # a bias that shifts every score of a softmax alike (of a key, of a span) has a gradient of zero but for rounding
         error = np.abs(ours - parameter.grad.numpy()).max()
-        assert error < 1e-3 * max(float(parameter.grad.abs().max()), 1e-4 * scale), name
+        assert error < 1e-3 * max(float(parameter.grad.abs().max()), 1e-3 * scale), name
     assert compared > 30
 
 
