@@ -114,7 +114,7 @@ def test_loss_and_every_gradient(pair):
         compared += 1
         if ours is None and name == UNREAD:
             ours = named["cls.predictions.decoder.bias"]
-        # a bias that shifts every score of a softmax alike (of a key, of a span) has a gradient of zero but for rounding
+        # a bias that shifts every score of a softmax alike (of a key, of a span) has a gradient of mere rounding
         error = np.abs(ours - parameter.grad.numpy()).max()
         assert error < 1e-3 * max(float(parameter.grad.abs().max()), 1e-3 * scale), name
     assert compared > 30
