@@ -28,6 +28,7 @@ from minislm.text.chat import encode_chat
 from minislm.text.published import tokenizer_files
 from minislm.text.roles import DEFAULT
 from minislm.text.tokenizer import Tokenizer
+from minislm.weights.quantized import CHOICES
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,7 +364,7 @@ class LanguageModel:
         return Program.of_source(self.model) if isinstance(self.model, Transformer) else None
 
 
-def load(path: str | os.PathLike[str], *, context: int | None = None) -> LanguageModel:
+def load(path: str | os.PathLike[str], *, context: int | None = None, activations: str | None = None) -> LanguageModel:
     """Load a model folder: nothing of it is executed, and its weights are mapped, not read.
 
     Parameters
@@ -375,6 +376,10 @@ def load(path: str | os.PathLike[str], *, context: int | None = None) -> Languag
     context : int, optional
         Positions that a published model with rotary positions is opened with; None: those of its config.json, or, where
         it has a table for more than it first learned (LongRoPE), those that it first learned.
+    activations : {"float", "int8", "int8-row", "int8-32"}, optional
+        How inputs enter the products of quantized matrices: as they are, or rounded to signed bytes, as
+        `minislm.weights.quantized.Quantized` says. None: as each was stored; a GGUF file does not say, and is run with
+        bytes, as llama.cpp runs it.
 
     Returns
     -------
@@ -391,13 +396,20 @@ def load(path: str | os.PathLike[str], *, context: int | None = None) -> Languag
     ConfigError
         Code ``config_invalid``: no possible model.
     UnsupportedError
-        Codes ``unknown_architecture``, ``unknown_weight``, ``unsupported_version`` and the like.
+        Codes ``unknown_architecture``, ``unknown_weight``, ``unsupported_version``, ``unknown_activations`` and the
+        like.
     """
+    known = [choice for choice in CHOICES if choice != "static"]  # whose scales are found on data
+    if activations is not None and activations not in known:
+        raise unknown("activations", activations, known)
     found = read_checkpoint(path, context)
     apart = isinstance(found.model, Transformer)
     settings = _settings(path, found, apart=apart)
     tasks = _tasks(path, found.config)
-    return LanguageModel(found.model, found.tokenizer, settings, found.history, found.published, tasks)
+    model = found.model
+    if activations is not None:
+        model = model.replaced({p: weight.with_activations(activations) for p, weight in model.weights().items()})
+    return LanguageModel(model, found.tokenizer, settings, found.history, found.published, tasks)
 
 
 def save(lm: LanguageModel, path: str | os.PathLike[str]) -> None:

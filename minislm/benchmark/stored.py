@@ -9,8 +9,6 @@ import minislm
 from minislm.benchmark.shapes import model_folder
 from minislm.compression.quantize import Quantize
 
-ACTIVATIONS = {"int4-32": "int8-32", "int8": "int8-row"}
-"""How activations enter the products of a format, which is also what the rivals' types of as many bits do."""
 AS_PUBLISHED = ("float16", "float32")
 AS_STORED = "as stored"
 
@@ -25,7 +23,8 @@ def stored_folder(model: str, cache: Path, format: str) -> Path:
     cache : Path
         Where made ones are kept.
     format : str
-        One of `ACTIVATIONS`; of `AS_PUBLISHED`, for the folder of a shape; or `AS_STORED`, for what `model` names.
+        One of `AS_PUBLISHED`, for the folder of a shape; `AS_STORED`, for what `model` names; or a storage format,
+        whose inputs are rounded to bytes as the rivals' are.
 
     Returns
     -------
@@ -39,7 +38,7 @@ def stored_folder(model: str, cache: Path, format: str) -> Path:
         return source
     folder = cache / f"{Path(model).name}-{format}"
     if not folder.exists():
-        lm, _ = minislm.compress(minislm.load(source), Quantize(format, activations=ACTIVATIONS[format]))
+        lm, _ = minislm.compress(minislm.load(source), Quantize(format))
         part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         minislm.save(lm, part)

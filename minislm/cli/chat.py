@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, context_option, read_text, verb
+from minislm.cli.common import Common, activations_option, context_option, read_text, verb
 
 if TYPE_CHECKING:
     from minislm.inference.conversation import Conversation
@@ -35,6 +35,7 @@ QUOTES = '"""'
 @click.option("--system", help="What the model is to be.")
 @click.option("--template", help="A format (llama-2, orca-2) or a file with a template (Jinja), not the model's own.")
 @context_option
+@activations_option
 @click.option("-n", "--max-new-tokens", type=int, default=1024, show_default=True, help="Longest answer in tokens.")
 @click.option("--temperature", type=float, help="Divides the logits; 0 always takes the most likely token.")
 @click.option("--top-k", type=int, help="Keep the k most likely tokens; 0 keeps all.")
@@ -43,7 +44,13 @@ QUOTES = '"""'
 @click.option("--repetition-penalty", type=float, help="More than 1 makes tokens that have appeared less likely.")
 @click.option("--cache", metavar="DTYPE", help="How keys and values are kept: float32 (the default), float16 or int8.")
 def command(
-    common: Common, model: str, system: str | None, template: str | None, context: int | None, **options: Any
+    common: Common,
+    model: str,
+    system: str | None,
+    template: str | None,
+    context: int | None,
+    activations: str | None,
+    **options: Any,
 ) -> None:
     """Talk with MODEL.
 
@@ -54,7 +61,7 @@ def command(
     from minislm.text.chat import render_chat
     from minislm.text.chat_formats import FORMATS
 
-    lm = load(model, context=context)
+    lm = load(model, context=context, activations=activations)
     format_name = template if template in FORMATS else "default"
     if template is not None and template not in FORMATS:
         roles = dataclasses.replace(lm.tokenizer.roles, templates={"default": read_text(template)})

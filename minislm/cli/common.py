@@ -67,6 +67,11 @@ class Common:
 
 MODEL = "MODEL is a model folder, a GGUF file, or a name in the local cache of the Hugging Face hub."
 context_option = click.option("--context", type=int, help="Positions that a published model is opened with.")
+activations_option = click.option(
+    "--activations",
+    metavar="HOW",
+    help="Inputs of quantized matrices: float or int8; default: as stored, int8 for GGUF files.",
+)
 
 
 def verb(name: str, *, examples: str) -> Callable[[Callable[..., None]], click.Command]:

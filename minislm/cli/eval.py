@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, named_fields, print_table, verb
+from minislm.cli.common import Common, activations_option, named_fields, print_table, verb
 from minislm.errors import GateError, UsageError
 
 TASKS = ("classify", "tag", "classify+tag", "answer", "translate")
@@ -22,6 +22,7 @@ N_COMPARED = 64  # tokens whose hidden states are compared
     minislm eval out/python
     minislm eval out/python-int4 --against out/python --max-perplexity-ratio 1.02
     minislm eval downloads/phi-2 --against downloads/phi-2 --layers transformers
+    minislm eval out/python-int4 --against out/python-int4 --activations float
     minislm eval out/mine --text book.txt --speed --memory
     minislm eval out/commands --task classify+tag --data test.jsonl
     minislm eval out/intents --task classify --data test.csv --field label=intent
@@ -57,6 +58,7 @@ N_COMPARED = 64  # tokens whose hidden states are compared
     type=click.Choice(["minislm", "transformers"]),
     help="With --against: compare block by block alone, the other model run by this library.",
 )
+@activations_option
 @click.option("--speed", is_flag=True, help="Time a prompt and a continuation.")
 @click.option("--memory", is_flag=True, help="Measure peak memory in a fresh process.")
 @click.option("--max-perplexity-ratio", type=float, help="With --against: exit with 5 above this ratio.")
@@ -118,12 +120,12 @@ def _task_figures(model: Path, task: str, options: dict[str, Any]) -> dict[str, 
         raise UsageError("bad_option", f"--{other[0].replace('_', '-')} does not go with --task")
     if not options["data"]:
         raise UsageError("bad_option", "--task needs --data: the labelled texts or pairs of texts to be judged on")
-    fields = named_fields(options["fields"])
+    fields, lm = named_fields(options["fields"]), load(model, activations=options["activations"])
     if task == "translate":
         pairs = read_pairs(options["data"], fields)
-        return {"pairs": len(pairs), **judge_pairs(load(model), pairs, n_beams=options["beams"])}
+        return {"pairs": len(pairs), **judge_pairs(lm, pairs, n_beams=options["beams"])}
     texts = read_labelled(options["data"], task.split("+"), fields)
-    return {"texts": len(texts), **judge_labelled(load(model), texts, cut=options["cut"])}
+    return {"texts": len(texts), **judge_labelled(lm, texts, cut=options["cut"])}
 
 
 def _text_figures(model: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def _text_figures(model: Path, options: dict[str, Any]) -> dict[str, Any]:
 
     if options["data"]:
         raise UsageError("bad_option", "--data needs --task; a text to be predicted is given by --text")
-    lm = load(model)
+    lm = load(model, activations=options["activations"])
     if options["layers"] or (options["against"] and not isinstance(lm.model, Decoder)):
         return _compared(lm, _tokens(lm, options), options)
     require_decoder(lm.model)
@@ -163,7 +165,7 @@ def _text_figures(model: Path, options: dict[str, Any]) -> dict[str, Any]:
         speed = measure_speed(lm, prompt_tokens=half, new_tokens=half)
         values["prompt_tokens_per_s"], values["generation_tokens_per_s"] = dataclasses.astuple(speed)
     if options["memory"]:
-        values["memory_growth_bytes"] = peak_memory(model).growth_bytes
+        values["memory_growth_bytes"] = peak_memory(model, activations=options["activations"]).growth_bytes
     return values
 
 

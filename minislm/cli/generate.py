@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, context_option, read_text, verb
+from minislm.cli.common import Common, activations_option, context_option, read_text, verb
 from minislm.errors import UsageError
 
 EXAMPLES = """
@@ -23,6 +23,7 @@ echo "def main" | minislm generate out/teacher - --top-k 40 --stop "\\n\\n" --js
 @click.option("-p", "--prompt", help="The text to continue; may be empty.")
 @click.option("-f", "--file", help="A file with the text to continue.")
 @context_option
+@activations_option
 @click.option("-n", "--max-new-tokens", type=int, help="Stop after so many new tokens.")
 @click.option("--temperature", type=float, help="Divides the logits; 0 always takes the most likely token.")
 @click.option("--top-k", type=int, help="Keep the k most likely tokens; 0 keeps all.")
@@ -41,6 +42,7 @@ def command(
     prompt: str | None,
     file: str | None,
     context: int | None,
+    activations: str | None,
     stop: tuple[str, ...],
     **options: Any,
 ) -> None:
@@ -52,7 +54,7 @@ def command(
     text = _prompt(prompt, file, standard_input)
     from minislm.language_model import load
 
-    lm = load(model, context=context)
+    lm = load(model, context=context, activations=activations)
     given = {name: value for name, value in options.items() if value is not None}
     if stop:
         given["stop"] = [ending.replace("\\n", "\n") for ending in stop]

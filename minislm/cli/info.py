@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, print_table, verb
+from minislm.cli.common import Common, activations_option, print_table, verb
 
 if TYPE_CHECKING:
     from minislm.inference.program import Program
@@ -24,8 +24,9 @@ minislm info out/int4 --json
 
 @verb("info", examples=EXAMPLES)
 @click.argument("model")
+@activations_option
 @click.option("--program", is_flag=True, help="Show the steps of the lowered model instead.")
-def command(common: Common, model: str, program: bool) -> None:
+def command(common: Common, model: str, activations: str | None, program: bool) -> None:
     """Show what a model holds, tensor by tensor.
 
     For each tensor: shape, storage, how activations enter, bytes, bits for each weight. With
@@ -34,7 +35,7 @@ def command(common: Common, model: str, program: bool) -> None:
     """
     from minislm.language_model import load
 
-    lm = load(model)
+    lm = load(model, activations=activations)
     if program:
         _show_program(common, lm.model)
     else:

@@ -19,7 +19,7 @@ from minislm.ops.formats import Format, format_named
 from minislm.training.settings import TrainSettings
 from minislm.weights.base import Weight
 from minislm.weights.fake_quantized import FakeQuantized
-from minislm.weights.quantized import ACTIVATIONS
+from minislm.weights.quantized import CHOICES
 
 if TYPE_CHECKING:
     from minislm.training.data import TrainingData
@@ -35,8 +35,8 @@ class QuantizationAware(Method):
     ----------
     format : str
         A symmetric storage format, such as ``"int3"`` or ``"int4-32"``.
-    activations : {"float", "int8-row", "int8-32", "static"}
-        How inputs enter the product in the end; training sees unrounded ones.
+    activations : {"int8", "float", "int8-row", "int8-32", "static"}
+        How inputs enter the product in the end, as for `Quantize`; training sees unrounded ones.
     training : TrainSettings
         How to train.
     lsq : bool
@@ -67,7 +67,7 @@ class QuantizationAware(Method):
     name: ClassVar[str] = "quantization_aware"
 
     format: str = "int3"
-    activations: str = "float"
+    activations: str = "int8"
     training: TrainSettings = field(default_factory=TrainSettings)
     lsq: bool = True
     calibration: str | None = None
@@ -83,8 +83,8 @@ class QuantizationAware(Method):
                 f"{self.name}: {storage} stores a zero for each group, and only scales can be learned; "
                 f"take a symmetric format such as {storage.name.removeprefix('u')}",
             )
-        if self.activations not in ACTIVATIONS:
-            raise unknown("activations", self.activations, ACTIVATIONS)
+        if self.activations not in CHOICES:
+            raise unknown("activations", self.activations, CHOICES)
         check_calibration(self)
 
     def run(

@@ -80,7 +80,7 @@ class Recipe:
       where: blocks.*
       format: int8
       scales: max
-      activations: float
+      activations: int8
     <BLANKLINE>
     """
 

@@ -183,10 +183,8 @@ def storage_of(part: Any) -> str:
     match part:
         case Dense():
             return str(part.array.dtype)
-        case Quantized():
+        case Quantized() | Blocks():
             return part.format.name if part.activations == "float" else f"{part.format.name} x {part.activations}"
-        case Blocks():
-            return part.format.name
         case Sparse():
             return f"{part.pattern} of {storage_of(part.values)}"
         case Product():

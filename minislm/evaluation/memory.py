@@ -42,7 +42,9 @@ class Memory:
         return self.peak_bytes - self.before_bytes
 
 
-def peak_memory(path: str | Path, *, n_tokens: int = 16, prompt_tokens: int = 16) -> Memory:
+def peak_memory(
+    path: str | Path, *, n_tokens: int = 16, prompt_tokens: int = 16, activations: str | None = None
+) -> Memory:
     """Measure the memory that loading a model and generating with it takes, in a process of its own.
 
     Parameters
@@ -53,6 +55,8 @@ def peak_memory(path: str | Path, *, n_tokens: int = 16, prompt_tokens: int = 16
         Tokens to generate.
     prompt_tokens : int
         Length of the prompt, in tokens.
+    activations : str, optional
+        As of `minislm.load`.
 
     Returns
     -------
@@ -65,6 +69,7 @@ def peak_memory(path: str | Path, *, n_tokens: int = 16, prompt_tokens: int = 16
         Code ``measurement_failed``: the process failed; the message carries its last line.
     """
     command = [sys.executable, "-m", "minislm.evaluation.memory", str(path), str(n_tokens), str(prompt_tokens)]
+    command += [activations] if activations else []
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         last = (run.stderr.strip().splitlines() or ["no message"])[-1]
@@ -105,10 +110,10 @@ def forget_peak() -> int:
         return resident_peak()
 
 
-def _measure(path: str, n_tokens: int, prompt_tokens: int) -> Memory:
+def _measure(path: str, n_tokens: int, prompt_tokens: int, activations: str | None = None) -> Memory:
     _run(minislm.LanguageModel(_smallest(), Tokenizer.train([], kind="bytes")), 2, 2)  # what is loaded at first use
     before = forget_peak()
-    _run(minislm.load(path), n_tokens, prompt_tokens)
+    _run(minislm.load(path, activations=activations), n_tokens, prompt_tokens)
     return Memory(before, resident_peak())
 
 
@@ -123,5 +128,5 @@ def _run(lm: minislm.LanguageModel, n_tokens: int, prompt_tokens: int) -> None:
 
 
 if __name__ == "__main__":
-    measured = _measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    measured = _measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
     print(json.dumps({"before_bytes": measured.before_bytes, "peak_bytes": measured.peak_bytes}))

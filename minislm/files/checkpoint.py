@@ -199,7 +199,7 @@ def _published_model(
         config = dataclasses.replace(config, context=context)
     model_class, _ = models.model_class(how.family)
     parts = how.loaded(tensors, model_class.shapes(config), origin)
-    parts = {path: part.fast() if isinstance(part, Blocks) else part for path, part in parts.items()}
+    parts = {path: part.with_activations("int8") if isinstance(part, Blocks) else part for path, part in parts.items()}
     specs = {path: part.spec() for path, part in parts.items() if isinstance(part, Weight)}
     arrays: dict[str, np.ndarray] = {}
     for path, part in parts.items():

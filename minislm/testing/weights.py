@@ -14,6 +14,7 @@ from minislm.testing.samples import LAYOUTS, laid_out, parts
 from minislm.testing.tolerances import assert_close
 from minislm.weights import build
 from minislm.weights.base import Arrays, Weight
+from minislm.weights.blocks import Blocks
 from minislm.weights.panels import Panels
 from minislm.weights.product import Product
 from minislm.weights.quantized import Quantized
@@ -33,7 +34,9 @@ def is_linear(weight: Weight) -> bool:
     bool
         False with quantized activations anywhere.
     """
-    return not any(isinstance(part, Quantized | Panels) and part.activations != "float" for part in parts(weight))
+    return not any(
+        isinstance(part, Quantized | Panels | Blocks) and part.activations != "float" for part in parts(weight)
+    )
 
 
 def exact(weight: Weight) -> np.ndarray:
@@ -291,6 +294,29 @@ def check_lower(weight: Weight, seed: int = 0) -> None:
         assert_close(lowered, applied, length=sum(weight.shape), factor=8.0, scale=terms_NO, name="lower")
     else:
         assert bits(lowered) == bits(applied), "lower computes something else than apply"
+
+
+def check_activations(weight: Weight) -> None:
+    """Check that other activations change no number of a Weight, and that float ones make every product linear.
+
+    Parameters
+    ----------
+    weight : Weight
+        To be checked.
+
+    Raises
+    ------
+    AssertionError
+        An array differs, the way back is another, a product disagrees with the matrix, or nonsense is accepted.
+    """
+    arrays = {name: bits(array) for name, array in weight.arrays().items() if not name.endswith("activation_scale")}
+    for activations in ("float", "int8", "int8-row", "int8-32"):
+        other = weight.with_activations(activations)
+        found = {name: bits(array) for name, array in other.arrays().items()}
+        assert found == arrays, f"{activations} activations changed the matrix"
+        assert other.with_activations("float").spec() == weight.with_activations("float").spec()
+        assert is_linear(other) or activations != "float", "float activations are rounded"
+        check_verbs(other)
 
 
 def check_layouts(weight: Weight, seed: int = 0) -> None:

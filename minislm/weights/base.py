@@ -205,6 +205,26 @@ class Weight(ABC):
         """
         return ()
 
+    def with_activations(self, activations: str) -> Weight:
+        """Return the same matrix, whose products take their inputs another way.
+
+        Parameters
+        ----------
+        activations : {"float", "int8", "int8-row", "int8-32"}
+            As they are, or rounded to signed bytes; see `minislm.weights.quantized.Quantized`.
+
+        Returns
+        -------
+        Weight
+            The Weight itself where it has no product of whole numbers: that of floats never rounds.
+
+        Raises
+        ------
+        UnsupportedError
+            Code ``unknown_activations``.
+        """
+        return self
+
     def repacked(self, layout: str) -> Weight:
         """Return the same numbers in another memory layout.
 

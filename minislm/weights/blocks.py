@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 
-from minislm.dispatch import ops
-from minislm.errors import UnsupportedError
+from minislm.dispatch import ops, runs_compiled
+from minislm.errors import UnsupportedError, unknown
 from minislm.ops.blocks import BlockFormat, block_format_named
 from minislm.ops.formats import format_named
+from minislm.ops.tiles import row_tiles
 from minislm.weights.base import Arrays, Weight
 from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
-from minislm.weights.quantized import Quantized
+from minislm.weights.mapped import release
+from minislm.weights.quantized import Quantized, activations_for
 
 TWINS = {"q8_0": "int8-32", "q4_0": "int4-32"}
 """Block formats whose numbers a format of `minislm.ops.formats` holds too, in the same number of bytes."""
@@ -32,11 +35,16 @@ class Blocks(Weight):
         Columns of the matrix, which the bytes do not tell.
     blocks : ndarray, (O, P), uint8
         Rows of blocks; mapped, when they were read. Scales may be any float16, infinities too, as in a `Dense`.
+    activations : {"float", "int8-row", "int8-32"}
+        How inputs enter the product: as they are, or rounded to signed bytes, which formats with a `quantized` twin
+        take.
 
     Raises
     ------
     UsageError
         Code ``size_mismatch``, ``bad_shape`` or ``unknown_dtype``.
+    UnsupportedError
+        Code ``unknown_activations``: neither, or rounded ones of a format that has no twin.
 
     Examples
     --------
@@ -52,8 +60,12 @@ class Blocks(Weight):
     format: BlockFormat
     n_inputs: int
     blocks: np.ndarray
+    activations: str = "float"
 
     def __post_init__(self) -> None:
+        known = ("float", "int8-row", "int8-32") if self.format.name in TWINS else ("float",)
+        if self.activations not in known:
+            raise unknown("activations", self.activations, known)
         check_array("the bytes of Blocks", self.blocks, (None, self.format.row_bytes(self.n_inputs)), ["uint8"])
 
     @property
@@ -62,7 +74,9 @@ class Blocks(Weight):
         return len(self.blocks), self.n_inputs
 
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
-        """Return ``x @ W.T``, (N, O)."""
+        """Return ``x @ W.T``, (N, O), its inputs rounded as `activations` says."""
+        if (twin := self._twin) is not None:
+            return twin.apply(x_NI)
         y_NO: np.ndarray = ops.block_product(x_NI, self.blocks, format=self.format)
         return y_NO
 
@@ -93,21 +107,38 @@ class Blocks(Weight):
         return {"": self.blocks}
 
     def spec(self) -> dict[str, Any]:
-        """Return type, shape and format."""
-        return {"type": "blocks", "shape": list(self.shape), "format": self.format.name}
+        """Return type, shape, format and activations."""
+        return {
+            "type": "blocks",
+            "shape": list(self.shape),
+            "format": self.format.name,
+            "activations": self.activations,
+        }
 
     @classmethod
     def from_arrays(cls, spec: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         """Rebuild it over the given array."""
-        format = block_format_named(field_of(spec, "format", str))
+        format, activations = block_format_named(field_of(spec, "format", str)), field_of(spec, "activations", str)
         check_names(spec, arrays, [""])
         n_outputs, n_inputs = shape_of(spec)
         with claims_of_a_file():
             check_array("the bytes of Blocks", arrays[""], (n_outputs, format.row_bytes(n_inputs)), ["uint8"])
-            return cls(format, n_inputs, arrays[""])
+            return cls(format, n_inputs, arrays[""], activations)
+
+    def with_activations(self, activations: str) -> Weight:
+        """Return the same bytes with other activations; only exact twins take bytes."""
+        if activations == "float":
+            return replace(self, activations="float")
+        try:
+            self._check_twin()
+        except UnsupportedError:
+            return self
+        return replace(self, activations=activations_for(format_named(TWINS[self.format.name]), activations))
 
     def lower(self, slot: int, program: Any) -> int:
-        """Append one step."""
+        """Append the steps of the twin, or one."""
+        if (twin := self._twin) is not None:
+            return twin.lower(slot, program)
         return int(
             program.step("block_product", (slot,), constants=(self.blocks,), width=len(self.blocks), format=self.format)
         )
@@ -127,19 +158,6 @@ class Blocks(Weight):
         """
         return replace(self, blocks=self.blocks[start:stop])
 
-    def fast(self) -> Weight:
-        """Return the `quantized` copy, or, where there is none, the matrix itself.
-
-        Returns
-        -------
-        Weight
-            Of the same numbers.
-        """
-        try:
-            return self.quantized()
-        except UnsupportedError:
-            return self
-
     def quantized(self) -> Quantized:
         """Copy the matrix to the `Quantized` that has the same numbers, for which there are faster kernels.
 
@@ -155,11 +173,8 @@ class Blocks(Weight):
             Code ``no_exact_twin``: no such format has these numbers. That is so for q4_k and q6_k, whose scales have
             two levels, and where a scale is not finite or a code of q8_0 is -128, which no encoder writes.
         """
-        twin = TWINS.get(self.format.name)
-        if twin is None:
-            raise UnsupportedError("no_exact_twin", f"{self.format} holds numbers that no format of groups can hold")
-        storage = format_named(twin)
-        records = self.format.blocks(self.blocks)
+        self._check_twin()
+        storage, records = format_named(TWINS[self.format.name]), self.format.blocks(self.blocks)
         scales_OJ, codes_OJZ = records["scale"].astype(np.float16), records["codes"]
         if storage.bits == 8:
             codes_OJZ = codes_OJZ.view(np.uint8) ^ 0x80  # from -128 is zero to 128 is zero
@@ -167,8 +182,30 @@ class Blocks(Weight):
             low, high = codes_OJZ & 15, codes_OJZ >> 4
             codes_OJZ = np.concatenate((low, high), axis=2)
             codes_OJZ = codes_OJZ[:, :, 0::2] | codes_OJZ[:, :, 1::2] << 4
-        if not np.isfinite(scales_OJ).all() or (storage.bits == 8 and not codes_OJZ.all()):
-            raise UnsupportedError(
-                "no_exact_twin", f"some blocks hold an infinite scale, or a code that {twin} does not have"
-            )
-        return Quantized(storage, self.n_inputs, codes_OJZ.reshape(len(self.blocks), -1), scales_OJ)
+        codes_OP = codes_OJZ.reshape(len(self.blocks), -1)
+        return Quantized(storage, self.n_inputs, codes_OP, scales_OJ, activations=self.activations)
+
+    def _check_twin(self) -> None:
+        """Raise UnsupportedError where there is no `quantized` twin."""
+        twin = TWINS.get(self.format.name)
+        if twin is None:
+            raise UnsupportedError("no_exact_twin", f"{self.format} holds numbers that no format of groups can hold")
+        for rows in row_tiles(len(self.blocks), self.blocks.shape[1]):
+            records = self.format.blocks(self.blocks[rows])
+            if not np.isfinite(records["scale"]).all() or (records["codes"] == -128).any():
+                raise UnsupportedError(
+                    "no_exact_twin", f"some blocks hold an infinite scale, or a code that {twin} does not have"
+                )
+        release(self.blocks)
+
+    @cached_property
+    def _twin(self) -> Weight | None:
+        """What multiplies in its place, where there is a twin; made once, and pages of a mapped file are let go."""
+        try:
+            twin = self.quantized()
+        except UnsupportedError:
+            if self.activations != "float":
+                raise
+            return None
+        release(self.blocks)
+        return twin.repacked("panels") if self.activations != "float" and runs_compiled("panel_product") else twin

@@ -15,7 +15,7 @@ from minislm.ops.formats import Format, format_named
 from minislm.weights.base import Arrays, Weight
 from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
 from minislm.weights.dense import Dense
-from minislm.weights.quantized import Quantized
+from minislm.weights.quantized import Quantized, activations_for
 
 DTYPES = ("float32", "float64")
 
@@ -111,8 +111,8 @@ class FakeQuantized(Weight):
 
         Parameters
         ----------
-        activations : {"float", "int8-row", "int8-32", "static"}
-            How inputs will enter the product.
+        activations : {"float", "int8", "int8-row", "int8-32", "static"}
+            How inputs will enter the product; of ``"int8"`` `activations_for` tells the group.
         activation_scale : ndarray, (1,), float32, optional
             The scale of static activations.
 
@@ -128,6 +128,7 @@ class FakeQuantized(Weight):
         """
         scales = self.format.stored(self.scales)
         codes = self.format.pack(self.format.round(self.array, scales, None))
+        activations = activations_for(self.format, activations)
         return Quantized(self.format, self.shape[1], codes, scales, None, activations, activation_scale)
 
     def apply(self, x_NI: np.ndarray) -> np.ndarray:

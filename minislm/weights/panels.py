@@ -161,6 +161,10 @@ class Panels(Weight):
 
         return cls.of(Quantized.from_arrays(spec, arrays))
 
+    def with_activations(self, activations: str) -> Weight:
+        """Return the `Quantized` with these activations."""
+        return self._canonical().with_activations(activations)
+
     def lower(self, slot: int, program: Any) -> int:
         """Append the rounding, which all matrices that are alike in it share, and the product."""
         n_outputs, n_inputs = self.size

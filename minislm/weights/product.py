@@ -109,6 +109,10 @@ class Product(Weight):
         with claims_of_a_file():
             return cls(build(field_of(spec, "left", dict), left), build(field_of(spec, "right", dict), right))
 
+    def with_activations(self, activations: str) -> Weight:
+        """Return the product of both with these activations."""
+        return Product(self.left.with_activations(activations), self.right.with_activations(activations))
+
     def lower(self, slot: int, program: Any) -> int:
         """Append the steps of both, or one step for two Dense factors that are not in panels."""
         if not runs_compiled("float_panel_product") and (factors := self._factors()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +20,29 @@ from minislm.weights.mapped import release
 from minislm.weights.panels import Panels
 
 ACTIVATIONS = ("float", *ACTIVATION_GROUPS)
+CHOICES = ("int8", *ACTIVATIONS)
+"""What may be asked for: ``"int8"`` leaves the group to `activations_for`."""
+
+
+def activations_for(format: Format, activations: str) -> str:
+    """Choose how inputs are rounded where only ``"int8"`` is said.
+
+    Parameters
+    ----------
+    format : Format
+        Of the matrix.
+    activations : str
+        Any of `ACTIVATIONS`, or ``"int8"``.
+
+    Returns
+    -------
+    str
+        As asked, or for ``"int8"`` what costs the product of this format least: ``"int8-32"`` where it has groups,
+        ``"int8-row"`` where a row has one scale.
+    """
+    if activations != "int8":
+        return activations
+    return "int8-32" if format.group else "int8-row"
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +132,8 @@ class Quantized(Weight):
             The matrix.
         format_name : str
             Such as ``"int4-32"``; see `minislm.ops.formats.format_named`.
-        activations : {"float", "int8-row", "int8-32", "static"}
-            How inputs will enter the product.
+        activations : {"float", "int8", "int8-row", "int8-32", "static"}
+            How inputs will enter the product; of ``"int8"`` `activations_for` tells the group.
         activation_scale : ndarray, (1,), float32, optional
             The scale of static activations.
         fit : callable
@@ -140,6 +163,7 @@ class Quantized(Weight):
             codes_OP[rows] = storage.pack(storage.round(tile, scales_OJ[rows], zeros))
             if zeros_OJ is not None and zeros is not None:
                 zeros_OJ[rows] = zeros
+        activations = activations_for(storage, activations)
         return cls(storage, n_inputs, codes_OP, scales_OJ, zeros_OJ, activations, activation_scale)
 
     @property
@@ -207,6 +231,11 @@ class Quantized(Weight):
             check_array("the codes of a Quantized", arrays[""], (n_outputs, storage.row_bytes(n_inputs)), ["uint8"])
             optional = arrays.get("zeros"), activations, arrays.get("activation_scale")
             return cls(storage, n_inputs, arrays[""], arrays["scales"], *optional)
+
+    def with_activations(self, activations: str) -> Weight:
+        """Return the same codes with other activations; those that are static already go with their scale."""
+        chosen = activations_for(self.format, activations)
+        return self if chosen == self.activations else replace(self, activations=chosen, activation_scale=None)
 
     def repacked(self, layout: str) -> Weight:
         """Return the same numbers in another memory layout.

@@ -92,6 +92,10 @@ class Sum(Weight):
         with claims_of_a_file():
             return cls(build(field_of(spec, "a", dict), a), build(field_of(spec, "b", dict), b))
 
+    def with_activations(self, activations: str) -> Weight:
+        """Return the sum of both with these activations."""
+        return Sum(self.a.with_activations(activations), self.b.with_activations(activations))
+
     def lower(self, slot: int, program: Any) -> int:
         """Append the steps of both and their addition."""
         parts = (self.a.lower(slot, program), self.b.lower(slot, program))

@@ -101,6 +101,11 @@ def test_lower_computes_what_apply_does(name, rng):
         laws.check_lower(weight)
 
 
+def test_other_activations_leave_the_matrix(name, rng):
+    for weight in members(name, rng, shapes=[(1, 1), (17, 70)]):
+        laws.check_activations(weight)
+
+
 def test_rounded_activations_keep_their_bound(rng):
     rounded = [
         part

@@ -43,10 +43,12 @@ def test_quantized_blocks_are_run_and_saved(name, kind, tmp_path):
             matrix.data = torch.tensor(back.T if "c_fc" in path else back)
     assert stored
     write_model(tmp_path / "m.gguf", model, name, TOKENIZER, stored=stored)
-    lm = minislm.load(tmp_path / "m.gguf")
+    lm = minislm.load(tmp_path / "m.gguf", activations="float")
     ids = np.random.default_rng(0).integers(0, 258, (2, 13))
     with torch.no_grad():
         expected = model(torch.tensor(ids)).logits.numpy()
     assert np.abs(lm.logits(ids) - expected).max() < 1e-4 * np.abs(expected).max()
+    rounded = minislm.load(tmp_path / "m.gguf").logits(ids)  # the default, as there
+    assert 0 < np.linalg.norm(rounded - expected) < 0.02 * np.linalg.norm(expected)
     minislm.save(lm, tmp_path / "saved")
     np.testing.assert_array_equal(minislm.load(tmp_path / "saved").logits(ids), lm.logits(ids))

@@ -316,6 +316,8 @@ def test_info_accounts_for_every_byte(folder):
     assert rows["embedding.weight"]["storage"] == "dense float32"
     assert rows["final_norm.bias"]["bits"] == 32.0
     assert values["config"]["type"] == "decoder"
+    other = json.loads(called("info", folder, "--activations", "float", "--json").stdout)["tensors"]
+    assert {row["activations"] for row in other} == {"float"}
 
 
 def test_info_shows_every_tensor(folder):

@@ -38,7 +38,7 @@ def test_a_tensors_row_says_what_was_done_to_it(model):
     small, report = compress(model, Quantize("int4-32"))
     before, after = model.weights()[UP].dense(), small.weights()[UP].dense()
     row = tensor(report, UP)
-    assert (row.shape, row.storage, row.bytes_before) == ((128, 32), "int4-32", 128 * 32 * 4)
+    assert (row.shape, row.storage, row.bytes_before) == ((128, 32), "int4-32 x int8-32", 128 * 32 * 4)
     assert row.bytes_after == 128 * (16 + 2) == small.weights()[UP].nbytes
     assert row.bits_per_weight == 4.5
     assert row.relative_error == pytest.approx(np.linalg.norm(after - before) / np.linalg.norm(before), rel=1e-5)

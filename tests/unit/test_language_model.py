@@ -12,6 +12,7 @@ import pytest
 
 import minislm
 from minislm import models
+from minislm.compression.quantize import Quantize
 from minislm.config import Head
 from minislm.errors import DataError, GenerationError, MinislmError, ModelFileError, UnsupportedError, UsageError
 from minislm.files import safetensors
@@ -436,3 +437,24 @@ def test_foreign_folders_say_what_is_known(folder):
     (folder / "config.json").write_text('{"model_type": "lama"}')
     with pytest.raises(UnsupportedError, match="'llama'"):
         load(folder)
+
+
+def test_activations_are_chosen_when_a_model_is_loaded(tmp_path, lm):
+    small, _ = minislm.compress(lm, Quantize("int4-32"))
+    save(small, tmp_path / "small")
+    ids = np.arange(20)
+    found = {}
+    for asked, stored in ((None, "int8-32"), ("int8", "int8-32"), ("int8-row", "int8-row"), ("float", "float")):
+        loaded = load(tmp_path / "small", activations=asked)
+        assert {spec["activations"] for spec in loaded.model.specs().values()} == {stored}
+        found[asked] = loaded.logits(ids)
+    assert np.array_equal(found[None], found["int8"])
+    error = {asked: np.abs(found[asked] - found["float"]).max() for asked in ("int8", "int8-row")}
+    assert 0 < error["int8"] < error["int8-row"] < 0.1 * np.abs(found["float"]).max()
+
+
+@pytest.mark.parametrize("asked", ["static", "int4", ""])
+def test_activations_that_loading_cannot_choose_are_refused(asked, folder):
+    with pytest.raises(UnsupportedError) as caught:
+        load(folder, activations=asked)
+    assert caught.value.code == "unknown_activations"
