@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,9 @@ class Common:
 
 
 MODEL = "MODEL is a model folder, a GGUF file, or a name in the local cache of the Hugging Face hub."
-context_option = click.option("--context", type=int, help="Positions that a published model is opened with.")
+context_option = click.option(
+    "--context", type=int, help="Positions that a model without a table of them is opened with."
+)
 activations_option = click.option(
     "--activations",
     metavar="HOW",
@@ -90,7 +93,7 @@ def verb(name: str, *, examples: str) -> Callable[[Callable[..., None]], click.C
         A decorator that goes above the verb's own options; the function's docstring becomes the help, and what a
         ``model`` may be is added to it.
     """
-    lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
+    lines = "\n".join(_folded(line.strip()) for line in examples.strip().splitlines())
 
     def decorate(function: Callable[..., None]) -> click.Command:
         if "model" in inspect.signature(function).parameters:
@@ -116,6 +119,16 @@ def verb(name: str, *, examples: str) -> Callable[[Callable[..., None]], click.C
         return click.command(name, epilog=f"\b\nExamples:\n{lines}")(run)
 
     return decorate
+
+
+def _folded(command: str) -> str:
+    """Indent a command line and, where 80 columns do not hold it, fold it before options, as a shell takes it."""
+    lines = [" "]
+    for part in re.findall(r'(?:-\S+ (?=[^-]))?(?:"[^"]*"|\'[^\']*\'|\S)+', command):
+        if len(lines[-1]) + len(part) > 74:
+            lines.append("     ")
+        lines[-1] += f" {part}"
+    return " \\\n".join(lines)
 
 
 def _limit_threads(number: int) -> None:
@@ -165,6 +178,28 @@ def print_table(
     with console.capture() as captured:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def check_output(output: Path, source: Path | None) -> None:
+    """Refuse, before any work, a place where its result would delete something.
+
+    Parameters
+    ----------
+    output : Path
+        Folder of the model that is to be made.
+    source : Path, optional
+        Of the one that it is made out of.
+
+    Raises
+    ------
+    UsageError
+        Code ``not_a_model_folder``: it holds other files; code ``bad_option``: it is the source.
+    """
+    from minislm.files.folder import check_replaceable
+
+    check_replaceable(output)
+    if source is not None and output.exists() and source.exists() and output.samefile(source):
+        raise UsageError("bad_option", f"-o {output} is the model to begin with, and would delete it; name another")
 
 
 def read_text(path: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, print_table, verb
+from minislm.cli.common import Common, check_output, print_table, verb
 from minislm.cli.train_options import OWN_TASK, TASK_NAMES, files
 from minislm.errors import UsageError
 
@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 @click.option("--method", help="One method in place of a recipe file.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of that method; repeatable.")
 @click.option("--where", default="*", show_default=True, help="Weights that the method applies to.")
-@click.option("--task", type=click.Choice(TASK_NAMES), help="What steps learn; default: what the model is for.")
+@click.option(
+    "--task",
+    type=click.Choice(TASK_NAMES),
+    metavar="TASK",
+    help="What steps learn, as of `minislm train`; default: what the model is for.",
+)
 @click.option(
     "--data",
     multiple=True,
@@ -67,10 +72,9 @@ def command(common: Common, model: Path, recipe: Path | None, output: Path, **op
     """
     from minislm.cli.live import Live
     from minislm.compression.recipe import Recipe
-    from minislm.files.folder import check_replaceable
     from minislm.language_model import load, save
 
-    check_replaceable(output)
+    check_output(output, model)
     if (recipe is None) == (options["method"] is None):
         raise UsageError("bad_option", "give a RECIPE file or --method, and not both")
     if recipe is not None:
@@ -85,7 +89,7 @@ def command(common: Common, model: Path, recipe: Path | None, output: Path, **op
         chosen = Recipe.from_yaml("steps:\n- " + "\n  ".join(lines), "--method")
     lm = load(model)
     with Live(quiet=common.quiet, what="compress") as live:
-        small, report = _compressed(lm, chosen, options, live, output)
+        small, report = _compressed(lm, chosen.seeded(common.seed), options, live, output)
     save(small, output)
     common.result(report.to_json(), lambda: _show(report, options["details"], output))
 

@@ -7,7 +7,7 @@ import click
 from minislm.cli.common import Common, print_table, verb
 
 EXAMPLES = """
-minislm fill-mask out/reader -t "The [MASK] statement is used to [MASK] over the elements of a sequence."
+minislm fill-mask out/reader -t "The [MASK] statement is used to [MASK] over a sequence."
 minislm fill-mask out/reader -t "import [MASK]" --top-k 20 --json
 """
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from minislm.cli.common import Common, print_table, verb
+from minislm.errors import UsageError
 
 
 @verb(
@@ -19,9 +20,9 @@ from minislm.cli.common import Common, print_table, verb
     """,
 )
 @click.option("-o", "--output", default="tour", show_default=True, type=click.Path(path_type=Path), help="Where to.")
-@click.option("--quick", "size", flag_value="quick", help="At most a minute.")
-@click.option("--full", "size", flag_value="full", help="At most an hour: trained to a plateau, three seeds.")
-def command(common: Common, output: Path, size: str | None) -> None:
+@click.option("--quick", is_flag=True, help="At most a minute.")
+@click.option("--full", is_flag=True, help="At most an hour: trained to a plateau, three seeds.")
+def command(common: Common, output: Path, quick: bool, full: bool) -> None:
     """Train a small language model, compress it by every family, measure and show the results.
 
     Meant to take at most four minutes on two idle cores (--quick: one, --full: sixty), and twice that without a C
@@ -36,7 +37,9 @@ def command(common: Common, output: Path, size: str | None) -> None:
     from minislm.tour.report import COLUMNS, table
     from minislm.tour.run import StageDone, StageStarted, run_tour
 
-    plan = plan_named(size or "default")
+    if quick and full:
+        raise UsageError("bad_option", "give --quick or --full, and not both")
+    plan = plan_named("quick" if quick else "full" if full else "default", common.seed)
     with Live(quiet=common.quiet) as live:
 
         def report(event: Any) -> None:

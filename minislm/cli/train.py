@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minislm.cli import train_options
-from minislm.cli.common import Common, print_table, verb
+from minislm.cli.common import Common, check_output, print_table, verb
 from minislm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,23 +40,25 @@ def command(common: Common, data: tuple[Path, ...], output: Path, **options: Any
     """Train a model on DATA for a task.
 
     \b
-    next       predict text: files, folders, JSONL, CSV; none: this Python's reference and docstrings
-    masked     guess hidden words of the same, and with masked+next-sentence what follows
+    next       predict text: files, folders, JSONL, CSV; none: this Python's own
+    masked     guess hidden words of the same; masked+next-sentence: also
+               whether one sentence follows another
     classify   JSONL or CSV with text (and text_pair) and label
-    tag        with tokens and their BIO tags, or text and spans (start, end, label); classify+tag: both
+    tag        with tokens and their BIO tags, or text and spans (start, end,
+               label); classify+tag: both
     answer     as SQuAD: question, context, answers
-    translate  two text files, line by line, or JSONL and CSV with source and target
+    translate  two text files, line by line, or JSONL and CSV with source and
+               target
 
     Checkpoints and the record (metrics.jsonl) stand in OUTPUT.run; interrupted and run again, training goes on there
     and ends as if nothing had happened.
     """
     from minislm.cli.live import Live
-    from minislm.files.folder import check_replaceable
     from minislm.language_model import save
     from minislm.training.estimate import estimate
     from minislm.training.train import train
 
-    check_replaceable(output)
+    check_output(output, options["source"])
     assignment, start = _started(common, data, options)
     examples = _smoothed(assignment.data(start), options["label_smoothing"])
     settings = train_options.settings(examples, options, seed=common.seed)

@@ -70,7 +70,9 @@ POSITIVE = click.IntRange(min=1)
 OPTIONS = [
     click.argument("data", nargs=-1, type=click.Path(path_type=Path)),
     click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the model."),
-    click.option("--task", type=click.Choice(TASK_NAMES), help="What to learn; default: next, or that of --from."),
+    click.option(
+        "--task", type=click.Choice(TASK_NAMES), metavar="TASK", help="What to learn; default: next, or that of --from."
+    ),
     click.option("--held-out", multiple=True, type=click.Path(path_type=Path), help="Judge on this; default: a tenth."),
     click.option(
         "--field", "fields", multiple=True, metavar="[FIELD=]NAME", help="Where DATA has a field; repeatable."
@@ -106,7 +108,7 @@ OPTIONS = [
     click.option("--schedule", type=click.Choice(["cosine", "linear", "constant"]), default="cosine"),
     click.option("--weight-decay", default=0.1, show_default=True),
     click.option("--label-smoothing", default=0.0, show_default=True, help="Of next tokens, [0, 1)."),
-    click.option("--eval-every", type=int, help="Steps; default: text 200, labels and pairs as many as an epoch has."),
+    click.option("--eval-every", type=int, help="Steps; 0: only at the end; default: text 200, others an epoch's."),
     click.option("--patience", default=0, show_default=True, help="Stop after so many without a new best; 0: never."),
     click.option("--checkpoint-every", default=200, show_default=True, help="Steps between checkpoints."),
     click.option("--resume/--no-resume", default=True, help="Go on from checkpoints, or refuse them; default: go on."),

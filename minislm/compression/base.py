@@ -105,6 +105,28 @@ class Method(ABC):
         """Whether `run` has to be given data: here, whether it trains."""
         return getattr(self, "training", None) is not None
 
+    def seeded(self, seed: int) -> Self:
+        """Make every random choice of the Method another one.
+
+        Parameters
+        ----------
+        seed : int
+            Counted to its seed, where it has one, and to that of its training.
+
+        Returns
+        -------
+        Method
+            With other seeds.
+        """
+        changed: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "seed":
+                changed["seed"] = value + seed
+            elif isinstance(value, TrainSettings):
+                changed[field.name] = dataclasses.replace(value, seed=value.seed + seed)
+        return dataclasses.replace(self, **changed)
+
     def to_json(self) -> dict[str, Any]:
         """Return name and options as JSON values.
 

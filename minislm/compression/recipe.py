@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,6 +96,21 @@ class Recipe:
     def needs_data(self) -> bool:
         """Whether some step has to be given data."""
         return any(method.needs_data for method, _ in self.steps)
+
+    def seeded(self, seed: int) -> Self:
+        """Make every random choice of the recipe another one.
+
+        Parameters
+        ----------
+        seed : int
+            Counted to each seed of a step and of its training; 0 changes nothing.
+
+        Returns
+        -------
+        Recipe
+            With other seeds.
+        """
+        return dataclasses.replace(self, steps=tuple(Step(method.seeded(seed), where) for method, where in self.steps))
 
     def run(
         self,

@@ -51,6 +51,8 @@ class Plan:
         Highest rates of training and of fine-tuning.
     seeds : tuple of int
         One distilled student, and one trained alone, for each.
+    seed : int
+        Counted to every seed of the tour.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Plan:
     learning_rate: float
     tuning_rate: float
     seeds: tuple[int, ...]
+    seed: int = 0
 
     def config(self) -> DecoderConfig:
         """Describe the teacher.
@@ -175,13 +178,15 @@ PLANS = {
 }
 
 
-def plan_named(name: str) -> Plan:
+def plan_named(name: str, seed: int = 0) -> Plan:
     """Look a plan up.
 
     Parameters
     ----------
     name : str
         ``"quick"``, ``"default"`` or ``"full"``.
+    seed : int
+        Counted to every seed of the tour.
 
     Returns
     -------
@@ -195,7 +200,7 @@ def plan_named(name: str) -> Plan:
     """
     if name not in PLANS:
         raise unknown("plan", name, PLANS)
-    return PLANS[name]
+    return dataclasses.replace(PLANS[name], seed=seed)
 
 
 @dataclass(frozen=True)

@@ -207,13 +207,14 @@ class _Tour:
             return load(folder)
         checkpoints = self.directory / "checkpoints" / folder.name
         if row.recipe is None:
-            settings = self.plan.training(self.plan.teacher_tokens, self.plan.learning_rate)
-            fresh = Decoder.create(self.plan.config())
+            settings = self.plan.training(self.plan.teacher_tokens, self.plan.learning_rate, seed=self.plan.seed)
+            fresh = Decoder.create(self.plan.config(), self.plan.seed)
             model = fit(fresh, material.data, settings, directory=checkpoints, report=self.report).model
             lm = LanguageModel(model, material.tokenizer, GenerationSettings())
         else:
             teacher = load(self.directory / "models" / "teacher")
-            lm, _ = compress(teacher, row.recipe, material.data, report=self.report, directory=checkpoints)
+            recipe = row.recipe.seeded(self.plan.seed)
+            lm, _ = compress(teacher, recipe, material.data, report=self.report, directory=checkpoints)
         folder.parent.mkdir(exist_ok=True)
         save(lm, folder)
         shutil.rmtree(checkpoints, ignore_errors=True)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -84,6 +85,20 @@ def test_help_fits_the_width():
         assert width - 25 < max(map(len, lines)) <= width
 
 
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_fits_80_columns(verb):
+    lines = called(verb, "--help", terminal_width=80).stdout.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+
+
+def test_an_example_is_folded_between_options_and_says_the_same():
+    line = 'minislm eval out/model --task classify+tag --data a-long-name.jsonl --beams 1 -t "two  words" --json - > x'
+    folded = common._folded(line)
+    assert max(map(len, folded.splitlines())) <= 80
+    assert shlex.split(folded.replace("\\\n", "")) == shlex.split(line)
+    assert folded.count("--data a-long-name.jsonl") == 1
+
+
 def test_the_help_of_compress_names_every_method():
     lines = called("compress", "--help").stdout.splitlines()
     assert [words[0] for words in map(str.split, lines) if words and words[0] in METHODS] == [
@@ -120,6 +135,7 @@ def test_version():
         (["generate"], 2, "MODEL"),
         (["doctor", "--threads", "0"], 2, "--threads"),
         (["doctor", "--seed", "-1"], 2, "--seed"),
+        (["tour", "--quick", "--full"], 2, "[bad_option]"),
         (["info", "/no/such/model"], 3, "[model_not_found]"),
     ],
 )

@@ -72,6 +72,34 @@ def test_an_encoder_decoder_is_compressed_on_pairs(recipe, tmp_path):
     assert [(sizes.n_heads, sizes.d_ff) for sizes in (*config.layers, *config.encoder_layers)] == [(1, 6)] * 2
 
 
+def test_a_model_is_not_replaced_by_what_is_made_of_it(recipe, tmp_path):
+    own = tokenizer(encoder=False)
+    config = TransformerConfig.uniform(vocab_size=own.vocab_size, **SIZES)
+    language_model.save(LanguageModel(Transformer.create(config), own), tmp_path / "model")
+    data = lines(tmp_path / "pairs.jsonl", [{"source": t.text, "target": t.text[:4]} for t in labelled_texts()])
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    for arguments in (["compress", tmp_path / "model", recipe], ["train", data, "--from", tmp_path / "model"]):
+        result = called(*arguments, "-o", tmp_path / "link")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "would delete it" in result.stderr
+
+
+def test_the_seed_counts_to_those_of_the_recipe(tmp_path):
+    own = tokenizer(encoder=False)
+    config = TransformerConfig.uniform(vocab_size=own.vocab_size, **SIZES)
+    language_model.save(LanguageModel(Transformer.create(config), own), tmp_path / "model")
+    data = lines(tmp_path / "pairs.jsonl", [{"source": t.text, "target": t.text[:4]} for t in labelled_texts()])
+    (tmp_path / "lora.yaml").write_text("steps: [{method: lora, rank: 2, seed: 3, training: {steps: 1, seed: 7}}]")
+    for seed in (0, 5):
+        small = tmp_path / f"small-{seed}"
+        result = called(
+            "compress", tmp_path / "model", tmp_path / "lora.yaml", "-o", small, "--data", data, "--seed", seed
+        )
+        assert result.exit_code == 0, result.stderr
+        (step,) = language_model.load(small).history[-1]["steps"]
+        assert (step["seed"], step["training"]["seed"]) == (3 + seed, 7 + seed)
+
+
 def test_what_is_wrong_in_a_late_step_stops_the_first(recipe, tmp_path):
     own = tokenizer(encoder=False)
     config = TransformerConfig.uniform(vocab_size=own.vocab_size, **SIZES)

@@ -8,11 +8,13 @@ import json
 import re
 import sys
 
+import numpy as np
 import pytest
 
 from minislm.cli.common import print_table
 from minislm.errors import UnsupportedError, UsageError
 from minislm.evaluation.memory import Memory
+from minislm.language_model import load
 from minislm.text.corpus import from_documents
 from minislm.tour import measure, run
 from minislm.tour.measure import Figures
@@ -100,6 +102,19 @@ def test_a_directory_that_cannot_be_is_named_before_any_work(tmp_path):
     with pytest.raises(UsageError) as error:
         run.run_tour(tmp_path / "file" / "tour", SMALLEST, report=events.append)
     assert (error.value.code, events) == ("bad_directory", [])
+
+
+def test_another_seed_makes_other_models(tmp_path, monkeypatch):
+    sentences = [f"Sentence {i} says that {i} and {i + 1} make {2 * i + 1}, which is odd." for i in range(300)]
+    monkeypatch.setattr(
+        run, "python_corpus", lambda: from_documents("\n\n".join(sentences[i : i + 5]) for i in range(0, 300, 5))
+    )
+    for seed in (0, 1):
+        with pytest.raises(KeyboardInterrupt):
+            run.run_tour(tmp_path / str(seed), dataclasses.replace(SMALLEST, seed=seed), report=stop_at_int4)
+    for name in ("teacher", "control", "distilled", "pruned-50"):
+        one, other = (load(tmp_path / str(seed) / "models" / name).model.arrays() for seed in (0, 1))
+        assert any(not np.array_equal(one[array], other[array]) for array in one)
 
 
 def test_an_unknown_plan_is_named():
