@@ -374,8 +374,8 @@ def load(path: str | os.PathLike[str], *, context: int | None = None, activation
         `minislm.models.PUBLISHED`; a GGUF file; or the name of a folder in the local cache of its hub, such as
         ``"microsoft/phi-2"``. Nothing is ever downloaded.
     context : int, optional
-        Positions that a published model with rotary positions is opened with; None: those of its config.json, or, where
-        it has a table for more than it first learned (LongRoPE), those that it first learned.
+        Positions that a model without a table of them is opened with; None: those of its config.json, or, where it
+        can rotate by more than it first learned (LongRoPE), those that it first learned.
     activations : {"float", "int8", "int8-row", "int8-32"}, optional
         How inputs enter the products of quantized matrices: as they are, or rounded to signed bytes, as
         `minislm.weights.quantized.Quantized` says. None: as each was stored; a GGUF file does not say, and is run with
@@ -395,6 +395,8 @@ def load(path: str | os.PathLike[str], *, context: int | None = None, activation
         ``tokenizer_invalid`` for files that contradict themselves or each other.
     ConfigError
         Code ``config_invalid``: no possible model.
+    UsageError
+        Code ``bad_option``: `context` for a model with a table of positions.
     UnsupportedError
         Codes ``unknown_architecture``, ``unknown_weight``, ``unsupported_version``, ``unknown_activations`` and the
         like.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minislm import models
-from minislm.errors import ConfigError, ModelFileError, UnsupportedError, clipped
+from minislm.errors import FAILURE, UNSUPPORTED, ConfigError, ModelFileError, UnsupportedError, UsageError, clipped
 from minislm.files.durable import standing
 from minislm.files.folder import read_folder
 from minislm.files.gguf_model import read_gguf
@@ -68,7 +68,7 @@ def read_checkpoint(path: str | os.PathLike[str], context: int | None = None) ->
     path : path
         Where it is, or its name.
     context : int, optional
-        Positions that a published model is opened with.
+        Positions that the model is opened with.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def read_checkpoint(path: str | os.PathLike[str], context: int | None = None) ->
 
     Raises
     ------
-    NotFoundError, ModelFileError, ConfigError, UnsupportedError
+    NotFoundError, ModelFileError, ConfigError, UnsupportedError, UsageError
         As `minislm.load`.
     """
     place = cached(path)
@@ -85,10 +85,10 @@ def read_checkpoint(path: str | os.PathLike[str], context: int | None = None) ->
         return _of_gguf(place, context)
     folder = read_folder(place)
     own, origin = folder.config.get("minislm"), os.path.join(path, "config.json")
-    published = _model_type(folder.config, origin)
     with _told_of(path, origin):
+        published = _model_type(folder.config, origin)
         if published is None:
-            model = _own_model(path, own, folder.arrays)
+            model = _own_model(path, own, folder.arrays, context)
         else:
             fields = Fields({**folder.config, **read_sentence(place)}, origin)
             model = _published_model(models.published(published), fields, folder.arrays, os.fspath(path), context)
@@ -136,13 +136,13 @@ def described(
 
 @contextlib.contextmanager
 def _told_of(path: str | os.PathLike[str], origin: str) -> Iterator[None]:
-    """Name the place in errors that do not: those of names and sizes that a Config refuses."""
+    """Name the place in errors that do not: those of names and sizes. What a file says wrong is no wrong usage."""
     try:
         yield
-    except (ConfigError, UnsupportedError) as error:
-        if os.fspath(path) in str(error):
-            raise
-        raise type(error)(error.code, f"{origin}: {error}") from error
+    except (ConfigError, ModelFileError, UnsupportedError) as error:
+        told = str(error) if os.fspath(path) in str(error) else f"{origin}: {error}"
+        exit_code = UNSUPPORTED if isinstance(error, UnsupportedError) else FAILURE
+        raise type(error)(error.code, told, exit_code=exit_code) from error
 
 
 def _model_type(config: Mapping[str, Any], origin: str) -> str | None:
@@ -159,7 +159,7 @@ def _model_type(config: Mapping[str, Any], origin: str) -> str | None:
     return name
 
 
-def _own_model(path: str | os.PathLike[str], own: Any, arrays: Mapping[str, np.ndarray]) -> Model:
+def _own_model(path: str | os.PathLike[str], own: Any, arrays: Mapping[str, np.ndarray], context: int | None) -> Model:
     """Make the model of a folder whose config.json describes it in our words."""
     version = _field(path, own, "version", int)
     if version != FORMAT_VERSION:
@@ -167,8 +167,8 @@ def _own_model(path: str | os.PathLike[str], own: Any, arrays: Mapping[str, np.n
             "unsupported_version",
             f"{path} has format version {version}; this minislm reads {FORMAT_VERSION}. Update it",
         )
-    _, config_class = models.model_class(_field(path, own, "type", str))
-    config = config_class.from_json(_field(path, own, "config", dict))
+    model_class, config_class = models.model_class(_field(path, own, "type", str))
+    config = _opened(model_class, config_class.from_json(_field(path, own, "config", dict)), os.fspath(path), context)
     specs = _field(path, own, "weights", dict)
     return models.build(config, {name: _field(path, specs, name, dict) for name in specs}, arrays)
 
@@ -194,10 +194,8 @@ def _published_model(
     context: int | None,
 ) -> Model:
     """Make the model of a checkpoint as other libraries write it."""
-    config = how.read(fields, tensors.keys())
-    if context is not None:
-        config = dataclasses.replace(config, context=context)
     model_class, _ = models.model_class(how.family)
+    config = _opened(model_class, how.read(fields, tensors.keys()), origin, context)
     parts = how.loaded(tensors, model_class.shapes(config), origin)
     parts = {path: part.with_activations("int8") if isinstance(part, Blocks) else part for path, part in parts.items()}
     specs = {path: part.spec() for path, part in parts.items() if isinstance(part, Weight)}
@@ -208,6 +206,17 @@ def _published_model(
         else:
             arrays[path] = part
     return models.build(config, specs, arrays)
+
+
+def _opened(model_class: type[Model], config: Any, origin: str, context: int | None) -> Any:
+    """Give a model as many positions as are asked for."""
+    if context is None:
+        return config
+    if "positions.weight" in model_class.shapes(config):
+        raise UsageError(
+            "bad_option", f"{origin} has a table of its {config.context} positions, and opens with no other context"
+        )
+    return dataclasses.replace(config, context=context)
 
 
 def _roles(tokenizer: Tokenizer) -> dict[str, int | None]:

@@ -272,6 +272,8 @@ def test_impossible_configs_are_refused_before_anything_is_allocated(folder, nam
     finally:
         tracemalloc.stop()
     assert caught.value.code in ("config_invalid", "config_vs_weights")
+    assert caught.value.exit_code == 1  # a damaged file is no wrong usage
+    assert str(folder) in str(caught.value)
     assert peak < 32 * 2**20
 
 
@@ -328,6 +330,18 @@ def test_weights_that_do_not_fit_are_refused(folder, edit):
     with pytest.raises(ModelFileError) as caught:
         load(folder)
     assert caught.value.code == "config_vs_weights"
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("config", [ENCODER, TRANSFORMER, *(dataclasses.replace(SIZES, **how) for how in CHOICES)])
+def test_a_model_opens_with_another_context_where_it_has_no_table_of_positions(tmp_path, config):
+    save(LanguageModel(another(config), Tokenizer.train([], kind="bytes", encoder=config is ENCODER)), tmp_path / "m")
+    if "positions.weight" in another(config).arrays():
+        with pytest.raises(UsageError, match="24 positions") as caught:
+            load(tmp_path / "m", context=8)
+        assert caught.value.code == "bad_option"
+    else:
+        assert load(tmp_path / "m", context=8).model.config.context == 8
 
 
 def test_a_tokenizer_of_another_model_is_refused(folder, lm):
