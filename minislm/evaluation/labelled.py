@@ -11,8 +11,9 @@ from minislm.evaluation.answers import answer_scores
 from minislm.evaluation.spans import require_aligned, span_scores
 from minislm.evaluation.translation import bleu
 from minislm.inference.answering import answers
+from minislm.inference.reading import head_of
 from minislm.text.examples import LabelledText, TextPair
-from minislm.text.spans import Span
+from minislm.text.spans import OUTSIDE, Span
 
 if TYPE_CHECKING:
     from minislm.language_model import LanguageModel
@@ -40,7 +41,8 @@ def judge_labelled(lm: LanguageModel, examples: Sequence[LabelledText], *, cut: 
     Raises
     ------
     DataError
-        Code ``empty_text``: no examples.
+        Code ``empty_text``: no examples; code ``unknown_label``, with file and line: the model has no such class or
+        span, so that nothing it says could be right.
     MinislmError
         As the verbs of `LanguageModel`.
     """
@@ -50,10 +52,17 @@ def judge_labelled(lm: LanguageModel, examples: Sequence[LabelledText], *, cut: 
     if examples[0].label is not None:
         pairs = [example.pair for example in examples if example.pair is not None]
         labels = [example.label or "" for example in examples]
+        known = head_of(lm, "classify", "sequence").labels
+        for example in examples:
+            _check_known(example, "class", example.label, known)
         classes = [found.label for found in lm.classify(texts, pairs or None, cut=cut)]
         figures["accuracy"] = accuracy(labels, classes)
     if examples[0].spans is not None:
         spans = [example.spans or () for example in examples]
+        known = tuple(dict.fromkeys(tag[2:] for tag in head_of(lm, "tag", "token").labels if tag != OUTSIDE))
+        for example in examples:
+            for span in example.spans or ():
+                _check_known(example, "span", span.label, known)
         found = [[Span(*entity[:3]) for entity in entities] for entities in lm.tag(texts, cut=cut)]
         scores = span_scores(spans, found)
         figures |= {f"span_{name}": getattr(scores, name) for name in ("precision", "recall", "f1")}
@@ -68,6 +77,14 @@ def judge_labelled(lm: LanguageModel, examples: Sequence[LabelledText], *, cut: 
         given = [found.text for found in answers(lm, texts, contexts)]
         figures["exact_match"], figures["answer_f1"] = dataclasses.astuple(answer_scores(right, given))
     return figures
+
+
+def _check_known(example: LabelledText, what: str, label: str | None, known: Sequence[str]) -> None:
+    if label not in known:
+        raise example.record.error(
+            "unknown_label",
+            f"the model knows no {what} {label!r}, only {', '.join(known)}; mend the label, or remove the record",
+        )
 
 
 def judge_pairs(lm: LanguageModel, examples: Sequence[TextPair], **options: Any) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str, *, limit: i
             raise GenerationError(
                 "context_length_exceeded",
                 f"text {number} has {length} tokens, special ones included, and the model's {bound} {longest}; shorten "
-                "or divide it, or let it be cut",
+                "or divide it, or let it be cut (--cut)",
             )
     program = Program.of(lm.model, [result])
     pooled = program.writer(program.results[result]).chosen

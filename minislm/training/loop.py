@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minislm.errors import TrainingError
+from minislm.errors import TrainingError, clipped
 from minislm.training.checkpoint import load, locked, save, writing
 from minislm.training.data import TrainingData
 from minislm.training.environment import changes, environment
@@ -164,7 +164,7 @@ def _resume(run: Run, directory: Path, resume: bool) -> list[str]:
         )
     now, then = run.identity, checkpoint.state["identity"]
     if differing := [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]:
-        told = "; ".join(f"{name} was {then.get(name)}, is {now.get(name)}" for name in differing)
+        told = "; ".join(f"{name} was {clipped(then.get(name))}, is {clipped(now.get(name))}" for name in differing)
         raise TrainingError(
             "checkpoint_mismatch",
             f"{checkpoint.path} belongs to another run: {told}. Choose another directory, or remove {directory}",

@@ -199,6 +199,22 @@ def test_eval_judges_classes_and_spans(encoder, tmp_path):
     assert "0.7500" in table
 
 
+@pytest.mark.parametrize(
+    ("task", "row", "known"),
+    [
+        ("classify", {"text": "play", "label": "pla"}, "play, weather"),
+        ("tag", {"tokens": ["rain"], "tags": ["B-town"]}, "city, name"),
+    ],
+)
+def test_eval_refuses_labels_that_no_answer_could_be(encoder, tmp_path, task, row, known):
+    good = {"text": "play", "label": "play", "tokens": ["play"], "tags": ["O"]}
+    data = written(tmp_path / "data.jsonl", [good, row])
+    result = called("eval", encoder, "--task", task, "--data", data)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{data}, line 2" in result.stderr
+    assert known in result.stderr
+
+
 def test_texts_may_be_cut(encoder, tmp_path):
     long = "play " + "it " * 50
     for verb in ("classify", "tag", "embed"):

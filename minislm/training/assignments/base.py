@@ -152,7 +152,7 @@ class Assignment(ABC):
         """
         if lm.model.config.type != self.family:
             raise UnsupportedError(
-                "wrong_family", f"this task is for a model of type {self.family}; this one is a {lm.model.config.type}"
+                "wrong_family", f"this task is for a model of type {self.family}, not {lm.model.config.type}"
             )
         if not isinstance(lm.model, Encoder):
             return lm

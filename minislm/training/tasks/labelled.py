@@ -203,8 +203,8 @@ def _encoded(texts: Sequence[LabelledText], tokenizer: Tokenizer, max_length: in
 def _too_long(text: LabelledText, n_tokens: int, context: int) -> DataError:
     return text.record.error(
         "too_long",
-        f"{n_tokens} tokens, special ones among them, and the model has {context} positions. Shorten the text, allow "
-        "it to be cut, or give the model a longer context",
+        f"{n_tokens} tokens, special ones among them, and the model has {context} positions. Shorten the text, let it "
+        "be cut (--cut), or give the model a longer context (--context)",
     )
 
 

@@ -86,7 +86,7 @@ class SequencePairs(Bucketed):
                     raise pair.place(side).error(
                         "too_long",
                         f"the {side} has {len(ids) + 1} tokens with its end, and the model has {context} positions. "
-                        "Shorten the text, allow it to be cut, or give the model a longer context",
+                        "Shorten the text, let it be cut (--cut), or give the model a longer context (--context)",
                     )
             sides.append(Ragged.of([[*ids[: context - 1], eos] for ids in rows]))
         sources, targets = sides
