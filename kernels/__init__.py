@@ -118,13 +118,13 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("cross_entropy_backward", "numba", "cross_entropy_numba:cross_entropy_backward"),
     Kernel("adamw", "cython", "optimizer_cython:adamw"),
     Kernel("adamw", "numba", "adamw_numba:adamw"),
-    # Rounded rows meet matrices in panels (`minislm.weights.panels`) wherever these two are compiled.
+    # Quantized matrices lie in panels (`minislm.weights.panels`) wherever these three are compiled.
     Kernel("round_activations", "cython", "panels_cython:round_activations"),
     Kernel("panel_product", "cython", "panels_cython:panel_product", ("int8",)),
-    # Products with packed and sparse matrices win for all sizes, measured from 128 x 128 to 2048 x 2048 with 1 to 512
-    # rows of x. Up to 16 rows multiply what is stored; more meet tiles that the kernel decodes and BLAS multiplies.
+    Kernel("decoded_panel_product", "cython", "decoded_panels_cython:decoded_panel_product"),
+    # Products with sparse matrices win for all sizes, measured from 128 x 128 to 2048 x 2048 with 1 to 512 rows of x.
+    # Up to 16 rows multiply what is stored; more meet tiles that the kernel decodes and BLAS multiplies.
     Kernel("quantize_activations", "numba", "quantize_activations_numba:quantize_activations"),
-    Kernel("quantized_product", "cython", "quantized_cython:quantized_product"),
     Kernel("quantized_product", "numba", "quantized_product_numba:quantized_product"),
     Kernel(
         "quantized_product_int8",

@@ -13,6 +13,7 @@ import numpy as np
 
 from minislm.kernels import border
 from minislm.ops.nm import place_bits
+from minislm.ops.panels import LINE, OUTPUTS, n_blocks
 
 PADDING = 256
 """Of rows of x that compiled code reads in blocks."""
@@ -37,6 +38,31 @@ def packed(
         zeros = border.checked(zeros, "zeros", 2, UINT8)
         border.same_shape(zeros, "zeros", shape)
     return codes, scales, zeros
+
+
+def in_panels(
+    lines: Any, scales: Any, zeros: Any, format: Any, n_inputs: int, n_outputs: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Check the arrays of a quantized matrix in panels."""
+    n_panels = -(-n_outputs // OUTPUTS)
+    groups = (n_panels, format.n_groups(n_inputs), OUTPUTS)
+    lines = border.checked(lines, "lines", 4, UINT8)
+    border.same_shape(lines, "lines", (n_panels, n_blocks(n_inputs), format.bits, LINE))
+    scales = border.checked(scales, "scales", 3, FLOAT16 if format.group else border.FLOAT32)
+    border.same_shape(scales, "scales", groups)
+    if zeros is not None:
+        zeros = border.checked(zeros, "zeros", 3, UINT8)
+        border.same_shape(zeros, "zeros", groups)
+    return lines, scales, zeros
+
+
+def bias(b_O: Any, n_outputs: int) -> np.ndarray | None:
+    """Check a bias; None: there is none."""
+    if b_O is None:
+        return None
+    b = border.checked(b_O, "b", 1)
+    border.same_shape(b, "b", (n_outputs,))
+    return b
 
 
 def padded(x_NI: np.ndarray, multiple: int, more: int = 0) -> np.ndarray:

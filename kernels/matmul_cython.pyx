@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 
-from minislm.kernels import border
+from minislm.kernels import border, compressed
 from minislm.ops.float_panels import OUTPUTS
 
 from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
@@ -103,9 +103,7 @@ def float_panel_product(x_NI, panels, b_O=None, *, n_outputs, out=None, int thre
     else:
         w = border.checked(panels, "panels", 3)
     border.same_shape(w, "panels", (-(-n_outputs // OUTPUTS), x.shape[1], OUTPUTS))
-    b = None if b_O is None else border.checked(b_O, "b", 1)
-    if b is not None:
-        border.same_shape(b, "b", (n_outputs,))
+    b = compressed.bias(b_O, n_outputs)
     y = border.output(out, (len(x), n_outputs), x, w, *(() if b is None else (b,)))
     task.bias = NULL if b is None else <const float *>reading(b)
     task.x, task.panels, task.y = <const float *>reading(x), reading(w), <float *>writing(y)

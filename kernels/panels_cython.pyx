@@ -2,26 +2,22 @@
 
 import numpy as np
 
-from minislm.kernels import border
-from minislm.ops.panels import OUTPUTS, RoundedRows, n_blocks
+from minislm.kernels import border, compressed
+from minislm.ops.panels import RoundedRows, n_blocks
 
-from libc.stdint cimport int8_t, int64_t, uint8_t
+from libc.stdint cimport int8_t, int64_t
 from native cimport kernel, reading, runtime, the_runtime, writing
+from panels cimport describe, panels
 
 
 cdef extern from "panels.h" nogil:
-    ctypedef struct panels "struct panels":
-        const uint8_t *lines
-        const void *scales
-        const uint8_t *zeros
-        int64_t outputs, inputs, blocks, groups, group_blocks
-        int bits, zero
     ctypedef struct rounded "struct rounded":
         const int8_t *rows
         int64_t n, stride, blocks
     ctypedef struct panel_task "struct panel_task":
         panels w
         rounded x
+        const float *bias
         float *y
         int64_t segment_blocks
     ctypedef struct round_task "struct round_task":
@@ -36,7 +32,7 @@ cdef extern from "panels.h" nogil:
 
 cdef const runtime *shared = the_runtime()
 cdef int64_t WORTH = 131072  # numbers that are worth a thread's while
-INT8, UINT8, FLOAT16 = np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.float16)
+INT8 = np.dtype(np.int8)
 
 
 def round_activations(x_NI, *, int64_t group, scale=None, out=None, int threads=1):
@@ -61,6 +57,7 @@ def panel_product(
     lines,
     scales,
     zeros=None,
+    b_O=None,
     *,
     format,
     int64_t group,
@@ -71,28 +68,20 @@ def panel_product(
 ):
     """Same as `ops.panels.panel_product`."""
     cdef panel_task task
-    cdef panels *w = &task.w
-    cdef int64_t n_panels = -(-n_outputs // OUTPUTS)
     rows = border.checked(rounded_NP, "rounded", 2, INT8)
-    lines = border.checked(lines, "lines", 4, UINT8)
-    scales = border.checked(scales, "scales", 3, FLOAT16 if format.group else border.FLOAT32)
-    w.outputs, w.inputs, w.blocks, w.groups = n_outputs, n_inputs, n_blocks(n_inputs), format.n_groups(n_inputs)
     border.same_shape(rows, "rounded", (len(rows), RoundedRows.n_bytes(n_inputs)))
-    border.same_shape(lines, "lines", (n_panels, w.blocks, format.bits, 64))
-    border.same_shape(scales, "scales", (n_panels, w.groups, OUTPUTS))
-    w.lines, w.scales, w.zeros = <const uint8_t *>reading(lines), reading(scales), NULL
-    if zeros is not None:
-        zeros = border.checked(zeros, "zeros", 3, UINT8)
-        border.same_shape(zeros, "zeros", (n_panels, w.groups, OUTPUTS))
-        w.zeros = <const uint8_t *>reading(zeros)
-    w.group_blocks, w.bits, w.zero = format.group // 32, format.bits, format.zero
+    lines, scales, zeros = compressed.in_panels(lines, scales, zeros, format, n_inputs, n_outputs)
+    describe(&task.w, lines, scales, zeros, format, n_inputs, n_outputs)
+    b = compressed.bias(b_O, n_outputs)
     task.segment_blocks = min(filter(None, (group, format.group)), default=0) // 32
-    y = border.output(out, (len(rows), n_outputs), rows, lines, scales)
+    y = border.output(out, (len(rows), n_outputs), rows, lines, scales, *(() if b is None else (b,)))
     task.x.rows, task.x.n = <const int8_t *>reading(rows), rows.shape[0]
-    task.x.stride, task.x.blocks = rows.shape[1], w.blocks
+    task.x.stride, task.x.blocks = rows.shape[1], task.w.blocks
+    task.bias = NULL if b is None else <const float *>reading(b)
     task.y = <float *>writing(y)
     cdef kernel *work = panels_kernels_for(shared.chosen).product
     cdef int64_t grain = 1 + WORTH // (1 + 16 * n_inputs * task.x.n)
+    cdef int64_t n_panels = lines.shape[0]
     with nogil:
         shared.parallel(work, &task, sizeof(task), n_panels, grain, threads)
     return border.delivered(y, out)

@@ -183,6 +183,8 @@ static void put(const struct panel_task *t, int64_t n, int64_t panel, union tota
             store(totals->floats + part * LANES, floats(sums) * scales);
         }
     float *y = t->y + n * w->outputs + first;
+    if (t->bias)
+        for (int64_t o = 0; o < outputs; o++) totals->floats[o] += t->bias[first + o];
     if (outputs == OUTPUTS) memcpy(y, totals->floats, sizeof totals->floats);
     else memcpy(y, totals->floats, outputs * sizeof *y);
 }
@@ -196,7 +198,8 @@ static void put_wide(
     for (int o = 0; o < smaller(OUTPUTS, w->outputs - first); o++) {
         const int zero = (w->zeros ? w->zeros[first + o] : w->zero) - shift_of(w->bits);
         const float scale = x_scales(&t->x, n)[0] * ((const float *)w->scales)[first + o];
-        t->y[n * w->outputs + first + o] = (float)(before[o] + totals->ints[o] - zero * x_sum) * scale;
+        const float y = (float)(before[o] + totals->ints[o] - zero * x_sum) * scale;
+        t->y[n * w->outputs + first + o] = t->bias ? y + t->bias[first + o] : y;
     }
 }
 

@@ -23,6 +23,7 @@ struct rounded {
 struct panel_task {
     struct panels w;
     struct rounded x;
+    const float *bias;      /* (outputs,) or null */
     float *y;               /* (n, outputs) */
     int64_t segment_blocks; /* blocks that share both scales: 1, 2 or 4; 0: all of them */
 };

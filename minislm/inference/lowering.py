@@ -35,7 +35,7 @@ class Lowering:
     bias_HS1 : ndarray of float32, (H, S1), optional
         What attention that is biased adds to its scores from now on, as `ops.attention` takes it.
     panels : bool
-        Whether matrices that are multiplied by rounded rows are laid out in panels.
+        Whether quantized matrices are laid out in panels.
     """
 
     config: Config

@@ -79,6 +79,7 @@ OPS: dict[str, Op] = {
     "round_activations": Op("panels:round_activations"),
     "pack_panels": Op("panels:pack_panels"),
     "panel_product": Op("panels:panel_product"),
+    "decoded_panel_product": Op("panels:decoded_panel_product"),
     "block_product": Op("blocks:block_product"),
     "block_product_t": Op("blocks:block_product_t"),
     "block_rows": Op("blocks:block_rows"),

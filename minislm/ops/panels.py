@@ -12,7 +12,7 @@ import numpy as np
 
 from minislm.ops.formats import Format
 from minislm.ops.quantized import product_of_codes, quantize_activations
-from minislm.ops.tiles import row_tiles
+from minislm.ops.tiles import product_by_tiles, row_tiles
 
 OUTPUTS = 16
 """Outputs of a panel."""
@@ -296,6 +296,7 @@ def panel_product(
     lines: np.ndarray,
     scales: np.ndarray,
     zeros: np.ndarray | None = None,
+    b_O: np.ndarray | None = None,
     *,
     format: Format,
     group: int,
@@ -314,6 +315,8 @@ def panel_product(
         Scale of each group.
     zeros : ndarray, (panels, J, 16), uint8, optional
         Code of zero in each group of an asymmetric format.
+    b_O : ndarray, (O,), float32, optional
+        Bias, added in the end.
     format : Format
         What codes, scales and zeros mean.
     group : {0, 32}
@@ -328,7 +331,7 @@ def panel_product(
 
     Notes
     -----
-    The sums of `ops.quantized.quantized_product_int8`; 2NOI integer and 2NOJ float operations.
+    The sums of `ops.quantized.quantized_product_int8`, and the bias; 2NOI integer and 2NOJ float operations.
 
     References
     ----------
@@ -346,17 +349,79 @@ def panel_product(
     """
     x_codes, x_scales, _ = RoundedRows.of(rounded_NP, n_inputs)
 
-    def codes_of(rows: slice) -> np.ndarray:
-        first = rows.start // OUTPUTS
-        panels = lines[first : -(-rows.stop // OUTPUTS)]
-        return unpack_panels(panels, rows.stop - first * OUTPUTS, n_inputs, format=format)[rows.start % OUTPUTS :]
-
-    return product_of_codes(
+    y_NO = product_of_codes(
         x_codes[:, :n_inputs],
         x_scales,
-        codes_of,
+        lambda rows: _codes(lines, rows, n_inputs, format),
         unpack_groups(scales, n_outputs),
         None if zeros is None else unpack_groups(zeros, n_outputs),
         format=format,
         group=group,
     )
+    return y_NO if b_O is None else y_NO + b_O
+
+
+def decoded_panel_product(
+    x_NI: np.ndarray,
+    lines: np.ndarray,
+    scales: np.ndarray,
+    zeros: np.ndarray | None = None,
+    b_O: np.ndarray | None = None,
+    *,
+    format: Format,
+    n_outputs: int,
+) -> np.ndarray:
+    """Multiply float rows by the transpose of a quantized matrix in panels.
+
+    Parameters
+    ----------
+    x_NI : ndarray, (N, I), float32 or float64
+        Input rows.
+    lines, scales, zeros : ndarray
+        As of `panel_product`.
+    b_O : ndarray, (O,), optional
+        Bias, added in the end.
+    format : Format
+        What codes, scales and zeros mean.
+    n_outputs : int
+        Of the matrix.
+
+    Returns
+    -------
+    ndarray, (N, O)
+        The same as `ops.quantized.quantized_product` of the matrix, in the dtype of `x_NI`.
+
+    Notes
+    -----
+    2NOI operations plus the decoding of OI codes to float32; sums and the bias in the dtype of `x_NI`.
+
+    References
+    ----------
+    B. Jacob et al., 2017, arXiv 1712.05877, equation 1 (the values).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minislm.ops.formats import format_named
+    >>> int4, x_NI = format_named("int4"), np.array([[1.0, 10.0]], np.float32)
+    >>> lines = pack_panels(np.array([[0x9A]], np.uint8), n_inputs=2, format=int4)  # two steps and one above zero
+    >>> decoded_panel_product(x_NI, lines, pack_groups(np.array([[0.5]], np.float32)), format=int4, n_outputs=1)
+    array([[6.]], dtype=float32)
+    """
+    n_inputs = x_NI.shape[1]
+    scales_OJ = unpack_groups(scales, n_outputs)
+    zeros_OJ = None if zeros is None else unpack_groups(zeros, n_outputs)
+
+    def decode(rows: slice) -> np.ndarray:
+        zeros = None if zeros_OJ is None else zeros_OJ[rows]
+        return format.decode(_codes(lines, rows, n_inputs, format), scales_OJ[rows], zeros)
+
+    y_NO = product_by_tiles(x_NI, n_outputs, decode)
+    return y_NO if b_O is None else y_NO + b_O
+
+
+def _codes(lines: np.ndarray, rows: slice, n_inputs: int, format: Format) -> np.ndarray:
+    """Unpack the codes of some outputs, (outputs, I)."""
+    first = rows.start // OUTPUTS
+    panels = lines[first : -(-rows.stop // OUTPUTS)]
+    return unpack_panels(panels, rows.stop - first * OUTPUTS, n_inputs, format=format)[rows.start % OUTPUTS :]

@@ -134,6 +134,11 @@ def _panel_product(rng: np.random.Generator) -> Case:
     return (rounded_NP, lines, pack_groups(scales)), options
 
 
+def _decoded_panel_product(rng: np.random.Generator) -> Case:
+    (_, *panels), options = _panel_product(rng)
+    return (rng.normal(size=(35, 301)), *panels), {"format": options["format"], "n_outputs": 1501}
+
+
 def _low_rank_product(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(3, 1501)), rng.normal(size=(131, 1501)), rng.normal(size=(2003, 131))), {}
 
@@ -178,6 +183,7 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "quantize_activations": _quantize_activations,
     "round_activations": _round_activations,
     "panel_product": _panel_product,
+    "decoded_panel_product": _decoded_panel_product,
     "quantized_product": _quantized_product,
     "quantized_product_int8": _quantized_product_int8,
     "quantized_rows": _quantized_rows,

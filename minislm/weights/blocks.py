@@ -143,6 +143,12 @@ class Blocks(Weight):
             program.step("block_product", (slot,), constants=(self.blocks,), width=len(self.blocks), format=self.format)
         )
 
+    def lower_affine(self, slot: int, b_O: np.ndarray, program: Any) -> int:
+        """Append the same with the bias."""
+        if (twin := self._twin) is not None:
+            return twin.lower_affine(slot, b_O, program)
+        return super().lower_affine(slot, b_O, program)
+
     def cut(self, start: int, stop: int) -> Self:
         """Return some of the rows, copying nothing.
 
@@ -208,4 +214,4 @@ class Blocks(Weight):
                 raise
             return None
         release(self.blocks)
-        return twin.repacked("panels") if self.activations != "float" and runs_compiled("panel_product") else twin
+        return twin.repacked("panels") if runs_compiled("panel_product") else twin

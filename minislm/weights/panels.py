@@ -1,4 +1,4 @@
-"""Panels: a quantized matrix laid out for products with rounded rows; only in memory, never in files."""
+"""Panels: a quantized matrix laid out as compiled kernels multiply it; only in memory, never in files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Panels(Weight):
-    """The numbers of a `Quantized` whose inputs are rounded, in the layout of `minislm.ops.panels`.
+    """The numbers of a `Quantized` in the layout of `minislm.ops.panels`.
 
     It is described and saved as the `Quantized` that it was made of.
 
@@ -38,8 +38,8 @@ class Panels(Weight):
         Scale of each group.
     zeros : ndarray, (panels, J, 16), uint8, or None
         Code of zero in each group of an asymmetric format.
-    activations : {"int8-row", "int8-32", "static"}
-        How inputs are rounded.
+    activations : {"float", "int8-row", "int8-32", "static"}
+        How inputs enter the product.
     activation_scale : ndarray, (1,), float32, or None
         Of static activations.
     """
@@ -59,7 +59,7 @@ class Panels(Weight):
         Parameters
         ----------
         weight : Quantized
-            Whose activations are rounded.
+            The matrix.
 
         Returns
         -------
@@ -116,9 +116,12 @@ class Panels(Weight):
         return self.size
 
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
-        """Return ``x @ W.T``, (N, O), its inputs rounded as `activations` says; the arithmetic is float32."""
+        """Return ``x @ W.T``, (N, O), its inputs as `activations` says; where they are rounded, in float32."""
+        if self.activations == "float":
+            y_NO: np.ndarray = ops.decoded_panel_product(x_NI, *self._stored, **self._decoding)
+            return y_NO
         rounded_NP = ops.round_activations(x_NI.astype(np.float32, copy=False), **self._rounding)
-        y_NO: np.ndarray = ops.panel_product(rounded_NP, *self._stored, **self._meaning)
+        y_NO = ops.panel_product(rounded_NP, *self._stored, **self._meaning)
         return y_NO.astype(x_NI.dtype, copy=False)
 
     def apply_t(self, dy_NO: np.ndarray) -> np.ndarray:
@@ -167,10 +170,20 @@ class Panels(Weight):
 
     def lower(self, slot: int, program: Any) -> int:
         """Append the rounding, which all matrices that are alike in it share, and the product."""
+        return self._lower(slot, program, self._stored)
+
+    def lower_affine(self, slot: int, b_O: np.ndarray, program: Any) -> int:
+        """Append the same, the bias in one step with the product."""
+        return self._lower(slot, program, (self.lines, self.scales, self.zeros, b_O))
+
+    def _lower(self, slot: int, program: Any, constants: tuple[np.ndarray | None, ...]) -> int:
         n_outputs, n_inputs = self.size
+        if self.activations == "float":
+            options = self._decoding
+            return int(program.step("decoded_panel_product", (slot,), constants=constants, width=n_outputs, **options))
         width = RoundedRows.n_bytes(n_inputs)
         rounded = program.step("round_activations", (slot,), width=width, dtype=np.int8, **self._rounding)
-        return int(program.step("panel_product", (rounded,), constants=self._stored, width=n_outputs, **self._meaning))
+        return int(program.step("panel_product", (rounded,), constants=constants, width=n_outputs, **self._meaning))
 
     @property
     def _stored(self) -> tuple[np.ndarray, ...]:
@@ -183,8 +196,13 @@ class Panels(Weight):
         return {"group": ACTIVATION_GROUPS[self.activations], "scale": scale}
 
     @property
+    def _decoding(self) -> dict[str, Any]:
+        """Options of the product with floats."""
+        return {"format": self.format, "n_outputs": self.size[0]}
+
+    @property
     def _meaning(self) -> dict[str, Any]:
-        """Options of the product."""
+        """Options of the product with bytes."""
         n_outputs, n_inputs = self.size
         group = ACTIVATION_GROUPS[self.activations]
         return {"format": self.format, "group": group, "n_inputs": n_inputs, "n_outputs": n_outputs}

@@ -178,7 +178,7 @@ class Quantized(Weight):
 
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
         """Return ``x @ W.T``, (N, O), its inputs rounded as `activations` says."""
-        if self.activations != "float" and x_NI.dtype == np.float32 and runs_compiled("panel_product"):
+        if x_NI.dtype == np.float32 and runs_compiled("panel_product"):
             return self._panels.apply(x_NI)
         name, options = self._product()
         result: np.ndarray = getattr(ops, name)(x_NI, *self.stored, **options)
@@ -243,7 +243,7 @@ class Quantized(Weight):
         Parameters
         ----------
         layout : {"canonical", "panels"}
-            `minislm.weights.panels.Panels` are for inputs that are rounded. They are made once and kept; where this
+            `minislm.weights.panels.Panels` are what compiled kernels multiply. They are made once and kept; where this
             matrix lies in a mapped file, its pages are let go.
 
         Returns
@@ -256,9 +256,8 @@ class Quantized(Weight):
         UnsupportedError
             Code ``unknown_layout``.
         """
-        layouts = ["canonical"] if self.activations == "float" else ["canonical", "panels"]
-        if layout not in layouts:
-            raise unknown("layout", layout, layouts)
+        if layout not in ("canonical", "panels"):
+            raise unknown("layout", layout, ("canonical", "panels"))
         return self if layout == "canonical" else self._panels
 
     @functools.cached_property
@@ -269,11 +268,17 @@ class Quantized(Weight):
         return panels
 
     def lower(self, slot: int, program: Any) -> int:
-        """Append one step, or, in panels, the rounding of the inputs and the product."""
-        if program.panels and self.activations != "float":
+        """Append one step, or those of the panels."""
+        if program.panels:
             return self._panels.lower(slot, program)
         name, options = self._product()
         return int(program.step(name, (slot,), constants=self.stored, width=len(self.codes), **options))
+
+    def lower_affine(self, slot: int, b_O: np.ndarray, program: Any) -> int:
+        """Append the same with the bias."""
+        if program.panels:
+            return self._panels.lower_affine(slot, b_O, program)
+        return super().lower_affine(slot, b_O, program)
 
     def _product(self) -> tuple[str, dict[str, Any]]:
         """Return the op that `activations` asks for, and its options."""

@@ -75,9 +75,9 @@ def engines(
         "numpy": [lambda x, arrays=arrays: reference(x, *arrays, **options) for arrays in stored],
     }
     for tier in tiers:
-        if tier == "cython" and op == "quantized_product_int8":  # as a Program lays it out
+        if tier == "cython" and op.startswith("quantized_product"):  # as a Program lays it out
             storage, _, detail = kind.partition(" ")
-            panels = [Quantized.nearest(w_OI, storage, detail).repacked("panels") for _ in range(copies)]
+            panels = [Quantized.nearest(w_OI, storage, detail or "float").repacked("panels") for _ in range(copies)]
             found[tier] = [weight.apply for weight in panels]
             continue
         row = next(row for row in KERNELS if (row.op, row.technology) == (op, tier))

@@ -51,8 +51,15 @@ def product(load, x_NI, codes, scales, zeros=None, *, format, activations, activ
     return load("panel_product")(rows, *panels, **options, out=out, threads=threads)
 
 
-# Where compiled kernels round rows once for all products, these say the same by them.
-BY_PANELS = {"quantize_activations": rounded, "quantized_product_int8": product}
+def decoded(load, x_NI, codes, scales, zeros=None, *, format, out=None, threads=1):
+    """The product with float rows, by the compiled kernel."""
+    panels = load_op("pack_panels")(codes, n_inputs=x_NI.shape[1], format=format), pack_groups(scales)
+    panels += () if zeros is None else (pack_groups(zeros),)
+    return load("decoded_panel_product")(x_NI, *panels, format=format, n_outputs=len(codes), out=out, threads=threads)
+
+
+# Where quantized matrices lie in panels, and rows are rounded once for all products, these say the same by them.
+BY_PANELS = {"quantize_activations": rounded, "quantized_product": decoded, "quantized_product_int8": product}
 
 
 @pytest.fixture(params=[*(f"cython-{name}" for name in kernels.instruction_set().available), "numba"])
@@ -358,7 +365,7 @@ def test_a_mask_of_more_than_all_values_reads_none_of_them(kernel, before_a_hole
 def test_arrays_of_other_sizes_are_refused_by_name(kernel):
     stored = Quantized.nearest(rows(4, 70), "uint4-32")
     codes, scales, zeros = stored.stored
-    x_NI, product, options = rows(2, 70), kernel("quantized_product"), {"format": stored.format}
+    x_NI, lookup, options = rows(2, 70), kernel("quantized_rows"), {"format": stored.format}
     for arrays, name in (
         ((codes[:, :-1], scales, zeros), "codes"),
         ((codes, scales[:, :-1], zeros), "scales"),
@@ -366,9 +373,9 @@ def test_arrays_of_other_sizes_are_refused_by_name(kernel):
         ((codes, scales, zeros[:, 1:]), "zeros"),
     ):
         with pytest.raises(ValueError, match=name):
-            product(x_NI, *arrays, **options)
+            lookup(np.array([0]), *arrays, n_inputs=70, **options)
     with pytest.raises(ValueError, match="codes"):
-        product(rows(2, 170), codes, scales, zeros, **options)
+        lookup(np.array([0]), codes, scales, zeros, n_inputs=170, **options)
     with pytest.raises(IndexError, match="ids"):
         kernel("quantized_rows")(np.array([4]), codes, scales, zeros, n_inputs=70, **options)
     with pytest.raises(ValueError, match="right"):
@@ -382,6 +389,31 @@ def test_arrays_of_other_sizes_are_refused_by_name(kernel):
         kernel("nm_product")(rows(1, 8), values[:, :-1], places, n=2, m=4)
     with pytest.raises(ValueError, match="n:m"):
         kernel("nm_product")(rows(1, 8), values, places, n=4, m=4)
+
+
+def test_panels_of_other_sizes_are_refused_by_name(kernel):
+    if kernel.technology != "cython":
+        pytest.skip("only compiled kernels multiply panels")
+    panels = Quantized.nearest(rows(20, 70), "uint4-32").repacked("panels")
+    lines, scales, zeros, b_O = panels.lines, panels.scales, panels.zeros, np.ones(20, np.float32)
+    x_NI = rows(2, 70)
+    rounded_NP = load_op("round_activations")(x_NI, group=32)
+    options = {"format": panels.format, "n_outputs": 20}
+    for product, x, more in (
+        (kernel("decoded_panel_product"), x_NI, options),
+        (kernel("panel_product"), rounded_NP, {**options, "group": 32, "n_inputs": 70}),
+    ):
+        for arrays, name in (
+            ((lines[:, :-1], scales, zeros, b_O), "lines"),
+            ((lines[:-1], scales, zeros, b_O), "lines"),
+            ((lines, scales[:, :-1], zeros, b_O), "scales"),
+            ((lines, scales, zeros[..., 1:], b_O), "zeros"),
+            ((lines, scales, zeros, b_O[1:]), "b must"),
+        ):
+            with pytest.raises(ValueError, match=name):
+                product(x, *arrays, **more)
+        with pytest.raises(ValueError, match=r"lines|rounded"):
+            product(np.tile(x, 3), lines, scales, zeros, **more)
 
 
 def test_places_that_point_beyond_a_group_read_nothing_foreign(kernel):

@@ -44,16 +44,43 @@ def round_activations(rng: np.random.Generator) -> Cases:
 
 
 def panel_product(rng: np.random.Generator) -> Cases:
-    """Draw rounded rows and matrices in panels."""
+    """Draw rounded rows and matrices in panels, half of them with a bias."""
     cases: Cases = []
-    for n, i, o, (codes, scales, *zeros), format in _matrices(rng):
-        lines = op.pack_panels(codes, n_inputs=i, format=format)
-        x_NI = rng.normal(size=(n, i)).astype(np.float32)
+    for x_NI, panels, format, o in _panels(rng):
         for group in sorted(set(ACTIVATION_GROUPS.values())):
             rounded_NP = op.round_activations(x_NI, group=group)
-            options = {"format": format, "group": group, "n_inputs": i, "n_outputs": o}
-            cases.append(((rounded_NP, lines, op.pack_groups(scales), *map(op.pack_groups, zeros)), options))
+            options = {"format": format, "group": group, "n_inputs": x_NI.shape[1], "n_outputs": o}
+            cases.append(((rounded_NP, *panels, *_biases(rng, len(cases), panels, o)), options))
     return cases
+
+
+def decoded_panel_product(rng: np.random.Generator) -> Cases:
+    """Draw rows and matrices in panels, half of them with a bias."""
+    cases: Cases = []
+    for x_NI, panels, format, o in _panels(rng):
+        options = {"format": format, "n_outputs": o}
+        cases.append(((x_NI, *panels, *_biases(rng, len(cases), panels, o)), options))
+    return cases
+
+
+def _panels(rng: np.random.Generator) -> list[tuple[Any, ...]]:
+    """Draw (x, arrays of a matrix in panels, format, outputs)."""
+    return [
+        (
+            rng.normal(size=(n, i)).astype(np.float32),
+            (op.pack_panels(codes, n_inputs=i, format=format), op.pack_groups(scales), *map(op.pack_groups, zeros)),
+            format,
+            o,
+        )
+        for n, i, o, (codes, scales, *zeros), format in _matrices(rng)
+    ]
+
+
+def _biases(rng: np.random.Generator, number: int, panels: tuple[Any, ...], o: int) -> tuple[Any, ...]:
+    """Draw a bias, in its place behind the zeros, for every second case."""
+    if number % 2:
+        return ()
+    return (*((None,) if len(panels) == 2 else ()), rng.normal(size=o).astype(np.float32))
 
 
 def _matrices(rng: np.random.Generator) -> list[tuple[Any, ...]]:

@@ -1,0 +1,43 @@
+"""Compiled products of float rows with quantized matrices in panels: checks, then the C of `c/decoded_panels.c`."""
+
+from minislm.kernels import border, compressed
+
+from libc.stdint cimport int64_t
+from native cimport kernel, reading, runtime, the_runtime, writing
+from panels cimport describe, panels
+
+
+cdef extern from "decoded_panels.h" nogil:
+    ctypedef struct decoded_task "struct decoded_task":
+        panels w
+        const float *x
+        const float *bias
+        float *y
+        int64_t n
+    ctypedef struct decoded_panels_kernels "const struct decoded_panels_kernels":
+        kernel *product
+    decoded_panels_kernels *decoded_panels_kernels_for(int)
+    int64_t decoded_units(const decoded_task *)
+
+cdef const runtime *shared = the_runtime()
+cdef int64_t WORTH = 131072  # codes that are worth a thread's while
+
+
+def decoded_panel_product(
+    x_NI, lines, scales, zeros=None, b_O=None, *, format, int64_t n_outputs, out=None, int threads=1
+):
+    """Same as `ops.panels.decoded_panel_product`."""
+    x = border.checked(x_NI, "x", 2)
+    lines, scales, zeros = compressed.in_panels(lines, scales, zeros, format, x.shape[1], n_outputs)
+    b = compressed.bias(b_O, n_outputs)
+    y = border.output(out, (len(x), n_outputs), x, lines, scales, *(() if b is None else (b,)))
+    cdef decoded_task task
+    describe(&task.w, lines, scales, zeros, format, x.shape[1], n_outputs)
+    task.x, task.y, task.n = <const float *>reading(x), <float *>writing(y), x.shape[0]
+    task.bias = NULL if b is None else <const float *>reading(b)
+    cdef int64_t units = decoded_units(&task)
+    cdef int64_t grain = 1 + WORTH // (1 + task.w.inputs * 32 * min(task.n, 384))
+    cdef kernel *work = decoded_panels_kernels_for(shared.chosen).product
+    with nogil:
+        shared.parallel(work, &task, sizeof(task), units, grain, threads)
+    return border.delivered(y, out)

@@ -1,0 +1,22 @@
+# A matrix in panels, as C sees it.
+from libc.stdint cimport int64_t, uint8_t
+from native cimport reading
+
+
+cdef extern from "panels.h" nogil:
+    ctypedef struct panels "struct panels":
+        const uint8_t *lines
+        const void *scales
+        const uint8_t *zeros
+        int64_t outputs, inputs, blocks, groups, group_blocks
+        int bits, zero
+
+
+cdef inline int describe(panels *w, lines, scales, zeros, format, int64_t inputs, int64_t outputs) except -1:
+    """Fill the record for arrays that `compressed.in_panels` has checked, and that the caller keeps alive."""
+    w.lines, w.scales, w.zeros = <const uint8_t *>reading(lines), reading(scales), NULL
+    if zeros is not None:
+        w.zeros = <const uint8_t *>reading(zeros)
+    w.outputs, w.inputs, w.blocks, w.groups = outputs, inputs, lines.shape[1], scales.shape[1]
+    w.group_blocks, w.bits, w.zero = format.group // 32, format.bits, format.zero
+    return 0
