@@ -18,6 +18,7 @@ enum { NEAR = 192 }; /* it is so fast that reading the panels again would be fel
 enum { NEAR = 96 };
 #endif
 enum { DEPTH = 16, SPAN = 65536 / BLOCK_INPUTS };
+enum { FETCHED_AHEAD = 4096 }; /* bytes: one row out of cache waits for memory, which the processor alone fetches late */
 
 /* A piece of a product: SIDE panels at most, and blocks [block, end), with their codes as they stand or unpacked. */
 struct piece {
@@ -40,6 +41,7 @@ INLINE void add_block(
     const int R, const int P) {
     const uint8_t *lines = piece->lines + (block - piece->block) * piece->block_bytes;
     const int8_t *x = x_codes(&piece->t->x, n) + block * BLOCK_INPUTS;
+    if (R == 1) EACH(line, bits) __builtin_prefetch(lines + line * LINE_BYTES + FETCHED_AHEAD);
     EACH(q, QUADS)
     EACH(part, PARTS) {
         words codes[SIDE];
