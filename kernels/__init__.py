@@ -123,7 +123,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("panel_product", "cython", "panels_cython:panel_product", ("int8",)),
     Kernel("decoded_panel_product", "cython", "decoded_panels_cython:decoded_panel_product"),
     # Products with sparse matrices win for all sizes, measured from 128 x 128 to 2048 x 2048 with 1 to 512 rows of x.
-    # Up to 16 rows multiply what is stored; more meet tiles that the kernel decodes and BLAS multiplies.
+    # Up to 16 rows multiply what is stored; more meet what the kernel decodes, a tile at a time.
     Kernel("quantize_activations", "numba", "quantize_activations_numba:quantize_activations"),
     Kernel("quantized_product", "numba", "quantized_product_numba:quantized_product"),
     Kernel(

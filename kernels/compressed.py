@@ -1,7 +1,7 @@
 """What the kernels of compressed matrices share: checks at the border, and products by decoded tiles.
 
-For few rows of x a kernel multiplies what is stored; for many it decodes some rows of the matrix at a time, which BLAS
-multiplies while they are still in the cache.
+For few rows of x a kernel multiplies what is stored; for many it decodes some rows of the matrix at a time, and these
+are multiplied while they are still in the cache: by BLAS where Numba decodes, by tiles of their own in C.
 """
 
 from __future__ import annotations

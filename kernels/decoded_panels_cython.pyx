@@ -8,6 +8,8 @@ from panels cimport describe, panels
 
 
 cdef extern from "decoded_panels.h" nogil:
+    enum:
+        UNIT_ROWS
     ctypedef struct decoded_task "struct decoded_task":
         panels w
         const float *x
@@ -36,7 +38,7 @@ def decoded_panel_product(
     task.x, task.y, task.n = <const float *>reading(x), <float *>writing(y), x.shape[0]
     task.bias = NULL if b is None else <const float *>reading(b)
     cdef int64_t units = decoded_units(&task)
-    cdef int64_t grain = 1 + WORTH // (1 + task.w.inputs * 32 * min(task.n, 384))
+    cdef int64_t grain = 1 + WORTH // (1 + task.w.inputs * 32 * min(task.n, UNIT_ROWS))
     cdef kernel *work = decoded_panels_kernels_for(shared.chosen).product
     with nogil:
         shared.parallel(work, &task, sizeof(task), units, grain, threads)

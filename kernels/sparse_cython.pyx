@@ -17,6 +17,8 @@ cdef extern from "sparse.h" nogil:
     enum:
         MANY
         SPARSE_FEW
+        UNIT_OUTPUTS
+        UNIT_ROWS
     ctypedef struct sparse_task "struct sparse_task":
         const float *floats
         packed packed
@@ -30,15 +32,14 @@ cdef extern from "sparse.h" nogil:
         const float *x
         int64_t rows, x_stride
         float *y
-        int64_t start
         int64_t *bad
     ctypedef struct sparse_kernels "const struct sparse_kernels":
         kernel *bitmap
         kernel *nm
         kernel *csr
         kernel *csr_many
-        kernel *bitmap_decode
-        kernel *nm_decode
+        kernel *bitmap_many
+        kernel *nm_many
     sparse_kernels *sparse_kernels_for(int)
 
 cdef const runtime *shared = the_runtime()
@@ -57,7 +58,7 @@ def bitmap_product(x_NI, mask_OP, values, starts, scales=None, zeros=None, *, fo
     matrix.take_stream(values, starts, scales, zeros, format)
     y = border.output(out, (len(x), len(mask)), x)
     if len(x) > compressed.FEW:
-        compressed.by_tiles(x, y, matrix.decode_bitmap)
+        matrix.multiply_many(sparse_kernels_for(shared.chosen).bitmap_many, x, y)
     else:
         matrix.multiply(sparse_kernels_for(shared.chosen).bitmap, compressed.padded(x, PADDING), y)
     return border.delivered(y, out)
@@ -78,7 +79,7 @@ def nm_product(
     matrix.task.n, matrix.task.m, matrix.task.place_bits = n, m, bits
     y = border.output(out, (len(x), len(places)), x)
     if len(x) > compressed.FEW:
-        compressed.by_tiles(x, y, matrix.decode_nm)
+        matrix.multiply_many(sparse_kernels_for(shared.chosen).nm_many, x, y)
     else:
         x = compressed.nm_padded(x, n_values // n, m)
         matrix.multiply(sparse_kernels_for(shared.chosen).nm, x, y)
@@ -146,26 +147,21 @@ cdef class Matrix:
         self.alive.append((values, scales, zeros))
 
     cdef multiply(self, kernel *work, x, y):
-        """Write x times the matrix's transpose to y."""
+        """Write x times the matrix's transpose to y, for few rows."""
+        self.run(work, x, y, self.task.outputs, self.task.inputs * y.shape[0])
+
+    cdef multiply_many(self, kernel *work, x, y):
+        """Write x times the matrix's transpose to y, for many rows."""
+        cdef int64_t parts = -(-len(x) // UNIT_ROWS), panels = -(-self.task.outputs // UNIT_OUTPUTS)
+        self.run(work, x, y, parts * panels, self.task.inputs * UNIT_OUTPUTS * min(len(x), UNIT_ROWS))
+
+    cdef run(self, kernel *work, x, y, int64_t units, int64_t cost):
+        """Share the units, each of which costs so many multiplications."""
         self.task.x, self.task.y = <const float *>reading(x), <float *>writing(y)
         self.task.rows, self.task.x_stride = y.shape[0], x.shape[1]
-        cdef int64_t cost = 1 + self.task.inputs * self.task.rows
         with nogil:
-            shared.parallel(work, &self.task, sizeof(self.task), self.task.outputs, 1 + WORTH // cost, self.threads)
+            shared.parallel(work, &self.task, sizeof(self.task), units, 1 + WORTH // (1 + cost), self.threads)
         self.check()
-
-    cdef decode(self, kernel *work, first, tile):
-        self.task.start, self.task.y = first, <float *>writing(tile)
-        cdef int64_t n = tile.shape[0]
-        with nogil:
-            shared.parallel(work, &self.task, sizeof(self.task), n, 1 + WORTH // (1 + self.task.inputs), self.threads)
-        self.check()
-
-    def decode_bitmap(self, first, tile):
-        self.decode(sparse_kernels_for(shared.chosen).bitmap_decode, first, tile)
-
-    def decode_nm(self, first, tile):
-        self.decode(sparse_kernels_for(shared.chosen).nm_decode, first, tile)
 
     cdef check(self):
         """Raise ValueError if a row pointed outside of its arrays."""

@@ -12,7 +12,7 @@ struct decoded_task {
 };
 
 /* A unit is UNIT_ROWS rows of two panels side by side, which are decoded anew for each. */
-enum { UNIT_ROWS = 384 };
+enum { UNIT_ROWS = 512 };
 static inline int64_t panel_pairs(const struct decoded_task *t) { return (t->w.outputs + 2 * OUTPUTS - 1) / (2 * OUTPUTS); }
 static inline int64_t decoded_units(const struct decoded_task *t) {
     return (t->n + UNIT_ROWS - 1) / UNIT_ROWS * panel_pairs(t);

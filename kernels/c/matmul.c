@@ -2,41 +2,6 @@
 
 #include "codes.h"
 
-/* Columns of A, four at a time, as rows of B. */
-static inline void transpose_four(const float *a, int64_t a_row, float *b, int64_t b_row) {
-    const four a0 = load_four(a), a1 = load_four(a + a_row);
-    const four a2 = load_four(a + 2 * a_row), a3 = load_four(a + 3 * a_row);
-    const four low0 = __builtin_shufflevector(a0, a1, 0, 4, 1, 5), high0 = __builtin_shufflevector(a0, a1, 2, 6, 3, 7);
-    const four low1 = __builtin_shufflevector(a2, a3, 0, 4, 1, 5), high1 = __builtin_shufflevector(a2, a3, 2, 6, 3, 7);
-    store_four(b + 0 * b_row, __builtin_shufflevector(low0, low1, 0, 1, 4, 5));
-    store_four(b + 1 * b_row, __builtin_shufflevector(low0, low1, 2, 3, 6, 7));
-    store_four(b + 2 * b_row, __builtin_shufflevector(high0, high1, 0, 1, 4, 5));
-    store_four(b + 3 * b_row, __builtin_shufflevector(high0, high1, 2, 3, 6, 7));
-}
-
-/* Copy k rows of `columns` columns of B into a panel; columns beyond them become zeros. */
-static void fill_panel(const struct right *right, int64_t k, int64_t columns, float *panel) {
-    const float *b = right->b;
-    if (columns < PANEL) memset(panel, 0, k * PANEL * sizeof *panel);
-    if (right->column == 1) {
-        for (int64_t l = 0; l < k; l++, b += right->row, panel += PANEL)
-            if (columns == PANEL)
-                memcpy(panel, b, PANEL * sizeof *panel);
-            else
-                for (int64_t j = 0; j < columns; j++) panel[j] = b[j];
-        return;
-    }
-    int64_t l = 0;
-    for (; l + 4 <= k; l += 4) {
-        int64_t j = 0;
-        for (; j + 4 <= columns; j += 4) transpose_four(b + j * right->column + l, right->column, panel + l * PANEL + j, PANEL);
-        for (; j < columns; j++)
-            for (int64_t m = l; m < l + 4; m++) panel[m * PANEL + j] = b[j * right->column + m];
-    }
-    for (; l < k; l++)
-        for (int64_t j = 0; j < columns; j++) panel[l * PANEL + j] = b[j * right->column + l];
-}
-
 static void product(const void *task, int64_t first, int64_t last) {
     const struct product_task *t = task;
     const struct product_parts parts = t->parts;

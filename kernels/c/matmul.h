@@ -3,12 +3,6 @@
 #define MINISLM_MATMUL_H
 #include "tile.h"
 
-/* Entry (l, j) of the right matrix is b[l * row + j * column], and one of both is 1. */
-struct right {
-    const float *b;
-    int64_t row, column;
-};
-
 /* A unit of `product` is a part of the result, cut so that DEPTH numbers of its rows stay in the second cache while all its
    panels are filled and multiplied, and that there are about UNITS units where there are numbers enough. */
 struct product_parts {

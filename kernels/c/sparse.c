@@ -1,5 +1,7 @@
 #include "sparse.h"
 
+#include "tile.h"
+
 /* ---- stored values, float or packed ---- */
 
 struct values {
@@ -64,10 +66,10 @@ static inline unsigned lane_bits(const struct sparse_task *t, const uint8_t *mas
     return bits & ((1 << LANES) - 1);
 }
 
-/* Count the set bits of the mask of inputs [i, i + RUN). */
-static inline int64_t set_bits(const struct sparse_task *t, const uint8_t *mask, int64_t i) {
+/* Count the set bits of the mask of inputs [i, i + inputs), of which whole bytes are there. */
+static inline int64_t set_bits(const struct sparse_task *t, const uint8_t *mask, int64_t i, int64_t inputs) {
     int64_t count = 0, byte = i / 8;
-    const int64_t end = smaller(byte + RUN / 8, t->row_bytes);
+    const int64_t end = smaller(byte + inputs / 8, t->row_bytes);
     for (; byte + 8 <= end; byte += 8) {
         uint64_t word;
         memcpy(&word, mask + byte, 8);
@@ -93,31 +95,18 @@ INLINE void bitmap_multiply(
     for (int n = 0; n < rows; n++) sums[first + n] = sum[n];
 }
 
-/* Write the entries of a run from input i, zeros included. */
-static inline void bitmap_write(
-    const struct sparse_task *t, const uint8_t *mask, const float *values, int64_t i, float *out) {
-    for (const int64_t end = smaller(i + RUN, t->inputs); i < end; i += LANES) {
-        const unsigned bits = lane_bits(t, mask, i);
-        float entries[LANES];
-        store(entries, expanded(values, bits));
-        memcpy(out + i, entries, smaller(LANES, end - i) * sizeof(float));
-        values += __builtin_popcount(bits);
-    }
-}
-
-/* Do row o in runs: multiply it into `sums`, or write it to `out`. */
-static void bitmap_row(const struct sparse_task *t, struct values *room, int64_t o, lanes *sums, float *out) {
+/* Multiply row o in runs. */
+static void bitmap_row(const struct sparse_task *t, struct values *room, int64_t o, lanes *sums) {
     const uint8_t *mask = t->bits + o * t->row_bytes;
     int64_t at, end;
     if (!stream_range(t, o, &at, &end)) return;
     for (int64_t i = 0; i < t->inputs; i += RUN) {
-        const int64_t count = set_bits(t, mask, i);
+        const int64_t count = set_bits(t, mask, i, RUN);
         if (count > end - at) return note_bad(t, o);
         const float *values = values_of(t, room, 0, at, count);
-        if (out) bitmap_write(t, mask, values, i, out);
         int64_t n = 0;
-        for (; sums && n + FEWEST <= t->rows; n += FEWEST) bitmap_multiply(t, mask, values, i, n, sums, FEWEST);
-        for (; sums && n < t->rows; n++) bitmap_multiply(t, mask, values, i, n, sums, 1);
+        for (; n + FEWEST <= t->rows; n += FEWEST) bitmap_multiply(t, mask, values, i, n, sums, FEWEST);
+        for (; n < t->rows; n++) bitmap_multiply(t, mask, values, i, n, sums, 1);
         at += count;
     }
     if (at != end) note_bad(t, o);
@@ -130,17 +119,59 @@ static void bitmap(const void *task, int64_t first, int64_t last) {
     for (int64_t o = first; o < last; o++) {
         lanes sums[SPARSE_FEW];
         for (int64_t n = 0; n < t->rows; n++) sums[n] = all(0);
-        bitmap_row(t, &room, o, sums, NULL);
+        bitmap_row(t, &room, o, sums);
         for (int64_t n = 0; n < t->rows; n++) t->y[n * t->outputs + o] = sum_of_lanes(sums[n]);
     }
 }
 
-static void bitmap_decode(const void *task, int64_t first, int64_t last) {
+/* Where a unit of the kernels for many rows begins in x and in the matrix, and how far it goes. */
+struct unit {
+    int64_t row, rows, output, outputs;
+};
+
+static inline struct unit unit_of(const struct sparse_task *t, int64_t unit) {
+    const int64_t across = (t->outputs + PANEL - 1) / PANEL, row = unit / across * UNIT_ROWS, output = unit % across * PANEL;
+    return (struct unit){row, smaller(UNIT_ROWS, t->rows - row), output, smaller(PANEL, t->outputs - output)};
+}
+
+/* Multiply the unit's rows by inputs [l, l + k) of its outputs, which stand in a panel of floats. */
+static inline void multiply_panel(
+    const struct sparse_task *t, const struct unit *unit, const float *panel, int64_t l, int64_t k) {
+    const struct left x = {t->x + unit->row * t->x_stride + l, t->x_stride, 1};
+    float *y = t->y + unit->row * t->outputs + unit->output;
+    matmul_panel(x, panel, y, t->outputs, unit->rows, k, l > 0, unit->outputs);
+}
+
+static void bitmap_many(const void *task, int64_t first, int64_t last) {
     const struct sparse_task *t = task;
     struct values room;
     prepare_values(&room, t);
-    for (int64_t unit = first; unit < last; unit++)
-        bitmap_row(t, &room, t->start + unit, NULL, t->y + unit * t->inputs);
+    float rows[PANEL * DEPTH], panel[DEPTH * PANEL] __attribute__((aligned(64)));
+    for (int64_t u = first; u < last; u++) {
+        const struct unit unit = unit_of(t, u);
+        int64_t at[PANEL], end[PANEL];
+        for (int64_t j = 0; j < unit.outputs; j++)
+            if (!stream_range(t, unit.output + j, at + j, end + j)) return;
+        for (int64_t l = 0; l == 0 || l < t->inputs; l += DEPTH) {
+            const int64_t k = smaller(DEPTH, t->inputs - l);
+            for (int64_t j = 0; j < unit.outputs; j++) {
+                const uint8_t *mask = t->bits + (unit.output + j) * t->row_bytes;
+                const int64_t count = set_bits(t, mask, l, DEPTH);
+                if (count > end[j] - at[j]) return note_bad(t, unit.output + j);
+                const float *values = values_of(t, &room, 0, at[j], count);
+                at[j] += count;
+                for (int64_t i = 0; i < k; i += LANES) {
+                    const unsigned bits = lane_bits(t, mask, l + i);
+                    store(rows + j * DEPTH + i, expanded(values, bits));
+                    values += __builtin_popcount(bits);
+                }
+            }
+            fill_panel(&(struct right){rows, 1, DEPTH}, k, unit.outputs, panel);
+            multiply_panel(t, &unit, panel, l, k);
+        }
+        for (int64_t j = 0; j < unit.outputs; j++)
+            if (at[j] != end[j]) return note_bad(t, unit.output + j);
+    }
 }
 
 /* ---- n of every m ---- */
@@ -223,22 +254,26 @@ static void nm(const void *task, int64_t first, int64_t last) {
     }
 }
 
-static void nm_decode(const void *task, int64_t first, int64_t last) {
+static void nm_many(const void *task, int64_t first, int64_t last) {
     const struct sparse_task *t = task;
-    const int64_t step = RUN / t->n * t->n;
+    const int64_t groups = DEPTH / t->m;
     struct nm_room room;
     prepare_values(&room.values, t);
-    for (int64_t unit = first; unit < last; unit++) {
-        const int64_t o = t->start + unit;
-        float *out = t->y + unit * t->inputs;
-        memset(out, 0, t->inputs * sizeof(float));
-        for (int64_t u = 0; u < t->n_values; u += step) {
-            const int64_t count = smaller(step, t->n_values - u);
-            const float *values = values_of(t, &room.values, o, u, count);
-            const uint8_t *places = places_of(t, &room, o, u, count);
-            for (int64_t k = 0, group = u / t->n * t->m; k < count; group += t->m)
-                for (int j = 0; j < t->n; j++, k++)
-                    if (group + places[k] < t->inputs) out[group + places[k]] = values[k];
+    float panel[DEPTH * PANEL] __attribute__((aligned(64)));
+    for (int64_t u = first; u < last; u++) {
+        const struct unit unit = unit_of(t, u);
+        for (int64_t l = 0; l == 0 || l < t->inputs; l += groups * t->m) {
+            const int64_t at = l / t->m * t->n, count = smaller(groups * t->n, t->n_values - at);
+            const int64_t k = smaller(groups * t->m, t->inputs - l);
+            memset(panel, 0, k * PANEL * sizeof *panel);
+            for (int64_t j = 0; j < unit.outputs; j++) {
+                const float *values = values_of(t, &room.values, unit.output + j, at, count);
+                const uint8_t *places = places_of(t, &room, unit.output + j, at, count);
+                for (int64_t v = 0, group = 0; v < count; group += t->m)
+                    for (int g = 0; g < t->n; g++, v++)
+                        if (group + places[v] < k) panel[(group + places[v]) * PANEL + j] = values[v];
+            }
+            multiply_panel(t, &unit, panel, l, k);
         }
     }
 }
@@ -303,6 +338,6 @@ const struct sparse_kernels PER_SET(sparse_kernels) = {
     .nm = nm,
     .csr = csr,
     .csr_many = csr_many,
-    .bitmap_decode = bitmap_decode,
-    .nm_decode = nm_decode,
+    .bitmap_many = bitmap_many,
+    .nm_many = nm_many,
 };

@@ -16,17 +16,16 @@ struct sparse_task {
     int64_t inputs, outputs;
     const float *x; /* (rows, x_stride), rows that end in zeros; for csr_many (inputs, MANY) columns of it */
     int64_t rows, x_stride;
-    float *y;      /* (rows, outputs); for decoding (units, inputs) */
-    int64_t start; /* for decoding: the row that is unit 0 */
+    float *y; /* (rows, outputs) */
     int64_t *bad;
 };
 
-enum { SPARSE_FEW = 16, FEWEST = 4, MANY = 16 };
+enum { SPARSE_FEW = 16, FEWEST = 4, MANY = 16, UNIT_ROWS = 512, UNIT_OUTPUTS = 32 };
 
-struct sparse_kernels {         /* a unit is an output */
-    kernel *bitmap, *nm, *csr;  /* for at most SPARSE_FEW rows of x */
-    kernel *csr_many;           /* for at most MANY rows of x, given as columns */
-    kernel *bitmap_decode, *nm_decode;
+struct sparse_kernels {
+    kernel *bitmap, *nm, *csr;     /* for at most SPARSE_FEW rows of x; a unit is an output */
+    kernel *csr_many;              /* for at most MANY rows of x, given as columns */
+    kernel *bitmap_many, *nm_many; /* for any rows; a unit is UNIT_OUTPUTS outputs of UNIT_ROWS rows */
 };
 FAMILY(sparse_kernels)
 #endif

@@ -391,6 +391,19 @@ def test_arrays_of_other_sizes_are_refused_by_name(kernel):
         kernel("nm_product")(rows(1, 8), values, places, n=4, m=4)
 
 
+def test_more_rows_than_a_tile_is_decoded_for(kernel):
+    x_NI, w_OI, rng = rows(600, 70), rows(37, 70, seed=1), np.random.default_rng(2)
+    stored, mask_OI = Quantized.nearest(w_OI, "int3-32"), rng.random(w_OI.shape) < 0.5
+    halves_OI = (rng.random((37, 35, 2)).argsort(axis=2) < 1).reshape(w_OI.shape)
+    products = [("quantized_product", stored.stored, {"format": stored.format})]
+    for pattern, kept_OI in (("bitmap", mask_OI), ("1:2", halves_OI), ("csr", mask_OI)):
+        family, constants, options = Sparse.from_dense(w_OI, kept_OI, pattern)._product
+        products.append((f"{family}_product", constants, options))
+    for op, constants, options in products:
+        y_NO = kernel(op)(x_NI, *constants, **options, threads=2)
+        assert_close(y_NO, load_op(op)(x_NI, *constants, **options), length=70, factor=8.0, name=op)
+
+
 def test_panels_of_other_sizes_are_refused_by_name(kernel):
     if kernel.technology != "cython":
         pytest.skip("only compiled kernels multiply panels")
