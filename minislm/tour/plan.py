@@ -314,5 +314,6 @@ def _student(plan: Plan, seed: int, hard_weight: float) -> Row:
 
 
 def _distil(plan: Plan, **options: Any) -> Distil:
-    seed = options["seed"]
-    return Distil(plan.training(plan.student_tokens, plan.learning_rate / 2, seed=seed), **options)
+    """Distil at the temperature 1: the teacher's own distribution is what the held-out text is judged by."""
+    training = plan.training(plan.student_tokens, plan.learning_rate / 2, seed=options["seed"])
+    return Distil(training, temperature=1.0, **options)
