@@ -24,8 +24,10 @@ from minislm.cli.live import Live
 from minislm.compression import compress
 from minislm.compression.distil import Distil
 from minislm.compression.quantize import Quantize
+from minislm.compression.student import resized
 from minislm.evaluation.labelled import judge_labelled
 from minislm.language_model import LanguageModel, load, save
+from minislm.models.encoder import Encoder
 from minislm.text.examples import LabelledText
 from minislm.text.records import Record
 from minislm.text.spans import Span
@@ -91,15 +93,11 @@ class Bench:
         """Encode texts for a model."""
         return LabelledTexts.of(texts, lm.tokenizer, lm.model.config.heads, lm.model.config.context)
 
-    def teacher(self, name: str, texts: Sequence[LabelledText], epochs: int, **sizes: object) -> LanguageModel:
+    def teacher(self, name: str, texts: Sequence[LabelledText], epochs: int) -> LanguageModel:
         """Train an encoder of the teacher's size on some texts."""
         if (self.output / name).exists():
             return load(self.output / name)
-        chosen = {**TEACHER, **sizes}
-        words = [text.text for text in self.learned]
-        fresh = create(
-            words, family="encoder", lowercase=True, vocab_size=4000, n_types=0, heads=heads_for(texts), **chosen
-        )
+        fresh = untrained(self.learned, texts)
         with Live(quiet=False, what=f"train {name}") as live:
             lm, result = train(
                 fresh,
@@ -130,6 +128,20 @@ class Bench:
         return lm
 
 
+def untrained(learned: Sequence[LabelledText], texts: Sequence[LabelledText]) -> LanguageModel:
+    """Make an encoder of the teacher's size, with a tokenizer of `learned` and heads for the labels of `texts`."""
+    words = [text.text for text in learned]
+    return create(
+        words, family="encoder", lowercase=True, vocab_size=4000, n_types=0, heads=heads_for(texts), **TEACHER
+    )
+
+
+def times_faster(student: LanguageModel, teacher: LanguageModel, texts: list[str]) -> float:
+    """Compare how long both need for the tags of all texts: medians of five rounds, in turns."""
+    rounds = [(seconds(teacher, texts), seconds(student, texts)) for _ in range(5)]
+    return statistics.median(slow for slow, _ in rounds) / statistics.median(fast for _, fast in rounds)
+
+
 def seconds(lm: LanguageModel, texts: list[str]) -> float:
     """Time the tags of all texts."""
     began_s = time.perf_counter()
@@ -154,12 +166,18 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=DATA, help="Folder with the JSON files.")
     parser.add_argument("-o", "--output", type=Path, default=Path("snips"), help="Folder of the models.")
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--speed", action="store_true", help="Time both sizes with random weights, and stop.")
     given = parser.parse_args()
     if not given.data.is_dir():
         print(f"there is no folder {given.data}; give that of SNIPS (custom intents 2017) with --data")
         return 3
-    given.output.mkdir(parents=True, exist_ok=True)
     learned, held_out = sentences(given.data, "train"), sentences(given.data, "validate")
+    if given.speed:
+        teacher = untrained(learned, learned)
+        student = LanguageModel(Encoder.create(resized(teacher.model.config, STUDENT)), teacher.tokenizer)
+        print(f"student's speed: {times_faster(student, teacher, [text.text for text in held_out]):.2f} times")
+        return 0
+    given.output.mkdir(parents=True, exist_ok=True)
     bench = Bench(given.output, learned, held_out, given.epochs)
     teacher = bench.teacher("teacher", learned, given.epochs)
     models = {"teacher": teacher}
@@ -192,8 +210,7 @@ def report(
     texts: list[str],
 ) -> int:
     """Compare with the targets."""
-    rounds = [(seconds(teacher, texts), seconds(student, texts)) for _ in range(5)]
-    faster = statistics.median(slow for slow, _ in rounds) / statistics.median(fast for _, fast in rounds)
+    faster = times_faster(student, teacher, texts)
     best, int8 = judged["teacher"]["span_f1"], judged["distilled-0-int8"]["span_f1"]
     distilled, alone = (
         statistics.mean(judged[f"{name}-{seed}"]["span_f1"] for seed in SEEDS) for name in ("distilled", "alone")
