@@ -271,24 +271,55 @@ static void product(const void *task, int64_t first, int64_t last) {
 
 /* ---- rounding ---- */
 
+INLINE int32_t sum_of_codes(const int8_t *codes) {
+    int32_t sum = 0;
+    for (int i = 0; i < BLOCK_INPUTS; i++) sum += codes[i];
+    return sum;
+}
+
+/* Round a block by its own scale, as `round_group` does; return the sum of its codes. */
+INLINE int32_t round_block(const float *x, int8_t *codes, float *scale) {
+#if LANES == 16
+    const __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
+    const __m512i size = _mm512_castps_si512(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
+    const int32_t bits = _mm512_reduce_max_epi32(size);
+    float largest;
+    memcpy(&largest, &bits, 4);
+    if (largest >= 0x1p-120f && largest < INFINITY && !_mm512_cmp_ps_mask(low, high, _CMP_UNORD_Q)) {
+        const __m512 inverse = _mm512_set1_ps(127 / largest);
+        const __m512i first = _mm512_cvtps_epi32(low * inverse), second = _mm512_cvtps_epi32(high * inverse);
+        _mm_storeu_si128((__m128i *)codes, _mm512_cvtepi32_epi8(first));
+        _mm_storeu_si128((__m128i *)(codes + 16), _mm512_cvtepi32_epi8(second));
+        *scale = largest / 127;
+        return _mm512_reduce_add_epi32(_mm512_add_epi32(first, second));
+    }
+#endif
+    *scale = round_group(x, BLOCK_INPUTS, -1, codes);
+    return sum_of_codes(codes);
+}
+
 static void round_rows(const void *task, int64_t first, int64_t last) {
     const struct round_task *t = task;
-    const int64_t group = t->group ? t->group : t->inputs + !t->inputs;
+    const int64_t used = (t->inputs + BLOCK_INPUTS - 1) / BLOCK_INPUTS;
     for (int64_t n = first; n < last; n++) {
+        const float *x = t->x + n * t->inputs;
         int8_t *codes = t->rows + n * t->stride;
         float *scales = (float *)(codes + t->blocks * BLOCK_INPUTS);
         int32_t *sums = (int32_t *)scales + t->blocks;
         memset(codes + t->inputs, 0, t->stride - t->inputs);
-        for (int64_t i = 0; i < t->inputs || i == 0; i += group) {
-            const float *x = t->x + n * t->inputs + i;
-            const float scale = round_group(x, smaller(group, t->inputs - i), t->given, codes + i);
-            for (int64_t k = i; k < smaller(i + group, t->inputs); k += BLOCK_INPUTS) scales[k / BLOCK_INPUTS] = scale;
+        int64_t b = 0;
+        if (!t->group) {
+            const float scale = round_group(x, t->inputs, t->given, codes);
+            for (int64_t u = 0; u < used; u++) scales[u] = scale;
+        } else {
+            const int64_t whole = t->given < 0 ? t->inputs / BLOCK_INPUTS : 0;
+            for (; b < whole; b++) sums[b] = round_block(x + b * BLOCK_INPUTS, codes + b * BLOCK_INPUTS, scales + b);
+            for (int64_t u = b; u < used; u++)
+                scales[u] = round_group(
+                    x + u * BLOCK_INPUTS, smaller(BLOCK_INPUTS, t->inputs - u * BLOCK_INPUTS), t->given,
+                    codes + u * BLOCK_INPUTS);
         }
-        for (int64_t b = 0; b < t->blocks; b++) {
-            int32_t sum = 0;
-            for (int i = 0; i < BLOCK_INPUTS; i++) sum += codes[b * BLOCK_INPUTS + i];
-            sums[b] = sum;
-        }
+        for (; b < t->blocks; b++) sums[b] = sum_of_codes(codes + b * BLOCK_INPUTS);
     }
 }
 
