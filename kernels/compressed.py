@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minislm.kernels import border
+from minislm.ops.block_panels import CODES
 from minislm.ops.nm import place_bits
 from minislm.ops.panels import LINE, OUTPUTS, n_blocks
 
@@ -54,6 +55,26 @@ def in_panels(
         zeros = border.checked(zeros, "zeros", 3, UINT8)
         border.same_shape(zeros, "zeros", groups)
     return lines, scales, zeros
+
+
+def in_block_panels(
+    lines: Any, scales: Any, supers: Any, least: Any, format: Any, n_inputs: int, n_outputs: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Check the arrays of a matrix of two levels in panels."""
+    codes, n_panels, n_supers = CODES[format.name], -(-n_outputs // OUTPUTS), -(-n_inputs // format.inputs)
+    lines = border.checked(lines, "lines", 4, UINT8)
+    border.same_shape(lines, "lines", (n_panels, n_blocks(n_inputs), codes.bits, LINE))
+    groups = (n_panels, n_supers * (8 if codes.bits == 4 else 16), OUTPUTS)
+    scales = border.checked(scales, "scales", 3, UINT8)
+    border.same_shape(scales, "scales", groups)
+    supers = border.checked(supers, "supers", 3, FLOAT16)
+    border.same_shape(supers, "supers", (n_panels, n_supers * (2 if codes.bits == 4 else 1), OUTPUTS))
+    if (least is None) == (codes.bits == 4):
+        raise ValueError(f"{format} takes least, and no other format does")
+    if least is not None:
+        least = border.checked(least, "least", 3, UINT8)
+        border.same_shape(least, "least", groups)
+    return lines, scales, supers, least
 
 
 def bias(b_O: Any, n_outputs: int) -> np.ndarray | None:

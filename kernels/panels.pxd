@@ -10,6 +10,8 @@ cdef extern from "panels.h" nogil:
         const uint8_t *zeros
         int64_t outputs, inputs, blocks, groups, group_blocks
         int bits, zero
+        const unsigned short *supers
+        int64_t supers_of_panel
 
 
 cdef inline int describe(panels *w, lines, scales, zeros, format, int64_t inputs, int64_t outputs) except -1:
@@ -18,5 +20,5 @@ cdef inline int describe(panels *w, lines, scales, zeros, format, int64_t inputs
     if zeros is not None:
         w.zeros = <const uint8_t *>reading(zeros)
     w.outputs, w.inputs, w.blocks, w.groups = outputs, inputs, lines.shape[1], scales.shape[1]
-    w.group_blocks, w.bits, w.zero = format.group // 32, format.bits, format.zero
+    w.group_blocks, w.bits, w.zero, w.supers = format.group // 32, format.bits, format.zero, NULL
     return 0

@@ -3,6 +3,7 @@
 import numpy as np
 
 from minislm.kernels import border, compressed
+from minislm.ops.block_panels import CODES
 from minislm.ops.panels import RoundedRows, n_blocks
 
 from libc.stdint cimport int8_t, int64_t
@@ -68,20 +69,47 @@ def panel_product(
 ):
     """Same as `ops.panels.panel_product`."""
     cdef panel_task task
-    rows = border.checked(rounded_NP, "rounded", 2, INT8)
-    border.same_shape(rows, "rounded", (len(rows), RoundedRows.n_bytes(n_inputs)))
     lines, scales, zeros = compressed.in_panels(lines, scales, zeros, format, n_inputs, n_outputs)
     describe(&task.w, lines, scales, zeros, format, n_inputs, n_outputs)
-    b = compressed.bias(b_O, n_outputs)
     task.segment_blocks = min(filter(None, (group, format.group)), default=0) // 32
-    y = border.output(out, (len(rows), n_outputs), rows, lines, scales, *(() if b is None else (b,)))
+    return multiplied(&task, rounded_NP, (lines, scales, zeros), b_O, out, threads)
+
+
+def block_panel_product(
+    rounded_NP,
+    lines,
+    scales,
+    supers,
+    least=None,
+    b_O=None,
+    *,
+    format,
+    int64_t n_inputs,
+    int64_t n_outputs,
+    out=None,
+    int threads=1,
+):
+    """Same as `ops.block_panels.block_panel_product`."""
+    cdef panel_task task
+    lines, scales, supers, least = compressed.in_block_panels(lines, scales, supers, least, format, n_inputs, n_outputs)
+    describe(&task.w, lines, scales, least, CODES[format.name], n_inputs, n_outputs)
+    task.w.supers, task.w.supers_of_panel = <const unsigned short *>reading(supers), supers.shape[1]
+    task.segment_blocks = 1
+    return multiplied(&task, rounded_NP, (lines, scales, supers, least), b_O, out, threads)
+
+
+cdef multiplied(panel_task *task, rounded_NP, arrays, b_O, out, int threads):
+    """Multiply rounded rows by the matrix of the task, which lies in these checked arrays."""
+    rows = border.checked(rounded_NP, "rounded", 2, INT8)
+    border.same_shape(rows, "rounded", (len(rows), RoundedRows.n_bytes(task.w.inputs)))
+    b = compressed.bias(b_O, task.w.outputs)
+    y = border.output(out, (len(rows), task.w.outputs), rows, *arrays[:2], *(() if b is None else (b,)))
     task.x.rows, task.x.n = <const int8_t *>reading(rows), rows.shape[0]
     task.x.stride, task.x.blocks = rows.shape[1], task.w.blocks
     task.bias = NULL if b is None else <const float *>reading(b)
     task.y = <float *>writing(y)
     cdef kernel *work = panels_kernels_for(shared.chosen).product
-    cdef int64_t grain = 1 + WORTH // (1 + 16 * n_inputs * task.x.n)
-    cdef int64_t n_panels = lines.shape[0]
+    cdef int64_t grain = 1 + WORTH // (1 + 16 * task.w.inputs * task.x.n), n_panels = len(arrays[0])
     with nogil:
-        shared.parallel(work, &task, sizeof(task), n_panels, grain, threads)
+        shared.parallel(work, task, sizeof(task[0]), n_panels, grain, threads)
     return border.delivered(y, out)

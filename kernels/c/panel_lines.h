@@ -90,22 +90,32 @@ INLINE const int8_t *x_codes(const struct rounded *x, int64_t n) { return x->row
 INLINE const float *x_scales(const struct rounded *x, int64_t n) {
     return (const float *)(x_codes(x, n) + x->blocks * BLOCK_INPUTS);
 }
-INLINE const int32_t *x_sums(const struct rounded *x, int64_t n) { return (const int32_t *)x_scales(x, n) + x->blocks; }
+INLINE const int16_t *x_halves(const struct rounded *x, int64_t n) { return (const int16_t *)(x_scales(x, n) + x->blocks); }
 
-/* Scales of a group's outputs. */
-INLINE lanes group_scales(const struct panels *w, int64_t panel, int64_t group, int part) {
-    const int64_t at = (panel * w->groups + group) * OUTPUTS + part * LANES;
-    if (!w->group_blocks) return load((const float *)w->scales + at);
-    const uint16_t *halves = (const uint16_t *)w->scales + at;
+/* The sum of the codes of a block. */
+INLINE int32_t x_sum(const struct rounded *x, int64_t n, int64_t block) {
+    const int16_t *halves = x_halves(x, n) + 2 * block;
+    return halves[0] + halves[1];
+}
+
+/* LANES float16 numbers. */
+INLINE lanes of_halves(const uint16_t *halves) {
 #if LANES == 16
     return (lanes)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)halves));
 #elif defined __F16C__
     return (lanes)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
 #else
-    lanes scales;
-    for (int l = 0; l < LANES; l++) scales[l] = widened(halves[l]);
-    return scales;
+    lanes wide;
+    for (int l = 0; l < LANES; l++) wide[l] = widened(halves[l]);
+    return wide;
 #endif
+}
+
+/* Scales of a group's outputs. */
+INLINE lanes group_scales(const struct panels *w, int64_t panel, int64_t group, int part) {
+    const int64_t at = (panel * w->groups + group) * OUTPUTS + part * LANES;
+    if (!w->group_blocks) return load((const float *)w->scales + at);
+    return of_halves((const uint16_t *)w->scales + at);
 }
 
 /* Codes of zero in a group's outputs. */

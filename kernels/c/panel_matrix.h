@@ -107,13 +107,13 @@ INLINE void add_batch(
         lanes y[SIDE];
         EACH(p, P) y[p] = load(totals[i][p].floats);
         EACH(s, some) {
-            int32_t x_sum = 0;
+            int32_t rows_sum = 0;
             if (corrected)
                 for (int64_t b = s * segment; b < smaller((s + 1) * segment, piece->end - batch->first); b++)
-                    x_sum += x_sums(all_x, n + i)[batch->first + b];
+                    rows_sum += x_sum(all_x, n + i, batch->first + b);
             EACH(p, P) {
                 lanes_of_ints sum = load_ints(batch->sums[s][p][i]);
-                if (corrected) sum -= batch->zeros[s][p] * x_sum;
+                if (corrected) sum -= batch->zeros[s][p] * rows_sum;
                 y[p] += floats(sum) * (batch->scales[s][p] * x[s * segment]);
             }
         }

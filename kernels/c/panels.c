@@ -35,31 +35,36 @@ union totals {
 };
 typedef union totals row_totals[SIDE];
 
-/* Add the products of a block, R rows of x by P panels, to sums. */
-INLINE void add_block(
+/* Add the products of some quads of a block, R rows of x by P panels, to sums. */
+INLINE void add_quads(
     lanes_of_ints sums[ROWS][SIDE][PARTS], const struct piece *piece, int64_t n, int64_t block, const int bits,
-    const int R, const int P) {
+    const int R, const int P, const int first, const int quads) {
     const uint8_t *lines = piece->lines + (block - piece->block) * piece->block_bytes;
     const int8_t *x = x_codes(&piece->t->x, n) + block * BLOCK_INPUTS;
-    if (R == 1) EACH(line, bits) __builtin_prefetch(lines + line * LINE_BYTES + FETCHED_AHEAD);
-    EACH(q, QUADS)
+    if (R == 1 && !first) EACH(line, bits) __builtin_prefetch(lines + line * LINE_BYTES + FETCHED_AHEAD);
+    EACH(q, quads)
     EACH(part, PARTS) {
         words codes[SIDE];
-        EACH(p, P) codes[p] = quad(lines + p * piece->panel_bytes, q, part, bits);
+        EACH(p, P) codes[p] = quad(lines + p * piece->panel_bytes, first + q, part, bits);
         EACH(i, R) {
             int32_t four;
-            memcpy(&four, x + i * piece->t->x.stride + 4 * q, 4);
+            memcpy(&four, x + i * piece->t->x.stride + 4 * (first + q), 4);
             EACH(p, P) sums[i][p][part] = add_products(sums[i][p][part], codes[p], four, bits);
         }
     }
+}
+
+INLINE void add_block(
+    lanes_of_ints sums[ROWS][SIDE][PARTS], const struct piece *piece, int64_t n, int64_t block, const int bits,
+    const int R, const int P) {
+    add_quads(sums, piece, n, block, bits, R, P, 0, QUADS);
 }
 
 /* What a segment's sums start from, so that they count from the code of zero: its number times the sum of x. */
 INLINE void sum_x(int32_t sums[ROWS][DEPTH], const struct piece *piece, int64_t n, int factor, const int R) {
     const int64_t blocks = piece->end - piece->block, segment = piece->t->segment_blocks;
     EACH(i, R) {
-        const int32_t *x = x_sums(&piece->t->x, n + i) + piece->block;
-        for (int64_t b = 0; b < blocks; b++) sums[i][b] = factor * x[b];
+        for (int64_t b = 0; b < blocks; b++) sums[i][b] = factor * x_sum(&piece->t->x, n + i, piece->block + b);
         if (segment > 1)
             for (int64_t b = 0; b < blocks; b++)
                 if (b % segment) sums[i][b - b % segment] += sums[i][b];
@@ -103,6 +108,44 @@ INLINE void whole_tile(
     EACH(i, R) EACH(p, P) EACH(part, PARTS) store_ints(totals[i][p].ints + part * LANES, sums[i][p][part]);
 }
 
+/* Add R rows of x by P panels, with scales of two levels: `quads` quads share one. */
+INLINE void two_level_tile(
+    const struct piece *piece, int64_t n, row_totals *totals, const int bits, const int R, const int P,
+    const int quads) {
+    const struct panels *w = &piece->t->w;
+    const int whole = quads == QUADS; /* blocks, from which something is taken away; or halves of them */
+    float taken[ROWS][DEPTH];         /* how often: the sum of x in a block */
+    for (int64_t b = 0; whole && b < piece->end - piece->block; b++)
+        EACH(i, R) taken[i][b] = x_scales(&piece->t->x, n + i)[piece->block + b] * x_sum(&piece->t->x, n + i, piece->block + b);
+    lanes y[ROWS][SIDE][PARTS];
+    EACH(i, R) EACH(p, P) EACH(part, PARTS) y[i][p][part] = load(totals[i][p].floats + part * LANES);
+    for (int64_t block = piece->block; block < piece->end; block++)
+        EACH(half, QUADS / quads) {
+            const int64_t group = whole ? block : 2 * block + half;
+            lanes_of_ints sums[ROWS][SIDE][PARTS];
+            EACH(i, R) {
+                const int32_t start = whole ? 0 : -32 * x_halves(&piece->t->x, n + i)[group];
+                EACH(p, P) EACH(part, PARTS) sums[i][p][part] = every(start);
+            }
+            add_quads(sums, piece, n, block, bits, R, P, half * quads, quads);
+            EACH(p, P) EACH(part, PARTS) {
+                const int64_t at = ((piece->panel + p) * w->groups + group) * OUTPUTS + part * LANES;
+                const uint16_t *super = w->supers + (piece->panel + p) * w->supers_of_panel * OUTPUTS + part * LANES;
+                super += block / 8 * (whole ? 2 : 1) * OUTPUTS;
+                const lanes_of_ints steps = ints((const uint8_t *)w->scales + at);
+                const lanes scales = of_halves(super) * floats(whole ? steps : steps - every(128));
+                EACH(i, R) y[i][p][part] += floats(sums[i][p][part]) * (scales * x_scales(&piece->t->x, n + i)[block]);
+                if (whole) {
+                    const lanes least = of_halves(super + OUTPUTS) * floats(ints(w->zeros + at));
+                    EACH(i, R) y[i][p][part] -= least * taken[i][block - piece->block];
+                }
+            }
+        }
+    EACH(i, R) EACH(p, P) EACH(part, PARTS) store(totals[i][p].floats + part * LANES, y[i][p][part]);
+}
+#define q4_k_tile(...) two_level_tile(__VA_ARGS__, QUADS)
+#define q6_k_tile(...) two_level_tile(__VA_ARGS__, QUADS / 2)
+
 /* Tiles for codes that stand in bytes, of so many rows and panels as there are. */
 #define TILE(kind, bits, R, P) \
     case 2 * R + P: kind##_tile(piece, n, totals, bits, R, P); break;
@@ -124,6 +167,8 @@ RUNNER(grouped, NARROW)
 RUNNER(grouped, WIDE)
 RUNNER(whole, NARROW)
 RUNNER(whole, WIDE)
+RUNNER(q4_k, NARROW)
+RUNNER(q6_k, NARROW)
 
 /* One row and one panel, for codes as they are stored: nothing is written but the sums. */
 #define DIRECT(kind)                                                                            \
@@ -140,6 +185,10 @@ RUNNER(whole, WIDE)
     }
 DIRECT(grouped)
 DIRECT(whole)
+static void two_level_direct(const struct piece *piece, int64_t n, row_totals *totals) {
+    if (piece->t->w.zeros) q4_k_tile(piece, n, totals, 4, 1, 1);
+    else q6_k_tile(piece, n, totals, 6, 1, 1);
+}
 
 /* Unpack a piece's codes to one in each byte. */
 INLINE void unpack_lines(const uint8_t *lines, int64_t blocks, uint8_t *room, const int bits) {
@@ -214,7 +263,7 @@ static void near_rows(
     const struct panel_task *t, int64_t near, int64_t panel, int64_t side, struct wide *wide, int64_t *set) {
     (void)set;
     const struct panels *w = &t->w;
-    const int whole = !t->segment_blocks, bits = w->bits, direct = t->x.n == 1;
+    const int whole = !t->segment_blocks, bits = w->bits, direct = t->x.n == 1, two_level = !!w->supers;
     const int64_t rows = smaller(NEAR, t->x.n - near);
     const int64_t blocks = whole ? w->blocks : (w->inputs + BLOCK_INPUTS - 1) / BLOCK_INPUTS;
     uint8_t room[SIDE * DEPTH * QUADS * LINE_BYTES] __attribute__((aligned(64)));
@@ -226,16 +275,17 @@ static void near_rows(
             t, panel, block, smaller(block + DEPTH, blocks), w->lines + (panel * w->blocks + block) * bits * LINE_BYTES,
             w->blocks * bits * LINE_BYTES, bits * LINE_BYTES};
         if (direct) {
-            (whole ? whole_direct : grouped_direct)(&piece, near, totals);
+            (two_level ? two_level_direct : whole ? whole_direct : grouped_direct)(&piece, near, totals);
 #ifdef __AMX_INT8__
-        } else if (t->x.n >= MATRIX_ROWS) {
+        } else if (t->x.n >= MATRIX_ROWS && !two_level) {
             matrix_piece(&piece, near, rows, side, totals, room, set);
 #endif
         } else {
             if (bits != WIDE) unpack_piece(&piece, side, room);
             for (int64_t i = 0, some; i < rows; i += some) {
                 some = smaller(ROWS, rows - i);
-                if (whole) (bits == WIDE ? whole_WIDE : whole_NARROW)(&piece, near + i, totals + i, some, side);
+                if (two_level) (w->zeros ? q4_k_NARROW : q6_k_NARROW)(&piece, near + i, totals + i, some, side);
+                else if (whole) (bits == WIDE ? whole_WIDE : whole_NARROW)(&piece, near + i, totals + i, some, side);
                 else (bits == WIDE ? grouped_WIDE : grouped_NARROW)(&piece, near + i, totals + i, some, side);
             }
         }
@@ -259,7 +309,7 @@ static void product(const void *task, int64_t first, int64_t last) {
     for (int64_t near = 0; near < t->x.n; near += NEAR) {
         for (int64_t i = 0; i < smaller(NEAR, t->x.n - near); i++) {
             wide.x[i] = 0;
-            for (int64_t b = 0; b < t->x.blocks; b++) wide.x[i] += x_sums(&t->x, near + i)[b];
+            for (int64_t b = 0; b < t->x.blocks; b++) wide.x[i] += x_sum(&t->x, near + i, b);
         }
         for (int64_t panel = first; panel < last; panel += side)
             near_rows(t, near, panel, smaller(side, last - panel), &wide, &set);
@@ -271,14 +321,16 @@ static void product(const void *task, int64_t first, int64_t last) {
 
 /* ---- rounding ---- */
 
-INLINE int32_t sum_of_codes(const int8_t *codes) {
+enum { HALF = BLOCK_INPUTS / 2 };
+
+INLINE int16_t sum_of_half(const int8_t *codes) {
     int32_t sum = 0;
-    for (int i = 0; i < BLOCK_INPUTS; i++) sum += codes[i];
-    return sum;
+    for (int i = 0; i < HALF; i++) sum += codes[i];
+    return (int16_t)sum;
 }
 
-/* Round a block by its own scale, as `round_group` does; return the sum of its codes. */
-INLINE int32_t round_block(const float *x, int8_t *codes, float *scale) {
+/* Round a block by its own scale, as `round_group` does, and add up its halves. */
+INLINE void round_block(const float *x, int8_t *codes, float *scale, int16_t *sums) {
 #if LANES == 16
     const __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
     const __m512i size = _mm512_castps_si512(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
@@ -291,11 +343,12 @@ INLINE int32_t round_block(const float *x, int8_t *codes, float *scale) {
         _mm_storeu_si128((__m128i *)codes, _mm512_cvtepi32_epi8(first));
         _mm_storeu_si128((__m128i *)(codes + 16), _mm512_cvtepi32_epi8(second));
         *scale = largest / 127;
-        return _mm512_reduce_add_epi32(_mm512_add_epi32(first, second));
+        sums[0] = (int16_t)_mm512_reduce_add_epi32(first), sums[1] = (int16_t)_mm512_reduce_add_epi32(second);
+        return;
     }
 #endif
     *scale = round_group(x, BLOCK_INPUTS, -1, codes);
-    return sum_of_codes(codes);
+    sums[0] = sum_of_half(codes), sums[1] = sum_of_half(codes + HALF);
 }
 
 static void round_rows(const void *task, int64_t first, int64_t last) {
@@ -305,7 +358,7 @@ static void round_rows(const void *task, int64_t first, int64_t last) {
         const float *x = t->x + n * t->inputs;
         int8_t *codes = t->rows + n * t->stride;
         float *scales = (float *)(codes + t->blocks * BLOCK_INPUTS);
-        int32_t *sums = (int32_t *)scales + t->blocks;
+        int16_t *sums = (int16_t *)(scales + t->blocks);
         memset(codes + t->inputs, 0, t->stride - t->inputs);
         int64_t b = 0;
         if (!t->group) {
@@ -313,13 +366,13 @@ static void round_rows(const void *task, int64_t first, int64_t last) {
             for (int64_t u = 0; u < used; u++) scales[u] = scale;
         } else {
             const int64_t whole = t->given < 0 ? t->inputs / BLOCK_INPUTS : 0;
-            for (; b < whole; b++) sums[b] = round_block(x + b * BLOCK_INPUTS, codes + b * BLOCK_INPUTS, scales + b);
+            for (; b < whole; b++) round_block(x + b * BLOCK_INPUTS, codes + b * BLOCK_INPUTS, scales + b, sums + 2 * b);
             for (int64_t u = b; u < used; u++)
                 scales[u] = round_group(
                     x + u * BLOCK_INPUTS, smaller(BLOCK_INPUTS, t->inputs - u * BLOCK_INPUTS), t->given,
                     codes + u * BLOCK_INPUTS);
         }
-        for (; b < t->blocks; b++) sums[b] = sum_of_codes(codes + b * BLOCK_INPUTS);
+        for (int64_t half = 2 * b; half < 2 * t->blocks; half++) sums[half] = sum_of_half(codes + half * HALF);
     }
 }
 

@@ -12,9 +12,14 @@ struct panels {
     int64_t outputs, inputs, blocks, groups;
     int64_t group_blocks; /* blocks that share a scale; 0: all of them */
     int bits, zero;
+    /* Of two levels, or null: steps of `scales`, which are bytes here, and of `zeros`, (panels, supers_of_panel, OUTPUTS),
+       float16. With `zeros`, value = super * scale * code - next super * zero, for every block; without, value =
+       super * (scale - 128) * (code - 32), with a scale for every half of a block. */
+    const uint16_t *supers;
+    int64_t supers_of_panel;
 };
 
-/* Rounded rows: codes of `blocks` blocks, then a float scale and then an int32 sum of every block. */
+/* Rounded rows: codes of `blocks` blocks, then a float scale of every block, then an int16 sum of every half of one. */
 struct rounded {
     const int8_t *rows;
     int64_t n, stride, blocks;

@@ -83,6 +83,7 @@ OPS: dict[str, Op] = {
     "block_product": Op("blocks:block_product"),
     "block_product_t": Op("blocks:block_product_t"),
     "block_rows": Op("blocks:block_rows"),
+    "block_panel_product": Op("block_panels:block_panel_product"),
     "low_rank_product": Op("low_rank:low_rank_product"),
     "fake_quantize": Op("fake_quantize:fake_quantize"),
     "fake_quantize_backward": Op("fake_quantize:fake_quantize_backward"),  # an estimate: the gradient law is not for it
@@ -109,6 +110,7 @@ HELPERS: tuple[str, ...] = (
     "dropout:threshold",
     "formats:format_named",
     "blocks:block_format_named",
+    "block_panels:pack_block_panels",
     "quantized:activation_group",
     "quantized:product_of_codes",
     "panels:n_blocks",

@@ -8,11 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from minislm.errors import unknown
 from minislm.ops.tiles import Decode, product_by_tiles, product_t_by_tiles
+
+
+class TwoLevels(NamedTuple):
+    """The fields of blocks whose scales have two levels, each number by itself.
+
+    Parameters
+    ----------
+    codes : ndarray, (blocks, 256), uint8
+        One code in each byte.
+    scales : ndarray, (blocks, groups), uint8
+        Of 32 inputs of q4_k, or of 16 of q6_k, where 128 stands for 0.
+    least : ndarray, (blocks, groups), uint8, or None
+        What q4_k takes away from each input of a group.
+    supers : ndarray, (blocks, 1 or 2), float16
+        Steps of `scales`, and of `least`.
+    """
+
+    codes: np.ndarray
+    scales: np.ndarray
+    least: np.ndarray | None
+    supers: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -29,6 +51,8 @@ class BlockFormat:
         The fields of a block.
     values : callable
         From blocks to the weights that they stand for, (blocks, inputs), float32.
+    fields : callable, optional
+        From blocks to their `TwoLevels`, where scales have two levels.
 
     Notes
     -----
@@ -60,6 +84,7 @@ class BlockFormat:
     inputs: int
     record: np.dtype
     values: Callable[[np.ndarray], np.ndarray]
+    fields: Callable[[np.ndarray], TwoLevels] | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -133,26 +158,37 @@ def _q4_0(blocks: np.ndarray) -> np.ndarray:
     return steps
 
 
+def _q4_k_codes(blocks: np.ndarray) -> np.ndarray:
+    """Unpack eight groups of 32: every 32 bytes hold a group in their low halves and the next in their high halves."""
+    return _halves(blocks["codes"].reshape(-1, 4, 32)).reshape(-1, 256)
+
+
+def _q4_k_fields(blocks: np.ndarray) -> TwoLevels:
+    supers = np.stack((blocks["scale"], blocks["least"]), axis=1)
+    return TwoLevels(_q4_k_codes(blocks), *_six_bits(blocks["scales"]), supers)
+
+
 def _q4_k(blocks: np.ndarray) -> np.ndarray:
-    """Decode eight groups of 32: every 32 bytes hold a group in their low halves and the next in their high halves."""
     scales, least = _six_bits(blocks["scales"])
-    scales *= blocks["scale"].astype(np.float32)[:, None]
-    least *= blocks["least"].astype(np.float32)[:, None]
-    values: np.ndarray = _halves(blocks["codes"].reshape(-1, 4, 32)).reshape(-1, 8, 32).astype(np.float32)
-    values *= scales[:, :, None]
-    values -= least[:, :, None]
+    values: np.ndarray = _q4_k_codes(blocks).reshape(-1, 8, 32).astype(np.float32)
+    values *= (scales * blocks["scale"].astype(np.float32)[:, None])[:, :, None]
+    values -= (least * blocks["least"].astype(np.float32)[:, None])[:, :, None]
     return values.reshape(-1, 256)
 
 
-def _q6_k(blocks: np.ndarray) -> np.ndarray:
-    """Decode two halves of 128: 64 bytes hold the low four bits of each, 32 bytes the high two."""
+def _q6_k_fields(blocks: np.ndarray) -> TwoLevels:
+    """See two halves of 128: 64 bytes hold the low four bits of each, 32 bytes the high two."""
     low = _halves(blocks["low"].reshape(-1, 2, 64))
     high = blocks["high"].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
-    steps: np.ndarray = (low.reshape(-1, 16, 16) | high.reshape(-1, 16, 16) << 4).astype(np.float32)
+    codes = low.reshape(-1, 256) | high.reshape(-1, 256) << 4
+    return TwoLevels(codes, blocks["scales"].view(np.uint8) ^ 0x80, None, blocks["scale"][:, None])
+
+
+def _q6_k(blocks: np.ndarray) -> np.ndarray:
+    codes, scales, _, supers = _q6_k_fields(blocks)
+    steps: np.ndarray = codes.reshape(-1, 16, 16).astype(np.float32)
     steps -= 32
-    scales = blocks["scales"].astype(np.float32)
-    scales *= blocks["scale"].astype(np.float32)[:, None]
-    steps *= scales[:, :, None]
+    steps *= ((scales.astype(np.float32) - 128) * supers.astype(np.float32))[:, :, None]
     return steps.reshape(-1, 256)
 
 
@@ -162,7 +198,7 @@ def _halves(codes: np.ndarray) -> np.ndarray:
 
 
 def _six_bits(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unpack the eight scales and the eight minima of blocks from 12 bytes: (blocks, 8) each, float32.
+    """Unpack the eight scales and the eight minima of blocks from 12 bytes: (blocks, 8) each, uint8.
 
     The first four of either stand in the low six bits of a byte. The other four are cut: four bits share a byte with
     those of their partner, the upper two fill the bytes of the first four up.
@@ -170,7 +206,7 @@ def _six_bits(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first, second, shared = packed.reshape(-1, 3, 4).transpose(1, 0, 2)
     scales = np.concatenate((first & 63, shared & 15 | first >> 6 << 4), axis=1)
     least = np.concatenate((second & 63, shared >> 4 | second >> 6 << 4), axis=1)
-    return scales.astype(np.float32), least.astype(np.float32)
+    return scales, least
 
 
 BLOCK_FORMATS: dict[str, BlockFormat] = {
@@ -183,12 +219,14 @@ BLOCK_FORMATS: dict[str, BlockFormat] = {
             256,
             np.dtype([("scale", "<f2"), ("least", "<f2"), ("scales", "u1", 12), ("codes", "u1", 128)]),
             _q4_k,
+            _q4_k_fields,
         ),
         BlockFormat(
             "q6_k",
             256,
             np.dtype([("low", "u1", 128), ("high", "u1", 64), ("scales", "i1", 16), ("scale", "<f2")]),
             _q6_k,
+            _q6_k_fields,
         ),
     )
 }

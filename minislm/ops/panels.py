@@ -198,13 +198,13 @@ class RoundedRows(NamedTuple):
         From -127 to 127; the inputs are filled up with zeros to a multiple of 64.
     scales_NU : ndarray, (N, U), float32
         Of every block of 32 inputs.
-    sums_NU : ndarray, (N, U), int32
-        Of the codes of every block.
+    sums_NH : ndarray, (N, 2U), int16
+        Of the codes of every half of a block.
     """
 
     codes_NI: np.ndarray
     scales_NU: np.ndarray
-    sums_NU: np.ndarray
+    sums_NH: np.ndarray
 
     @staticmethod
     def n_bytes(n_inputs: int) -> int:
@@ -243,7 +243,7 @@ class RoundedRows(NamedTuple):
         return cls(
             rounded_NP[:, :scales],
             rounded_NP[:, scales:sums].view(np.float32),
-            rounded_NP[:, sums:end].view(np.int32),
+            rounded_NP[:, sums:end].view(np.int16),
         )
 
 
@@ -277,9 +277,9 @@ def round_activations(x_NI: np.ndarray, *, group: int, scale: float | None = Non
     --------
     >>> import numpy as np
     >>> rounded_NP = round_activations(np.array([[1.0, -2.0]], np.float32), group=32)
-    >>> codes_NI, scales_NU, sums_NU = RoundedRows.of(rounded_NP, 2)
-    >>> codes_NI[:, :2], sums_NU[0, 0]
-    (array([[  64, -127]], dtype=int8), np.int32(-63))
+    >>> codes_NI, scales_NU, sums_NH = RoundedRows.of(rounded_NP, 2)
+    >>> codes_NI[:, :2], sums_NH[0, 0]
+    (array([[  64, -127]], dtype=int8), np.int16(-63))
     """
     n_rows, n_inputs = x_NI.shape
     rounded_NP = np.zeros((n_rows, RoundedRows.n_bytes(n_inputs)), np.int8)
@@ -287,7 +287,7 @@ def round_activations(x_NI: np.ndarray, *, group: int, scale: float | None = Non
     codes[:, :n_inputs], scales_NJ = quantize_activations(x_NI, group=group, scale=scale)
     used = -(-n_inputs // BLOCK)
     scales[:, :used] = scales_NJ if group == 0 else scales_NJ[:, :used]
-    sums[...] = codes.reshape(n_rows, n_blocks(n_inputs), BLOCK).sum(axis=2, dtype=np.int32)
+    sums[...] = codes.reshape(n_rows, 2 * n_blocks(n_inputs), BLOCK // 2).sum(axis=2, dtype=np.int16)
     return rounded_NP
 
 

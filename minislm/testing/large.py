@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 
 from minislm.ops.bitmap import pack_bitmap
+from minislm.ops.block_panels import pack_block_panels
+from minislm.ops.blocks import BLOCK_FORMATS
 from minislm.ops.csr import pack_csr
 from minislm.ops.float_panels import pack_float_panels
 from minislm.ops.formats import format_named
 from minislm.ops.nm import pack_nm
 from minislm.ops.panels import pack_groups, pack_panels, round_activations
 from minislm.testing.cases.bitmap import random_mask
+from minislm.testing.cases.blocks import random_blocks
 from minislm.testing.cases.nm import random_nm_mask
 from minislm.weights.quantized import Quantized
 
@@ -139,6 +142,13 @@ def _decoded_panel_product(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(35, 301)), *panels), {"format": options["format"], "n_outputs": 1501}
 
 
+def _block_panel_product(rng: np.random.Generator) -> Case:
+    q4_k = BLOCK_FORMATS["q4_k"]
+    arrays = pack_block_panels(random_blocks(rng, q4_k, 1501, 301), n_inputs=301, format=q4_k)
+    rounded_NP = round_activations(rng.normal(size=(35, 301)).astype(np.float32), group=32)
+    return (rounded_NP, *arrays), {"format": q4_k, "n_inputs": 301, "n_outputs": 1501}
+
+
 def _low_rank_product(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(3, 1501)), rng.normal(size=(131, 1501)), rng.normal(size=(2003, 131))), {}
 
@@ -184,6 +194,7 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "round_activations": _round_activations,
     "panel_product": _panel_product,
     "decoded_panel_product": _decoded_panel_product,
+    "block_panel_product": _block_panel_product,
     "quantized_product": _quantized_product,
     "quantized_product_int8": _quantized_product_int8,
     "quantized_rows": _quantized_rows,

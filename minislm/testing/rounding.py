@@ -7,16 +7,17 @@ import numpy as np
 from minislm.ops.quantized import ACTIVATION_GROUPS, quantize_activations
 from minislm.testing.tolerances import assert_close
 from minislm.testing.weights import bits, exact
+from minislm.weights.blocks import Blocks
 from minislm.weights.fake_quantized import FakeQuantized
 from minislm.weights.quantized import Quantized
 
 
-def check_rounded_activations(weight: Quantized, seed: int = 0) -> None:
+def check_rounded_activations(weight: Quantized | Blocks, seed: int = 0) -> None:
     """Check that rounding activations costs no more than half a step of each, and what a known scale clips.
 
     Parameters
     ----------
-    weight : Quantized
+    weight : Quantized or Blocks
         With activations that are rounded.
     seed : int
         Of the rows, of very different size, one of them zero, some of them uneven.
@@ -33,9 +34,8 @@ def check_rounded_activations(weight: Quantized, seed: int = 0) -> None:
     x_NI[2] = 0.0
     x_NI = x_NI.astype(np.float32)
     group = ACTIVATION_GROUPS[weight.activations]
-    if weight.activation_scale is None:
-        _, scales = quantize_activations(x_NI, group=group)
-    else:
+    _, scales = quantize_activations(x_NI, group=group)
+    if isinstance(weight, Quantized) and weight.activation_scale is not None:
         scales = np.broadcast_to(weight.activation_scale, (5, 1))
     steps_NI = np.repeat(scales.astype(np.float64), group or weight.n_inputs, axis=1)[:, : weight.n_inputs]
     clipped_NI = np.maximum(np.abs(x_NI) - 127 * steps_NI, 0.0)

@@ -17,7 +17,7 @@ from minislm.testing.cases.bitmap import random_mask
 from minislm.testing.cases.blocks import random_blocks
 from minislm.testing.cases.nm import random_nm_mask
 from minislm.weights.base import Weight
-from minislm.weights.blocks import TWINS, Blocks
+from minislm.weights.blocks import Blocks
 from minislm.weights.dense import Dense
 from minislm.weights.diagonal import Diagonal
 from minislm.weights.fake_quantized import FakeQuantized
@@ -184,7 +184,7 @@ def _quantized(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list
 
 def _blocks(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[Weight]:
     plain = [Blocks(format, i, random_blocks(rng, format, o, i)) for format in BLOCK_FORMATS.values()]
-    return [*plain, *(weight.with_activations("int8") for weight in plain if weight.format.name in TWINS)]
+    return [*plain, *(weight.with_activations(way) for weight in plain for way in ("int8", "int8-row"))]
 
 
 def _sparse(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[Weight]:

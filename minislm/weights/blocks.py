@@ -15,12 +15,15 @@ from minislm.ops.blocks import BlockFormat, block_format_named
 from minislm.ops.formats import format_named
 from minislm.ops.tiles import row_tiles
 from minislm.weights.base import Arrays, Weight
+from minislm.weights.block_panels import RoundedBlocks
 from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
 from minislm.weights.mapped import release
-from minislm.weights.quantized import Quantized, activations_for
+from minislm.weights.quantized import Quantized
 
 TWINS = {"q8_0": "int8-32", "q4_0": "int4-32"}
 """Block formats whose numbers a format of `minislm.ops.formats` holds too, in the same number of bytes."""
+
+KNOWN = ("float", "int8-row", "int8-32")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,15 +39,14 @@ class Blocks(Weight):
     blocks : ndarray, (O, P), uint8
         Rows of blocks; mapped, when they were read. Scales may be any float16, infinities too, as in a `Dense`.
     activations : {"float", "int8-row", "int8-32"}
-        How inputs enter the product: as they are, or rounded to signed bytes, which formats with a `quantized` twin
-        take.
+        How inputs enter the product: as they are, or rounded to signed bytes.
 
     Raises
     ------
     UsageError
         Code ``size_mismatch``, ``bad_shape`` or ``unknown_dtype``.
     UnsupportedError
-        Code ``unknown_activations``: neither, or rounded ones of a format that has no twin.
+        Code ``unknown_activations``.
 
     Examples
     --------
@@ -63,9 +65,8 @@ class Blocks(Weight):
     activations: str = "float"
 
     def __post_init__(self) -> None:
-        known = ("float", "int8-row", "int8-32") if self.format.name in TWINS else ("float",)
-        if self.activations not in known:
-            raise unknown("activations", self.activations, known)
+        if self.activations not in KNOWN:
+            raise unknown("activations", self.activations, KNOWN)
         check_array("the bytes of Blocks", self.blocks, (None, self.format.row_bytes(self.n_inputs)), ["uint8"])
 
     @property
@@ -75,8 +76,8 @@ class Blocks(Weight):
 
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
         """Return ``x @ W.T``, (N, O), its inputs rounded as `activations` says."""
-        if (twin := self._twin) is not None:
-            return twin.apply(x_NI)
+        if (faster := self._faster) is not None:
+            return faster.apply(x_NI)
         y_NO: np.ndarray = ops.block_product(x_NI, self.blocks, format=self.format)
         return y_NO
 
@@ -126,27 +127,26 @@ class Blocks(Weight):
             return cls(format, n_inputs, arrays[""], activations)
 
     def with_activations(self, activations: str) -> Weight:
-        """Return the same bytes with other activations; only exact twins take bytes."""
-        if activations == "float":
-            return replace(self, activations="float")
-        try:
-            self._check_twin()
-        except UnsupportedError:
-            return self
-        return replace(self, activations=activations_for(format_named(TWINS[self.format.name]), activations))
+        """Return the same bytes with other activations; rounded ones not where a twin is wanted and is not exact."""
+        if activations != "float" and self.format.name in TWINS:
+            try:
+                self._check_twin()
+            except UnsupportedError:
+                return self
+        return replace(self, activations="int8-32" if activations == "int8" else activations)
 
     def lower(self, slot: int, program: Any) -> int:
-        """Append the steps of the twin, or one."""
-        if (twin := self._twin) is not None:
-            return twin.lower(slot, program)
+        """Append the steps of what is faster, or one."""
+        if (faster := self._faster) is not None:
+            return faster.lower(slot, program)
         return int(
             program.step("block_product", (slot,), constants=(self.blocks,), width=len(self.blocks), format=self.format)
         )
 
     def lower_affine(self, slot: int, b_O: np.ndarray, program: Any) -> int:
         """Append the same with the bias."""
-        if (twin := self._twin) is not None:
-            return twin.lower_affine(slot, b_O, program)
+        if (faster := self._faster) is not None:
+            return faster.lower_affine(slot, b_O, program)
         return super().lower_affine(slot, b_O, program)
 
     def cut(self, start: int, stop: int) -> Self:
@@ -205,13 +205,18 @@ class Blocks(Weight):
         release(self.blocks)
 
     @cached_property
-    def _twin(self) -> Weight | None:
-        """What multiplies in its place, where there is a twin; made once, and pages of a mapped file are let go."""
+    def _faster(self) -> Weight | RoundedBlocks | None:
+        """What multiplies in its place, where there is such; made once, and pages of a mapped file are let go."""
+        rounded = self.activations != "float"
         try:
             twin = self.quantized()
         except UnsupportedError:
-            if self.activations != "float":
+            if not rounded:
+                return None
+            if self.format.name in TWINS:
                 raise
-            return None
+            faster = RoundedBlocks.of(self.blocks, self.n_inputs, self.format, self.activations)
+            release(self.blocks)
+            return faster
         release(self.blocks)
         return twin.repacked("panels") if runs_compiled("panel_product") else twin

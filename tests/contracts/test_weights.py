@@ -14,12 +14,14 @@ from minislm.dispatch import TIERS, backend
 from minislm.errors import UnsupportedError
 from minislm.files import safetensors
 from minislm.ops import tiles
+from minislm.ops.blocks import BLOCK_FORMATS
 from minislm.ops.quantized import ACTIVATION_GROUPS
 from minislm.testing import rounding
 from minislm.testing import weights as laws
 from minislm.testing.samples import EXPRESSIONS, LAYOUTS, STORAGES, laid_out, parts, sample_expression, sample_weights
 from minislm.weights import WEIGHTS, build
 from minislm.weights.base import Weight, below, under
+from minislm.weights.blocks import Blocks
 from minislm.weights.fake_quantized import FakeQuantized
 from minislm.weights.quantized import Quantized
 
@@ -109,11 +111,12 @@ def test_other_activations_leave_the_matrix(name, rng):
 def test_rounded_activations_keep_their_bound(rng):
     rounded = [
         part
-        for weight in members("quantized", rng)
+        for weight in (*members("quantized", rng), *members("blocks", rng))
         for part in parts(weight)
-        if isinstance(part, Quantized) and part.activations != "float"
+        if isinstance(part, Quantized | Blocks) and part.activations != "float"
     ]
     assert {weight.activations for weight in rounded} == set(ACTIVATION_GROUPS)
+    assert {weight.format.name for weight in rounded if isinstance(weight, Blocks)} == set(BLOCK_FORMATS)
     for weight in rounded:
         rounding.check_rounded_activations(weight)
 

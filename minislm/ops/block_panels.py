@@ -1,0 +1,158 @@
+"""Blocks of two levels (q4_k, q6_k) in panels, and their products with rows that were rounded once for all of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minislm.errors import UnsupportedError
+from minislm.ops.blocks import BlockFormat, TwoLevels
+from minislm.ops.formats import format_named
+from minislm.ops.panels import OUTPUTS, RoundedRows, pack_groups, pack_panels, unpack_groups, unpack_panels
+from minislm.ops.tiles import row_tiles
+
+CODES = {"q4_k": format_named("int4"), "q6_k": format_named("int6")}
+"""How the codes of a block format stand in lines: as those of a format of as many bits."""
+
+
+class BlockPanels(NamedTuple):
+    """The arrays of a matrix of two levels in panels.
+
+    Parameters
+    ----------
+    lines : ndarray, (panels, blocks, bits, 64), uint8
+        Codes, as `ops.panels.pack_panels` lays them out.
+    scales : ndarray, (panels, J, 16), uint8
+        Of each group, as of `ops.blocks.TwoLevels`.
+    supers : ndarray, (panels, S, 16), float16
+        Of each 256 inputs; those of `least` of the same inputs follow those of `scales`.
+    least : ndarray, (panels, J, 16), uint8, or None
+        Of each group of q4_k.
+    """
+
+    lines: np.ndarray
+    scales: np.ndarray
+    supers: np.ndarray
+    least: np.ndarray | None
+
+
+def pack_block_panels(blocks_OP: np.ndarray, *, n_inputs: int, format: BlockFormat) -> BlockPanels:
+    """Lay a matrix in blocks out in panels.
+
+    Parameters
+    ----------
+    blocks_OP : ndarray, (O, P), uint8
+        Rows of blocks.
+    n_inputs : int
+        Weights of a row.
+    format : BlockFormat
+        One whose scales have two levels.
+
+    Returns
+    -------
+    BlockPanels
+        The same numbers.
+
+    Raises
+    ------
+    UnsupportedError
+        Code ``unknown_block_format``: scales have one level.
+    """
+    if format.fields is None:
+        raise UnsupportedError("unknown_block_format", f"{format} has scales of one level; its twin lies in panels")
+    n_outputs, storage = len(blocks_OP), CODES[format.name]
+    codes_OP1 = np.empty((n_outputs, storage.row_bytes(n_inputs)), np.uint8)
+    found: list[TwoLevels] = []
+    for rows in row_tiles(n_outputs, 8 * n_inputs):
+        records = format.blocks(blocks_OP[rows])
+        fields = format.fields(records.reshape(-1))
+        codes_OP1[rows] = storage.pack(fields.codes.reshape(len(records), -1)[:, :n_inputs])
+        found.append(fields)
+    scales, supers = (np.concatenate([fields[name] for fields in found]) for name in (1, 3))
+    least = None if found[0].least is None else np.concatenate([fields[2] for fields in found])
+    return BlockPanels(
+        pack_panels(codes_OP1, n_inputs=n_inputs, format=storage),
+        pack_groups(scales.reshape(n_outputs, -1)),
+        pack_groups(supers.reshape(n_outputs, -1)),
+        None if least is None else pack_groups(least.reshape(n_outputs, -1)),
+    )
+
+
+def block_panel_product(
+    rounded_NP: np.ndarray,
+    lines: np.ndarray,
+    scales: np.ndarray,
+    supers: np.ndarray,
+    least: np.ndarray | None = None,
+    b_O: np.ndarray | None = None,
+    *,
+    format: BlockFormat,
+    n_inputs: int,
+    n_outputs: int,
+) -> np.ndarray:
+    """Multiply rounded rows by the transpose of a matrix of two levels in panels.
+
+    Parameters
+    ----------
+    rounded_NP : ndarray, (N, P), int8
+        What `ops.panels.round_activations` returned.
+    lines, scales, supers, least : ndarray
+        What `pack_block_panels` returned.
+    b_O : ndarray, (O,), float32, optional
+        Bias, added in the end.
+    format : BlockFormat
+        What they mean.
+    n_inputs, n_outputs : int
+        Of the matrix.
+
+    Returns
+    -------
+    ndarray, (N, O), float32
+        The product of the rounded rows with the weights of `ops.blocks.BlockFormat`.
+
+    Notes
+    -----
+    Let a be the scale of a row in a group, and x its codes. A group of q4_k adds
+    ``a * (d * s) * sum(x * code) - a * sum(x) * (m * t)``, one of q6_k ``a * (d * s) * sum(x * (code - 32))``. Sums are
+    of whole numbers and exact; the rest is float32, groups in increasing order. 2NOI integer operations, and for every
+    32 inputs 5NO, or of q6_k 6NO, float ones.
+
+    References
+    ----------
+    I. Kawrakow, "k-quants", 2023, https://github.com/ggml-org/llama.cpp/pull/1684.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minislm.ops.blocks import block_format_named
+    >>> from minislm.ops.panels import round_activations
+    >>> q6_k = block_format_named("q6_k")
+    >>> block = np.zeros(1, q6_k.record)
+    >>> block["scale"], block["scales"], block["low"], block["high"] = 0.5, 2, 1, 0xAA  # every code is 33: one step
+    >>> arrays = pack_block_panels(block.view(np.uint8)[None], n_inputs=2, format=q6_k)
+    >>> rounded_NP = round_activations(np.array([[1.0, 127.0]], np.float32), group=32)
+    >>> block_panel_product(rounded_NP, *arrays, format=q6_k, n_inputs=2, n_outputs=1)
+    array([[128.]], dtype=float32)
+    """
+    x_codes, x_scales, _ = RoundedRows.of(rounded_NP, n_inputs)
+    x_NI = x_codes[:, :n_inputs].astype(np.float64)
+    step = 32 if format.name == "q4_k" else 16
+    levels = 1 if least is None else 2
+    scales_OJ = unpack_groups(scales, n_outputs).astype(np.float32) - (128 if least is None else 0)
+    supers_OS = unpack_groups(supers, n_outputs).astype(np.float32)
+    least_OJ = None if least is None else unpack_groups(least, n_outputs).astype(np.float32)
+    y_NO = np.zeros((len(x_NI), n_outputs), np.float32)
+    for some in row_tiles(len(lines), OUTPUTS * n_inputs * 8):
+        rows = slice(some.start * OUTPUTS, min(some.stop * OUTPUTS, n_outputs))
+        steps = unpack_panels(lines[some], rows.stop - rows.start, n_inputs, format=CODES[format.name])
+        steps = steps.astype(np.float64) - (32 if least is None else 0)
+        for first in range(0, n_inputs, step):
+            span, j, s = slice(first, first + step), first // step, first // 256 * levels
+            a = x_scales[:, first // 32, None]
+            dots = (x_NI[:, span] @ steps[:, span].T).astype(np.float32)
+            y_NO[:, rows] += dots * (a * (supers_OS[rows, s] * scales_OJ[rows, j]))
+            if least_OJ is not None:
+                sums = x_NI[:, span].sum(axis=1, keepdims=True).astype(np.float32)
+                y_NO[:, rows] -= (a * sums) * (supers_OS[rows, s + 1] * least_OJ[rows, j])
+    return y_NO if b_O is None else y_NO + b_O
