@@ -54,11 +54,6 @@ def _low_rank_pays(x_NI: Any, right_RI: Any, left_OR: Any) -> bool:
     return len(x_NI) <= 16 and right_RI.size + left_OR.size >= 65536
 
 
-def _few_bytes_pay(x_NI: Any, *stored: Any, **options: Any) -> bool:
-    """Without instructions for bytes, float64 BLAS wins from some dozens of rows on."""
-    return len(x_NI) <= 16
-
-
 def _of_one_dtype(x: Any, y: Any) -> bool:
     """A sum of weights may have terms of float32 and of float64."""
     return bool(x.dtype == y.dtype)
@@ -127,12 +122,7 @@ KERNELS: tuple[Kernel, ...] = (
     # Up to 16 rows multiply what is stored; more meet what the kernel decodes, a tile at a time.
     Kernel("quantize_activations", "numba", "quantize_activations_numba:quantize_activations"),
     Kernel("quantized_product", "numba", "quantized_product_numba:quantized_product"),
-    Kernel(
-        "quantized_product_int8",
-        "numba",
-        "quantized_product_int8_numba:quantized_product_int8",
-        preferred=_few_bytes_pay,
-    ),
+    Kernel("quantized_product_int8", "numba", "quantized_product_int8_numba:quantized_product_int8"),
     Kernel("quantized_rows", "cython", "quantized_cython:quantized_rows", INTEGERS),
     Kernel("quantized_rows", "numba", "quantized_rows_numba:quantized_rows", INTEGERS),
     Kernel("bitmap_product", "cython", "sparse_cython:bitmap_product"),

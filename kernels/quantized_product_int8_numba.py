@@ -1,4 +1,7 @@
-"""Products of bytes in compiled loops: whole numbers add up exactly, in 32 bits for as long as those suffice."""
+"""Products of bytes in compiled loops: whole numbers add up exactly, in 32 bits for as long as those suffice.
+
+Without instructions for bytes BLAS wins from some rows on: more of them are rounded, and multiplied as floats.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from numba import float32, int8, int64, uint8, uint16, void
 from minislm.kernels import border, compressed
 from minislm.kernels.jit import compiled, inlined, reads, unpack, widened, writes
 from minislm.kernels.quantize_activations_numba import quantize_activations
+from minislm.kernels.quantized_product_numba import quantized_product
 from minislm.ops.quantized import activation_group
 
 EXACT = 2**15  # so many products of 255 and 128 cannot overflow 32 bits
@@ -30,11 +34,14 @@ def quantized_product_int8(
     """Same as `ops.quantized.quantized_product_int8`."""
     x_group = activation_group(activations, activation_scale)
     x = border.checked(x_NI, "x", 2)
-    codes, scales, zeros = compressed.packed(codes_OP, scales_OJ, zeros_OJ, format, None, x.shape[1])
-    y = border.output(out, (len(x), len(codes)), x, scales)
     whole = max(1, x.shape[1])
     x_group, group = x_group or whole, format.group or whole
     x_codes, x_scales = quantize_activations(x, group=x_group, scale=activation_scale)
+    if len(x) > compressed.FEW:
+        rounded = x_codes * np.repeat(x_scales, x_group, axis=1)[:, : x.shape[1]]
+        return quantized_product(rounded, codes_OP, scales_OJ, zeros_OJ, format=format, out=out, threads=threads)
+    codes, scales, zeros = compressed.packed(codes_OP, scales_OJ, zeros_OJ, format, None, x.shape[1])
+    y = border.output(out, (len(x), len(codes)), x, scales)
     stored = compressed.numba_scales(scales, zeros)
     _product(x_codes, x_scales, x_group, codes, *stored, format.zero, format.bits, group, y)
     return border.delivered(y, out)

@@ -9,8 +9,8 @@ import numpy as np
 from minislm.errors import UnsupportedError
 from minislm.ops.blocks import BlockFormat, TwoLevels
 from minislm.ops.formats import format_named
-from minislm.ops.panels import OUTPUTS, RoundedRows, pack_groups, pack_panels, unpack_groups, unpack_panels
-from minislm.ops.tiles import row_tiles
+from minislm.ops.panels import BLOCK, OUTPUTS, RoundedRows, pack_groups, pack_panels, unpack_groups, unpack_panels
+from minislm.ops.tiles import product_by_tiles, row_tiles
 
 CODES = {"q4_k": format_named("int4"), "q6_k": format_named("int6")}
 """How the codes of a block format stand in lines: as those of a format of as many bits."""
@@ -113,10 +113,10 @@ def block_panel_product(
 
     Notes
     -----
-    Let a be the scale of a row in a group, and x its codes. A group of q4_k adds
-    ``a * (d * s) * sum(x * code) - a * sum(x) * (m * t)``, one of q6_k ``a * (d * s) * sum(x * (code - 32))``. Sums are
-    of whole numbers and exact; the rest is float32, groups in increasing order. 2NOI integer operations, and for every
-    32 inputs 5NO, or of q6_k 6NO, float ones.
+    Both are decoded here and multiplied in float32: 2NOI operations. Kernels add whole numbers: let a be the scale of a
+    row in a group, and x its codes, then a group of q4_k adds ``a * (d * s) * sum(x * code) - a * sum(x) * (m * t)``,
+    one of q6_k ``a * (d * s) * sum(x * (code - 32))``. 2NOI integer operations, and 5NO float ones for every 32 inputs,
+    6NO of q6_k.
 
     References
     ----------
@@ -136,23 +136,33 @@ def block_panel_product(
     array([[128.]], dtype=float32)
     """
     x_codes, x_scales, _ = RoundedRows.of(rounded_NP, n_inputs)
-    x_NI = x_codes[:, :n_inputs].astype(np.float64)
-    step = 32 if format.name == "q4_k" else 16
-    levels = 1 if least is None else 2
-    scales_OJ = unpack_groups(scales, n_outputs).astype(np.float32) - (128 if least is None else 0)
-    supers_OS = unpack_groups(supers, n_outputs).astype(np.float32)
-    least_OJ = None if least is None else unpack_groups(least, n_outputs).astype(np.float32)
-    y_NO = np.zeros((len(x_NI), n_outputs), np.float32)
-    for some in row_tiles(len(lines), OUTPUTS * n_inputs * 8):
-        rows = slice(some.start * OUTPUTS, min(some.stop * OUTPUTS, n_outputs))
-        steps = unpack_panels(lines[some], rows.stop - rows.start, n_inputs, format=CODES[format.name])
-        steps = steps.astype(np.float64) - (32 if least is None else 0)
-        for first in range(0, n_inputs, step):
-            span, j, s = slice(first, first + step), first // step, first // 256 * levels
-            a = x_scales[:, first // 32, None]
-            dots = (x_NI[:, span] @ steps[:, span].T).astype(np.float32)
-            y_NO[:, rows] += dots * (a * (supers_OS[rows, s] * scales_OJ[rows, j]))
-            if least_OJ is not None:
-                sums = x_NI[:, span].sum(axis=1, keepdims=True).astype(np.float32)
-                y_NO[:, rows] -= (a * sums) * (supers_OS[rows, s + 1] * least_OJ[rows, j])
+    x_NI = (x_codes * np.repeat(x_scales, BLOCK, axis=1))[:, :n_inputs]
+    y_NO = product_by_tiles(x_NI, n_outputs, lambda rows: _values(lines, scales, supers, least, rows, n_inputs, format))
     return y_NO if b_O is None else y_NO + b_O
+
+
+def _values(
+    lines: np.ndarray,
+    scales: np.ndarray,
+    supers: np.ndarray,
+    least: np.ndarray | None,
+    rows: slice,
+    n_inputs: int,
+    format: BlockFormat,
+) -> np.ndarray:
+    """Decode some outputs, (outputs, I), float32, as `ops.blocks` decodes them."""
+    start, size = rows.start // OUTPUTS, -(-n_inputs // format.inputs)
+    some, skipped = slice(start, -(-rows.stop // OUTPUTS)), rows.start % OUTPUTS
+    n_rows = rows.stop - start * OUTPUTS
+    steps = np.zeros((n_rows, size * format.inputs), np.float32)
+    steps[:, :n_inputs] = unpack_panels(lines[some], n_rows, n_inputs, format=CODES[format.name])
+    groups = steps.reshape(n_rows, scales.shape[1], -1)
+    inner = unpack_groups(scales[some], n_rows).astype(np.float32).reshape(n_rows, size, -1)
+    outer = unpack_groups(supers[some], n_rows).astype(np.float32).reshape(n_rows, size, -1)
+    if least is None:
+        groups -= 32
+        inner -= 128
+    groups *= (inner * outer[:, :, :1]).reshape(n_rows, -1, 1)
+    if least is not None:
+        groups -= (unpack_groups(least[some], n_rows).reshape(inner.shape) * outer[:, :, 1:]).reshape(n_rows, -1, 1)
+    return steps[skipped:, :n_inputs]
