@@ -1,10 +1,11 @@
 """Compiled products of float rows with quantized matrices in panels: checks, then the C of `c/decoded_panels.c`."""
 
 from minislm.kernels import border, compressed
+from minislm.ops.block_panels import CODES
 
 from libc.stdint cimport int64_t
 from native cimport kernel, reading, runtime, the_runtime, writing
-from panels cimport describe, panels
+from panels cimport describe, describe_blocks, panels
 
 
 cdef extern from "decoded_panels.h" nogil:
@@ -29,17 +30,34 @@ def decoded_panel_product(
     x_NI, lines, scales, zeros=None, b_O=None, *, format, int64_t n_outputs, out=None, int threads=1
 ):
     """Same as `ops.panels.decoded_panel_product`."""
+    cdef decoded_task task
     x = border.checked(x_NI, "x", 2)
     lines, scales, zeros = compressed.in_panels(lines, scales, zeros, format, x.shape[1], n_outputs)
-    b = compressed.bias(b_O, n_outputs)
-    y = border.output(out, (len(x), n_outputs), x, lines, scales, *(() if b is None else (b,)))
-    cdef decoded_task task
     describe(&task.w, lines, scales, zeros, format, x.shape[1], n_outputs)
+    return multiplied(&task, x, (lines, scales, zeros), b_O, out, threads)
+
+
+def decoded_block_panel_product(
+    x_NI, lines, scales, supers, least=None, b_O=None, *, format, int64_t n_outputs, out=None, int threads=1
+):
+    """Same as `ops.block_panels.decoded_block_panel_product`."""
+    cdef decoded_task task
+    x = border.checked(x_NI, "x", 2)
+    arrays = compressed.in_block_panels(lines, scales, supers, least, format, x.shape[1], n_outputs)
+    lines, scales, supers, least = arrays
+    describe_blocks(&task.w, lines, scales, supers, least, CODES[format.name], x.shape[1], n_outputs)
+    return multiplied(&task, x, arrays, b_O, out, threads)
+
+
+cdef multiplied(decoded_task *task, x, arrays, b_O, out, int threads):
+    """Multiply rows by the matrix of the task, which lies in these checked arrays."""
+    b = compressed.bias(b_O, task.w.outputs)
+    y = border.output(out, (len(x), task.w.outputs), x, *arrays[:2], *(() if b is None else (b,)))
     task.x, task.y, task.n = <const float *>reading(x), <float *>writing(y), x.shape[0]
     task.bias = NULL if b is None else <const float *>reading(b)
-    cdef int64_t units = decoded_units(&task)
+    cdef int64_t units = decoded_units(task)
     cdef int64_t grain = 1 + WORTH // (1 + task.w.inputs * 32 * min(task.n, UNIT_ROWS))
     cdef kernel *work = decoded_panels_kernels_for(shared.chosen).product
     with nogil:
-        shared.parallel(work, &task, sizeof(task), units, grain, threads)
+        shared.parallel(work, task, sizeof(task[0]), units, grain, threads)
     return border.delivered(y, out)

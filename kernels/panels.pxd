@@ -22,3 +22,10 @@ cdef inline int describe(panels *w, lines, scales, zeros, format, int64_t inputs
     w.outputs, w.inputs, w.blocks, w.groups = outputs, inputs, lines.shape[1], scales.shape[1]
     w.group_blocks, w.bits, w.zero, w.supers = format.group // 32, format.bits, format.zero, NULL
     return 0
+
+
+cdef inline int describe_blocks(panels *w, lines, scales, supers, least, codes, int64_t inputs, int64_t outputs) except -1:
+    """The same for scales of two levels, which `compressed.in_block_panels` has checked."""
+    describe(w, lines, scales, least, codes, inputs, outputs)
+    w.supers, w.supers_of_panel = <const unsigned short *>reading(supers), supers.shape[1]
+    return 0

@@ -8,7 +8,7 @@ from minislm.ops.panels import RoundedRows, n_blocks
 
 from libc.stdint cimport int8_t, int64_t
 from native cimport kernel, reading, runtime, the_runtime, writing
-from panels cimport describe, panels
+from panels cimport describe, describe_blocks, panels
 
 
 cdef extern from "panels.h" nogil:
@@ -92,8 +92,7 @@ def block_panel_product(
     """Same as `ops.block_panels.block_panel_product`."""
     cdef panel_task task
     lines, scales, supers, least = compressed.in_block_panels(lines, scales, supers, least, format, n_inputs, n_outputs)
-    describe(&task.w, lines, scales, least, CODES[format.name], n_inputs, n_outputs)
-    task.w.supers, task.w.supers_of_panel = <const unsigned short *>reading(supers), supers.shape[1]
+    describe_blocks(&task.w, lines, scales, supers, least, CODES[format.name], n_inputs, n_outputs)
     task.segment_blocks = 1
     return multiplied(&task, rounded_NP, (lines, scales, supers, least), b_O, out, threads)
 

@@ -84,6 +84,7 @@ OPS: dict[str, Op] = {
     "block_product_t": Op("blocks:block_product_t"),
     "block_rows": Op("blocks:block_rows"),
     "block_panel_product": Op("block_panels:block_panel_product"),
+    "decoded_block_panel_product": Op("block_panels:decoded_block_panel_product"),
     "low_rank_product": Op("low_rank:low_rank_product"),
     "fake_quantize": Op("fake_quantize:fake_quantize"),
     "fake_quantize_backward": Op("fake_quantize:fake_quantize_backward"),  # an estimate: the gradient law is not for it

@@ -1,4 +1,4 @@
-"""Blocks of two levels (q4_k, q6_k) in panels, and their products with rows that were rounded once for all of them."""
+"""Blocks of two levels (q4_k, q6_k) in panels: products with float rows, and with rows rounded once for all of them."""
 
 from __future__ import annotations
 
@@ -137,6 +137,60 @@ def block_panel_product(
     """
     x_codes, x_scales, _ = RoundedRows.of(rounded_NP, n_inputs)
     x_NI = (x_codes * np.repeat(x_scales, BLOCK, axis=1))[:, :n_inputs]
+    return decoded_block_panel_product(x_NI, lines, scales, supers, least, b_O, format=format, n_outputs=n_outputs)
+
+
+def decoded_block_panel_product(
+    x_NI: np.ndarray,
+    lines: np.ndarray,
+    scales: np.ndarray,
+    supers: np.ndarray,
+    least: np.ndarray | None = None,
+    b_O: np.ndarray | None = None,
+    *,
+    format: BlockFormat,
+    n_outputs: int,
+) -> np.ndarray:
+    """Multiply float rows by the transpose of a matrix of two levels in panels.
+
+    Parameters
+    ----------
+    x_NI : ndarray, (N, I), float32 or float64
+        Input rows.
+    lines, scales, supers, least : ndarray
+        What `pack_block_panels` returned.
+    b_O : ndarray, (O,), optional
+        Bias, added in the end.
+    format : BlockFormat
+        What they mean.
+    n_outputs : int
+        Of the matrix.
+
+    Returns
+    -------
+    ndarray, (N, O)
+        The same as `ops.blocks.block_product` of the matrix, in the dtype of `x_NI`.
+
+    Notes
+    -----
+    2NOI operations plus the decoding of OI codes to float32; sums and the bias in the dtype of `x_NI`.
+
+    References
+    ----------
+    I. Kawrakow, "k-quants", 2023, https://github.com/ggml-org/llama.cpp/pull/1684.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minislm.ops.blocks import block_format_named
+    >>> q6_k = block_format_named("q6_k")
+    >>> block = np.zeros(1, q6_k.record)
+    >>> block["scale"], block["scales"], block["low"], block["high"] = 0.5, 2, 1, 0xAA  # every code is 33: one step
+    >>> arrays = pack_block_panels(block.view(np.uint8)[None], n_inputs=2, format=q6_k)
+    >>> decoded_block_panel_product(np.array([[1.0, 0.25]], np.float32), *arrays, format=q6_k, n_outputs=1)
+    array([[1.25]], dtype=float32)
+    """
+    n_inputs = x_NI.shape[1]
     y_NO = product_by_tiles(x_NI, n_outputs, lambda rows: _values(lines, scales, supers, least, rows, n_inputs, format))
     return y_NO if b_O is None else y_NO + b_O
 

@@ -149,6 +149,11 @@ def _block_panel_product(rng: np.random.Generator) -> Case:
     return (rounded_NP, *arrays), {"format": q4_k, "n_inputs": 301, "n_outputs": 1501}
 
 
+def _decoded_block_panel_product(rng: np.random.Generator) -> Case:
+    (_, *arrays), options = _block_panel_product(rng)
+    return (rng.normal(size=(35, 301)), *arrays), {"format": options["format"], "n_outputs": 1501}
+
+
 def _low_rank_product(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(3, 1501)), rng.normal(size=(131, 1501)), rng.normal(size=(2003, 131))), {}
 
@@ -195,6 +200,7 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "panel_product": _panel_product,
     "decoded_panel_product": _decoded_panel_product,
     "block_panel_product": _block_panel_product,
+    "decoded_block_panel_product": _decoded_block_panel_product,
     "quantized_product": _quantized_product,
     "quantized_product_int8": _quantized_product_int8,
     "quantized_rows": _quantized_rows,

@@ -1,4 +1,4 @@
-"""RoundedBlocks: a matrix of two levels laid out for products with rounded rows; only in memory, never in files."""
+"""TwoLevelPanels: a matrix of two levels laid out as compiled kernels multiply it; only in memory, never in files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from minislm.ops.quantized import ACTIVATION_GROUPS
 
 
 @dataclass(frozen=True, eq=False)
-class RoundedBlocks:
-    """What multiplies in place of `Blocks` of q4_k or q6_k whose inputs are rounded.
+class TwoLevelPanels:
+    """What multiplies in place of `Blocks` of q4_k or q6_k.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ class RoundedBlocks:
         Logical (outputs, inputs).
     panels : BlockPanels
         The arrays.
-    activations : {"int8-row", "int8-32"}
-        How inputs are rounded.
+    activations : {"float", "int8-row", "int8-32"}
+        How inputs enter the product.
     """
 
     format: BlockFormat
@@ -36,7 +36,7 @@ class RoundedBlocks:
     activations: str
 
     @classmethod
-    def of(cls, blocks_OP: np.ndarray, n_inputs: int, format: BlockFormat, activations: str) -> RoundedBlocks:
+    def of(cls, blocks_OP: np.ndarray, n_inputs: int, format: BlockFormat, activations: str) -> TwoLevelPanels:
         """Lay a matrix out.
 
         Parameters
@@ -48,11 +48,11 @@ class RoundedBlocks:
         format : BlockFormat
             What the bytes mean.
         activations : str
-            How inputs will be rounded.
+            How inputs will enter the product.
 
         Returns
         -------
-        RoundedBlocks
+        TwoLevelPanels
             The same numbers.
         """
         panels = pack_block_panels(blocks_OP, n_inputs=n_inputs, format=format)
@@ -64,13 +64,16 @@ class RoundedBlocks:
         Parameters
         ----------
         x_NI : ndarray, (N, I), float32 or float64
-            Input rows, which are rounded.
+            Input rows.
 
         Returns
         -------
         ndarray, (N, O)
-            ``x @ W.T``; the arithmetic is float32.
+            ``x @ W.T``; where rows are rounded, the arithmetic is float32.
         """
+        if self.activations == "float":
+            found: np.ndarray = ops.decoded_block_panel_product(x_NI, *self.panels, **self._decoding)
+            return found
         rounded_NP = ops.round_activations(x_NI.astype(np.float32, copy=False), **self._rounding)
         y_NO: np.ndarray = ops.block_panel_product(rounded_NP, *self.panels, **self._meaning)
         return y_NO.astype(x_NI.dtype, copy=False)
@@ -113,6 +116,9 @@ class RoundedBlocks:
 
     def _lower(self, slot: int, program: Any, constants: tuple[np.ndarray | None, ...]) -> int:
         n_outputs, n_inputs = self.size
+        if self.activations == "float":
+            name, options = "decoded_block_panel_product", self._decoding
+            return int(program.step(name, (slot,), constants=constants, width=n_outputs, **options))
         width = RoundedRows.n_bytes(n_inputs)
         rounded = program.step("round_activations", (slot,), width=width, dtype=np.int8, **self._rounding)
         step = program.step("block_panel_product", (rounded,), constants=constants, width=n_outputs, **self._meaning)
@@ -124,7 +130,12 @@ class RoundedBlocks:
         return {"group": ACTIVATION_GROUPS[self.activations], "scale": None}
 
     @property
+    def _decoding(self) -> dict[str, Any]:
+        """Options of the product with floats."""
+        return {"format": self.format, "n_outputs": self.size[0]}
+
+    @property
     def _meaning(self) -> dict[str, Any]:
-        """Options of the product."""
+        """Options of the product with bytes."""
         n_outputs, n_inputs = self.size
         return {"format": self.format, "n_inputs": n_inputs, "n_outputs": n_outputs}

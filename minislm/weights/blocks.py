@@ -15,7 +15,7 @@ from minislm.ops.blocks import BlockFormat, block_format_named
 from minislm.ops.formats import format_named
 from minislm.ops.tiles import row_tiles
 from minislm.weights.base import Arrays, Weight
-from minislm.weights.block_panels import RoundedBlocks
+from minislm.weights.block_panels import TwoLevelPanels
 from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
 from minislm.weights.mapped import release
 from minislm.weights.quantized import Quantized
@@ -205,18 +205,22 @@ class Blocks(Weight):
         release(self.blocks)
 
     @cached_property
-    def _faster(self) -> Weight | RoundedBlocks | None:
+    def _faster(self) -> Weight | TwoLevelPanels | None:
         """What multiplies in its place, where there is such; made once, and pages of a mapped file are let go."""
-        rounded = self.activations != "float"
-        try:
-            twin = self.quantized()
-        except UnsupportedError:
-            if not rounded:
+        compiled, rounded = runs_compiled("panel_product"), self.activations != "float"
+        faster: Weight | TwoLevelPanels
+        if self.format.fields is not None:
+            if not (compiled or rounded):
                 return None
-            if self.format.name in TWINS:
-                raise
-            faster = RoundedBlocks.of(self.blocks, self.n_inputs, self.format, self.activations)
-            release(self.blocks)
-            return faster
+            faster = TwoLevelPanels.of(self.blocks, self.n_inputs, self.format, self.activations)
+        else:
+            try:
+                faster = self.quantized()
+            except UnsupportedError:
+                if rounded:
+                    raise
+                return None
+            if compiled:
+                faster = faster.repacked("panels")
         release(self.blocks)
-        return twin.repacked("panels") if runs_compiled("panel_product") else twin
+        return faster

@@ -19,12 +19,19 @@ SIZES = ((1, 1, 1), (3, 17, 5), (0, 32, 2), (2, 256, 16), (7, 300, 35), (13, 530
 
 def block_panel_product(rng: np.random.Generator) -> Cases:
     """Draw rounded rows and matrices in panels, half of them with a bias."""
+    return [
+        ((round_activations(x_NI, group=32), *arrays), {**options, "n_inputs": x_NI.shape[1]})
+        for (x_NI, *arrays), options in decoded_block_panel_product(rng)
+    ]
+
+
+def decoded_block_panel_product(rng: np.random.Generator) -> Cases:
+    """Draw rows and matrices in panels, half of them with a bias."""
     cases: Cases = []
     for format in (BLOCK_FORMATS[name] for name in CODES):
         for n, i, o in SIZES:
             arrays = pack_block_panels(random_blocks(rng, format, o, i), n_inputs=i, format=format)
             x_NI = rng.normal(size=(n, i)).astype(np.float32)
             bias = rng.normal(size=o).astype(np.float32) if len(cases) % 2 else None
-            options = {"format": format, "n_inputs": i, "n_outputs": o}
-            cases.append(((round_activations(x_NI, group=32), *arrays, bias), options))
+            cases.append(((x_NI, *arrays, bias), {"format": format, "n_outputs": o}))
     return cases
