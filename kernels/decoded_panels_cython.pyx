@@ -23,7 +23,7 @@ cdef extern from "decoded_panels.h" nogil:
     int64_t decoded_units(const decoded_task *)
 
 cdef const runtime *shared = the_runtime()
-cdef int64_t WORTH = 131072  # codes that are worth a thread's while
+cdef int64_t WORTH = 1 << 19  # multiplications that are worth a thread's while; a code costs as many as three rows
 
 
 def decoded_panel_product(
@@ -56,7 +56,7 @@ cdef multiplied(decoded_task *task, x, arrays, b_O, out, int threads):
     task.x, task.y, task.n = <const float *>reading(x), <float *>writing(y), x.shape[0]
     task.bias = NULL if b is None else <const float *>reading(b)
     cdef int64_t units = decoded_units(task)
-    cdef int64_t grain = 1 + WORTH // (1 + task.w.inputs * 32 * min(task.n, UNIT_ROWS))
+    cdef int64_t grain = 1 + WORTH // (1 + task.w.inputs * 32 * (3 + min(task.n, UNIT_ROWS)))
     cdef kernel *work = decoded_panels_kernels_for(shared.chosen).product
     with nogil:
         shared.parallel(work, task, sizeof(task[0]), units, grain, threads)

@@ -32,7 +32,8 @@ cdef extern from "panels.h" nogil:
     panels_kernels *panels_kernels_for(int)
 
 cdef const runtime *shared = the_runtime()
-cdef int64_t WORTH = 131072  # numbers that are worth a thread's while
+cdef int64_t WORTH_ROUNDING = 131072  # numbers that are worth a thread's while
+cdef int64_t WORTH = 1 << 20  # multiplications that are, of which a row of codes costs as many as three rows of x
 INT8 = np.dtype(np.int8)
 
 
@@ -49,7 +50,7 @@ def round_activations(x_NI, *, int64_t group, scale=None, out=None, int threads=
     task.given = -1 if scale is None else scale
     cdef kernel *work = panels_kernels_for(shared.chosen).round
     with nogil:
-        shared.parallel(work, &task, sizeof(task), n, 1 + WORTH // (1 + task.inputs), threads)
+        shared.parallel(work, &task, sizeof(task), n, 1 + WORTH_ROUNDING // (1 + task.inputs), threads)
     return border.delivered(rows, out)
 
 
@@ -108,7 +109,7 @@ cdef multiplied(panel_task *task, rounded_NP, arrays, b_O, out, int threads):
     task.bias = NULL if b is None else <const float *>reading(b)
     task.y = <float *>writing(y)
     cdef kernel *work = panels_kernels_for(shared.chosen).product
-    cdef int64_t grain = 1 + WORTH // (1 + 16 * task.w.inputs * task.x.n), n_panels = len(arrays[0])
+    cdef int64_t grain = 1 + WORTH // (1 + 16 * task.w.inputs * (3 + task.x.n)), n_panels = len(arrays[0])
     with nogil:
         shared.parallel(work, task, sizeof(task[0]), n_panels, grain, threads)
     return border.delivered(y, out)

@@ -153,7 +153,8 @@ cdef class Matrix:
     cdef multiply_many(self, kernel *work, x, y):
         """Write x times the matrix's transpose to y, for many rows."""
         cdef int64_t parts = -(-len(x) // UNIT_ROWS), panels = -(-self.task.outputs // UNIT_OUTPUTS)
-        self.run(work, x, y, parts * panels, self.task.inputs * UNIT_OUTPUTS * min(len(x), UNIT_ROWS))
+        cdef int64_t products = self.task.inputs * UNIT_OUTPUTS * min(len(x), UNIT_ROWS)
+        self.run(work, x, y, parts * panels, products // 8)  # in tiles, they are so much faster
 
     cdef run(self, kernel *work, x, y, int64_t units, int64_t cost):
         """Share the units, each of which costs so many multiplications."""
