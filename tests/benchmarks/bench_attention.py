@@ -184,7 +184,7 @@ def measured(duel: Duel, rounds: int, seconds: float) -> str:
 def context(n_layers: int, rounds: int, dtype: str) -> str:
     """Return the line of what a long context costs."""
     config = DecoderConfig.uniform(**LLAMA_1B, n_layers=n_layers)
-    model, _ = compress(Decoder.create(config), Quantize("int4-32", activations="int8-32"))
+    model, _ = compress(Decoder.create(config), Quantize("int4-32"))
     program, rng = Program.of(model), np.random.default_rng(0)
     cache = KVCache.create(config.layers, 1, 4096, dtype=dtype)
     slot = cache.claim()

@@ -110,7 +110,7 @@ def main() -> int:
     model = trained(given.output / "model", learned, given.steps)
     student = distilled(given.output / "student", model, learned, given.steps)
     models = {"model": model, "student": student}
-    models |= {f"{name}-int8": compress(lm, Quantize("int8", activations="int8-row"))[0] for name, lm in models.items()}
+    models |= {f"{name}-int8": compress(lm, Quantize("int8"))[0] for name, lm in models.items()}
     found = {name: judged(lm, asked) for name, lm in models.items()}
     for pair, text in [failure for figures in found.values() for failure in figures["wrong"][:2]]:
         print(f"{pair.source}\n    {pair.target}\n    {text}")

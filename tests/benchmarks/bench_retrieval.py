@@ -30,7 +30,7 @@ BLOCKS = "blocks.*"
 TABLES = "embedding.weight, positions.weight, types.weight, pooler.weight"
 RECIPES = {
     "int8": Recipe((Step(Quantize("int8")),)),
-    "int8, inputs too": Recipe((Step(Quantize("int8", activations="int8-row")),)),
+    "int8, float inputs": Recipe((Step(Quantize("int8", activations="float")),)),
     "int4-32": Recipe((Step(Quantize("int4-32")),)),
     "int4-32, scales mse": Recipe((Step(Quantize("int4-32", scales="mse")),)),
     "uint4-32": Recipe((Step(Quantize("uint4-32")),)),

@@ -184,7 +184,7 @@ def main() -> int:
     for seed in SEEDS:
         models[f"distilled-{seed}"] = bench.student(f"distilled-{seed}", teacher, 0.3, seed)
         models[f"alone-{seed}"] = bench.student(f"alone-{seed}", teacher, 1.0, seed)
-    models["distilled-0-int8"], _ = compress(models["distilled-0"], Quantize("int8", activations="int8-row"))
+    models["distilled-0-int8"], _ = compress(models["distilled-0"], Quantize("int8"))
     judged = {name: judge_labelled(lm, held_out) for name, lm in models.items()}
     columns = ("span_f1", "accuracy", "frame_accuracy")
     print_table(
