@@ -173,9 +173,9 @@ def print_table(
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in rows:
         table.add_row(*(Text(f"{cell:,}" if type(cell) is int else str(cell)) for cell in row))
-    if title:
-        click.echo(title)
     with console.capture() as captured:
+        if title:
+            console.print(Text(title))
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 

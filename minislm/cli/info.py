@@ -59,7 +59,7 @@ def _show_tensors(common: Common, model: Model) -> None:
         choices = [
             f"{len(value)} {name.replace('_', ' ')}" if isinstance(value, list | tuple) else f"{name} {value}"
             for name, value in config.items()
-            if name not in ("encoder_layers", "layers", "heads")  # each has a line below
+            if value is not None and name not in ("encoder_layers", "layers", "heads")  # each of these has a line below
         ]
         blocks = [f"{name}: {_sizes(config[name])}" for name in ("encoder_layers", "layers") if name in config]
         heads = [f"{head['name']} ({head['kind']}, {len(head['labels'])} labels)" for head in config.get("heads", ())]

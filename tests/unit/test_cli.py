@@ -1,6 +1,7 @@
 """The command line's frame, and the verbs generate, info and doctor."""
 
 import importlib
+import io
 import json
 import os
 import shlex
@@ -207,6 +208,20 @@ def test_tables_are_plain_where_there_is_no_terminal(capsys):
     ]
     assert len({len(line) for line in lines}) == 1  # aligned to the right
     assert not any("\x1b" in line for line in lines)
+
+
+def test_titles_of_tables_are_folded_between_words_in_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    title = "dropout 0.0, " * 9 + "[bold] 5"
+    common.print_table(("a", "b"), [(1, 2)], title=title)
+    lines = sys.stdout.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert " ".join(lines).startswith(title)
 
 
 def test_tables_keep_what_looks_like_markup(capsys):
