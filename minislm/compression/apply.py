@@ -12,6 +12,8 @@ from minislm.compression.recipe import Recipe, Step
 from minislm.compression.report import CompressionReport
 from minislm.errors import UsageError
 from minislm.models.base import Model
+from minislm.text.corpus import Corpus
+from minislm.training.train import windows
 
 if TYPE_CHECKING:
     from minislm.language_model import LanguageModel
@@ -23,7 +25,7 @@ AnyRecipe = Recipe | Method | str | Path | Mapping[str, Any]
 def compress(
     lm: LanguageModel | Model,
     recipe: AnyRecipe,
-    data: TrainingData | None = None,
+    data: Corpus | TrainingData | None = None,
     *,
     report: Report | None = None,
     directory: str | Path | None = None,
@@ -36,8 +38,9 @@ def compress(
         What to compress; it stays as it is, byte for byte.
     recipe : Recipe, Method, path or mapping
         What to do: a value, the path of a YAML file, or what one holds.
-    data : TrainingData, optional
-        Tokens to train on, made with the model's own tokenizer; needed by steps that train.
+    data : Corpus or TrainingData, optional
+        Needed by steps that train or calibrate: a corpus, of which a LanguageModel's tokenizer makes windows; or
+        examples of a task, encoded by it.
     report : callable, optional
         Called with a `StepStarted` before each step, and with each record of its training.
     directory : path, optional
@@ -53,7 +56,7 @@ def compress(
     Raises
     ------
     UsageError
-        Code ``data_missing``, ``pattern_matches_nothing`` or ``teacher_without_tokens``.
+        Code ``data_missing``, ``pattern_matches_nothing``, ``teacher_without_tokens`` or ``corpus_without_tokens``.
     UnsupportedError
         Code ``vocabulary_differs``: teacher and student have different token tables; or an unknown name.
     ConfigError
@@ -70,6 +73,12 @@ def compress(
     """
     recipe = as_recipe(recipe)
     model = lm if isinstance(lm, Model) else lm.model
+    if isinstance(data, Corpus):
+        if isinstance(lm, Model):
+            raise UsageError(
+                "corpus_without_tokens", "a Model alone has no tokenizer; compress a LanguageModel instead"
+            )
+        data = windows(lm, data)
     small = recipe.run(
         model,
         data,

@@ -10,8 +10,12 @@ from pathlib import Path
 import click
 import pytest
 
+import minislm
 from minislm import cli
 from minislm.compression.recipe import Recipe
+from minislm.text import corpus
+from minislm.text.corpus import from_documents
+from minislm.training.train import create
 
 README = Path(__file__).parents[2] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -53,6 +57,15 @@ def test_every_link_leads_somewhere(path):
     assert (README.parent / path).exists()
 
 
-@pytest.mark.parametrize("source", re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL))
-def test_every_piece_of_python_is_python(source):
-    compile(source, "README.md", "exec")
+def test_the_python_runs_with_the_first_recipe(tmp_path, monkeypatch, capsys):
+    sentences = [f"The for statement {i} says that {i} and {i + 1} make {2 * i + 1}." for i in range(300)]
+    text = from_documents("\n\n".join(sentences[i : i + 5]) for i in range(0, 300, 5))
+    monkeypatch.setattr(corpus, "python_corpus", lambda: text)
+    monkeypatch.chdir(tmp_path)
+    sizes = {"vocab_size": 270, "d_model": 32, "n_layers": 1, "n_heads": 2, "context": 32}
+    minislm.save(create(text, **sizes), "out/python")
+    assert "steps: 500" in RECIPES[0]
+    Path("int4.yaml").write_text(RECIPES[0].replace("steps: 500", "steps: 2"))
+    exec(re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)[0], {})
+    assert capsys.readouterr().out
+    assert minislm.load("out/python-int4").history[0]["steps"][1]["format"] == "int4-32"

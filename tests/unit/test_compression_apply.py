@@ -6,16 +6,19 @@ import pytest
 
 import minislm
 from minislm.compression.distil import Distil
+from minislm.compression.finetune import Train
 from minislm.compression.prune import Prune
 from minislm.compression.quantize import Quantize
 from minislm.compression.recipe import Recipe, Step
-from minislm.errors import UnsupportedError
+from minislm.errors import UnsupportedError, UsageError
 from minislm.language_model import LanguageModel
 from minislm.models.decoder import Decoder, DecoderConfig
 from minislm.testing import methods as laws
 from minislm.testing.examples import sample_data
+from minislm.text.corpus import from_documents
 from minislm.text.tokenizer import Tokenizer
 from minislm.training.settings import TrainSettings
+from minislm.training.train import windows
 
 SHORT = TrainSettings(steps=2, batch_size=2)
 
@@ -43,6 +46,15 @@ def test_a_saved_model_remembers_its_recipes(lm, tmp_path):
     assert report.bytes_after == small.model.nbytes
     assert laws.digest(lm.model) == before
     assert lm.history == ()
+
+
+def test_a_corpus_becomes_windows_of_the_models_own_tokens(lm):
+    corpus = from_documents(["abcdef ghij " * 20, "jihg fedcba " * 20, "ab cd ef gh ij " * 20])
+    by_corpus, _ = minislm.compress(lm, Train(SHORT), corpus)
+    by_windows, _ = minislm.compress(lm, Train(SHORT), windows(lm, corpus))
+    assert laws.digest(by_corpus.model) == laws.digest(by_windows.model) != laws.digest(lm.model)
+    with pytest.raises(UsageError, match="no tokenizer"):
+        minislm.compress(lm.model, Train(SHORT), corpus)
 
 
 def test_a_teacher_from_a_folder_teaches(lm, tmp_path):
