@@ -232,9 +232,9 @@ def check_replaceable(path: Path) -> None:
     """
     if not path.exists():
         return
-    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     others = sorted(names - {*FILES, *SENTENCE, *tokenizer_files.FILES})
-    if others or (names and not {CONFIG, WEIGHTS} <= names):
+    if others or not path.is_dir() or (names and not {CONFIG, WEIGHTS} <= names):
         holds = f"holds {clipped(others[0])}" if others else "is no model folder"
         raise UsageError(
             "not_a_model_folder", f"{path} {holds}, and a save would delete it; save to another folder, or move it away"
