@@ -6,7 +6,9 @@ import importlib
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
+import subprocess
 import sysconfig
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -95,8 +97,7 @@ def _processor() -> str:
 def _kernels() -> dict[str, Any]:
     """Say which compiled modules are there, and what stands in the way of the others."""
     found: dict[str, Any] = {"installed": importlib.util.find_spec("minislm.kernels") is not None}
-    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
-    found["C compiler"] = shutil.which(compiler) or f"{compiler} is not found: no kernels can be compiled here"
+    found["C compiler"] = _compiler()
     if not found["installed"]:
         return found
     table = importlib.import_module("minislm.kernels").KERNELS
@@ -111,6 +112,17 @@ def _kernels() -> dict[str, Any]:
     return found
 
 
+def _compiler() -> str:
+    """Find the C compiler that an installation would take, and see whether it answers."""
+    words = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    path = shutil.which(words[0])
+    if path is None:
+        return f"{words[0]} is not found: no kernels can be compiled here"
+    if subprocess.run([*words, "--version"], capture_output=True, check=False).returncode != 0:
+        return f"{path} does not work: no kernels can be compiled here"
+    return path
+
+
 def _states(modules: list[str]) -> list[str]:
     """Say how many modules can be used, and what stands in the way of the others."""
     broken = []
@@ -121,5 +133,5 @@ def _states(modules: list[str]) -> list[str]:
             missing = isinstance(error, ModuleNotFoundError) and error.name == f"minislm.kernels.{name}"
             broken.append(f"{name} is not built" if missing else f"{name} cannot be used: {error}")
     if broken == [f"{name} is not built" for name in modules]:
-        return [f"none of {len(modules)} is built"]
+        return [f"none of {len(modules)} is built; install minislm again where there is a C compiler"]
     return [f"{len(modules) - len(broken)} of {len(modules)} ready", *broken]

@@ -389,6 +389,17 @@ def test_doctor_explains_every_op():
     assert "\nlinear " in result.stdout
 
 
+def test_doctor_tries_the_compiler_that_an_installation_would_take(monkeypatch):
+    from minislm.cli.doctor import _compiler
+
+    monkeypatch.setenv("CC", "/no/such/cc -O2")
+    assert _compiler().startswith("/no/such/cc is not found")
+    monkeypatch.setenv("CC", "false")
+    assert _compiler().endswith("does not work: no kernels can be compiled here")
+    monkeypatch.setenv("CC", f"{sys.executable} -I")  # whatever tells its version
+    assert _compiler() == sys.executable
+
+
 def test_doctor_names_modules_that_are_not_built(monkeypatch):
     from minislm.cli.doctor import _states
 
@@ -396,7 +407,7 @@ def test_doctor_names_modules_that_are_not_built(monkeypatch):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    assert _states(["a", "b"]) == ["none of 2 is built"]
+    assert _states(["a", "b"]) == ["none of 2 is built; install minislm again where there is a C compiler"]
     monkeypatch.setattr(importlib, "import_module", lambda name: missing(name) if name.endswith(".a") else None)
     assert _states(["a", "b"]) == ["1 of 2 ready", "a is not built"]
     monkeypatch.setattr(importlib, "import_module", lambda name: missing("numba"))
