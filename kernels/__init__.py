@@ -59,6 +59,11 @@ def _of_one_dtype(x: Any, y: Any) -> bool:
     return bool(x.dtype == y.dtype)
 
 
+def _of_float32(ids: Any, w: Any) -> bool:
+    """Tables come in every dtype of a Dense."""
+    return bool(w.dtype == "float32")
+
+
 def _rows_pay(rows: Any, *others: Any, **options: Any) -> bool:
     """Every panel of the matrix is filled anew, which only some rows make up for."""
     return len(rows) >= 24
@@ -71,6 +76,8 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("float_panel_product", "cython", "matmul_cython:float_panel_product"),
     Kernel("add", "cython", "linear_cython:add", preferred=_of_one_dtype),
     Kernel("add_bias", "cython", "linear_cython:add_bias"),
+    Kernel("scale", "cython", "linear_cython:scale"),
+    Kernel("embedding", "cython", "embedding_cython:embedding", INTEGERS, preferred=_of_float32),
     Kernel("embedding_backward", "cython", "embedding_cython:embedding_backward"),
     Kernel("layer_norm", "cython", "norm_cython:layer_norm"),
     Kernel("layer_norm", "numba", "layer_norm_numba:layer_norm"),
@@ -90,10 +97,14 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("gelu_tanh_backward", "numba", "gelu_tanh_numba:gelu_tanh_backward"),
     Kernel("relu", "cython", "activation_cython:relu"),
     Kernel("relu_backward", "cython", "activation_cython:relu_backward"),
+    Kernel("silu", "cython", "activation_cython:silu"),
+    Kernel("tanh", "cython", "activation_cython:tanh"),
     Kernel("dropout", "cython", "dropout_cython:dropout"),
     Kernel("dropout_backward", "cython", "dropout_cython:dropout_backward"),
     Kernel("silu_gate", "cython", "activation_cython:silu_gate"),
     Kernel("silu_gate", "numba", "silu_gate_numba:silu_gate"),
+    Kernel("gelu_gate", "cython", "activation_cython:gelu_gate"),
+    Kernel("gelu_tanh_gate", "cython", "activation_cython:gelu_tanh_gate"),
     Kernel("silu_gate_backward", "cython", "activation_cython:silu_gate_backward"),
     Kernel("silu_gate_backward", "numba", "silu_gate_numba:silu_gate_backward"),
     Kernel("softmax", "cython", "softmax_cython:softmax"),

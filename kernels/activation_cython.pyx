@@ -19,7 +19,11 @@ cdef extern from "activation.h" nogil:
         kernel *gelu
         kernel *gelu_tanh
         kernel *relu
+        kernel *silu
+        kernel *tanh
         kernel *silu_gate
+        kernel *gelu_gate
+        kernel *gelu_tanh_gate
         kernel *gelu_backward
         kernel *gelu_tanh_backward
         kernel *relu_backward
@@ -54,6 +58,17 @@ def relu(x, *, out=None, int threads=1):
     return one_input(activation_kernels_for(shared.chosen).relu, x, out, threads)
 
 
+def silu(x, *, out=None, int threads=1):
+    """Same as `ops.activation.silu`."""
+    return one_input(activation_kernels_for(shared.chosen).silu, x, out, threads)
+
+
+def tanh(x, *, out=None, int threads=1):
+    """Same as `ops.activation.tanh`."""
+    y, _ = one_input(activation_kernels_for(shared.chosen).tanh, x, out, threads)
+    return y, (y,)
+
+
 def relu_backward(dy, saved, *, out=None, int threads=1):
     """Same as `ops.activation.relu_backward`."""
     return one_input_backward(activation_kernels_for(shared.chosen).relu_backward, dy, saved, out, threads)
@@ -82,13 +97,27 @@ cdef one_input_backward(kernel *work, dy, saved, out, int threads):
 
 def silu_gate(gate, up, *, out=None, int threads=1):
     """Same as `ops.gate.silu_gate`."""
+    return gated(activation_kernels_for(shared.chosen).silu_gate, gate, up, out, threads)
+
+
+def gelu_gate(gate, up, *, out=None, int threads=1):
+    """Same as `ops.gate.gelu_gate`."""
+    return gated(activation_kernels_for(shared.chosen).gelu_gate, gate, up, out, threads)
+
+
+def gelu_tanh_gate(gate, up, *, out=None, int threads=1):
+    """Same as `ops.gate.gelu_tanh_gate`."""
+    return gated(activation_kernels_for(shared.chosen).gelu_tanh_gate, gate, up, out, threads)
+
+
+cdef gated(kernel *work, gate, up, out, int threads):
     gate, up = border.checked(gate, "gate"), border.checked(up, "up")
     border.same_shape(up, "up", gate.shape)
     y = border.output(out, gate.shape, gate, up)
     cdef activation_task task
     task.x, task.up, task.y = <const float *>reading(gate), <const float *>reading(up), <float *>writing(y)
     task.n = gate.size
-    run(activation_kernels_for(shared.chosen).silu_gate, &task, threads)
+    run(work, &task, threads)
     return border.delivered(y, out), (gate, up)
 
 

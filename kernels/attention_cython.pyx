@@ -6,6 +6,7 @@ import numpy as np
 
 from minislm.kernels import border
 from minislm.ops.attention import Options
+from minislm.ops.packed import rounded_up
 
 from libc.stdint cimport uint8_t
 
@@ -103,7 +104,7 @@ cdef run(attention_task *task, q, k, y, counts, firsts, lengths, int threads):
     task.lengths = <const int64_t *>reading(lengths)
     task.h, task.g, task.width = q.shape[-2], k.shape[-2], q.shape[-1]
     task.b, task.rows, task.shares = len(counts), math.prod(q.shape[:-2]), 1
-    cdef int64_t longest = lengths.max(initial=0), units = attention_units(task), rows = task.rows * task.h
+    cdef int64_t longest = rounded_up(lengths.max(initial=0)), units = attention_units(task), rows = task.rows * task.h
     task.spans = -(-longest // SPAN)
     if units < UNITS_PER_THREAD * threads and threads > 1 < task.spans:
         task.shares = min(task.spans, UNITS_PER_THREAD * threads)

@@ -1,4 +1,4 @@
-"""Compiled gradient of the embedding lookup: checks, then the C of `c/embedding.c`."""
+"""Compiled lookup of rows and its gradient: checks, then the C of `c/embedding.c`."""
 
 from minislm.kernels import border
 
@@ -8,6 +8,11 @@ from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
 cdef extern from "embedding.h" nogil:
     enum:
         COLUMNS_PER_UNIT
+    ctypedef struct embedding_task "struct embedding_task":
+        const float *w
+        const int64_t *ids
+        float *x
+        int64_t d
     ctypedef struct embedding_backward_task "struct embedding_backward_task":
         const float *dx
         const int64_t *ids
@@ -16,10 +21,26 @@ cdef extern from "embedding.h" nogil:
         int64_t v
         int64_t d
     ctypedef struct embedding_kernels "const struct embedding_kernels":
+        kernel *embedding
         kernel *embedding_backward
     embedding_kernels *embedding_kernels_for(int)
 
 cdef const runtime *shared = the_runtime()
+
+
+def embedding(ids_N, w_VD, *, out=None, int threads=1):
+    """Same as `ops.embedding.embedding`."""
+    ids, w = border.integers(ids_N, "ids", 1), border.checked(w_VD, "w", 2)
+    border.in_range(ids, "ids", 0, len(w))
+    x = border.output(out, (len(ids), w.shape[1]), w)
+    cdef embedding_task task
+    task.w, task.ids, task.x = <const float *>reading(w), <const int64_t *>reading(ids), <float *>writing(x)
+    task.d = w.shape[1]
+    cdef int64_t n = ids.shape[0]
+    cdef kernel *work = embedding_kernels_for(shared.chosen).embedding
+    with nogil:
+        shared.parallel(work, &task, sizeof(task), n, 1 + 262144 // (1 + task.d), threads)
+    return border.delivered(x, out), (ids_N, len(w))
 
 
 def embedding_backward(dx_ND, saved, *, out=None, int threads=1):

@@ -6,7 +6,7 @@ from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
 
 
 cdef extern from "linear.h" nogil:
-    ctypedef struct add_bias_task "struct add_bias_task":
+    ctypedef struct rows_task "struct rows_task":
         const float *x
         const float *b
         float *y
@@ -21,6 +21,7 @@ cdef extern from "linear.h" nogil:
     ctypedef struct linear_kernels "const struct linear_kernels":
         kernel *add
         kernel *add_bias
+        kernel *scale
     linear_kernels *linear_kernels_for(int)
 
 cdef const runtime *shared = the_runtime()
@@ -42,14 +43,22 @@ def add(x, y, *, out=None, int threads=1):
 
 def add_bias(x_NO, b_O, *, out=None, int threads=1):
     """Same as `ops.linear.add_bias`; `out` may be `x` itself."""
-    x, b = border.checked(x_NO, "x", 2), border.checked(b_O, "b", 1)
-    border.same_shape(b, "b", x.shape[1:])
+    return by_rows(linear_kernels_for(shared.chosen).add_bias, x_NO, b_O, "b", out, threads)
+
+
+def scale(x_NI, s_I, *, out=None, int threads=1):
+    """Same as `ops.linear.scale`; `out` may be `x` itself."""
+    return by_rows(linear_kernels_for(shared.chosen).scale, x_NI, s_I, "s", out, threads)
+
+
+cdef by_rows(kernel *work, x, b, name, out, int threads):
+    x, b = border.checked(x, "x", 2), border.checked(b, name, 1)
+    border.same_shape(b, name, x.shape[1:])
     y = border.output(out, x.shape, b, *(() if out is x else (x,)))
-    cdef add_bias_task task
+    cdef rows_task task
     task.x, task.b, task.y = <const float *>reading(x), <const float *>reading(b), <float *>writing(y)
     task.o = x.shape[1]
     cdef int64_t n = x.shape[0]
-    cdef kernel *work = linear_kernels_for(shared.chosen).add_bias
     with nogil:
         shared.parallel(work, &task, sizeof(task), n, 1 + 262144 // (1 + task.o), threads)
     return border.delivered(y, out)

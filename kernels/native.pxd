@@ -17,33 +17,50 @@ cdef extern from "threads.h" nogil:
         stage *stages
         int64_t n
         int failed
+        void *owner
     recording *record(recording *where)
-    void forget_stages(recording *recorded)
+    recording *recorder()
+    void forget_stages(recording *recorded, int64_t kept)
     ctypedef enum instruction_set "enum instruction_set":
         BASELINE
         AVX2
         AVX2VNNI
         AVX512
         AMX
+    ctypedef enum touch "enum touch":
+        FIXED
+        READ
+        WRITTEN
     ctypedef struct runtime "struct runtime":
         instruction_set chosen
         parallel_runner *parallel
+        int (*touched)(void *array, const void *start, int64_t size, touch how) except -1
     void parallel(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads)
     int64_t tasks_shared()
     bint can_run(instruction_set)
 
 
+cdef extern from *:
+    """
+    static const struct runtime *runtime_here;
+    """
+    const runtime *runtime_here  # of the module that includes this
+
+
 cdef inline const runtime *the_runtime() except NULL:
     """The record of runtime_cython; a border module keeps the pointer."""
     import minislm.kernels.runtime_cython  # PyCapsule_Import looks up attributes, so the module must be there
-    return <const runtime *>PyCapsule_Import("minislm.kernels.runtime_cython.capsule", 0)
+    global runtime_here
+    runtime_here = <const runtime *>PyCapsule_Import("minislm.kernels.runtime_cython.capsule", 0)
+    return runtime_here
 
 
 cdef inline const void *reading(object array) except? NULL:
-    """Where the numbers of a C-contiguous array start; the caller keeps the array alive."""
+    """Where the numbers of a C-contiguous array start; the caller keeps the array alive, and so does a recording."""
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_SIMPLE)
     PyBuffer_Release(&view)
+    runtime_here.touched(<void *>array, view.buf, view.len, FIXED if view.readonly else READ)
     return view.buf
 
 
@@ -52,4 +69,5 @@ cdef inline void *writing(object array) except? NULL:
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_WRITABLE)
     PyBuffer_Release(&view)
+    runtime_here.touched(<void *>array, view.buf, view.len, WRITTEN)
     return view.buf

@@ -109,13 +109,14 @@ cdef class Matrix:
     """A checked sparse matrix: keeps its arrays alive, and runs kernels on it."""
 
     cdef sparse_task task
-    cdef int64_t bad
+    cdef object bad
     cdef list alive
     cdef int threads
 
     def __init__(self, int64_t inputs, int64_t outputs, int threads):
         self.task.inputs, self.task.outputs, self.threads = inputs, outputs, threads
-        self.task.bad = &self.bad
+        self.bad = np.zeros(1, np.int64)
+        self.task.bad = <int64_t *>writing(self.bad)
         self.alive = []
 
     cdef take_bits(self, bits):
@@ -166,8 +167,8 @@ cdef class Matrix:
 
     cdef check(self):
         """Raise ValueError if a row pointed outside of its arrays."""
-        if self.bad:
+        if self.bad[0]:
             raise ValueError(
-                f"the starts, mask or columns of row {self.bad - 1} do not fit {self.task.n_values} values "
+                f"the starts, mask or columns of row {self.bad[0] - 1} do not fit {self.task.n_values} values "
                 f"and {self.task.inputs} inputs"
             )

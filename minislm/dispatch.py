@@ -139,6 +139,19 @@ def runs_compiled(name: str) -> bool:
     return bool(found.rows) and found.rows[0].technology == "cython"
 
 
+def compiled() -> Any:
+    """Return what compiled kernels share: `minislm.kernels.runtime_cython`.
+
+    Returns
+    -------
+    module or None
+        None where none may run.
+    """
+    if _allowed != "cython" or not _installed("minislm.kernels.runtime_cython"):
+        return None
+    return importlib.import_module("minislm.kernels.runtime_cython")
+
+
 def _table() -> tuple[Any, ...]:
     if not _installed("minislm.kernels"):
         return ()

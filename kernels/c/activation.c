@@ -19,16 +19,23 @@ static inline float gelu_slope(float x) {
 }
 
 /* tanh's half plus a half is a logistic function: 0.5 (1 + tanh u) = 1 / (1 + e^-2u), u = sqrt(2/pi) (x + 0.044715 x^3). */
-static inline float gelu_tanh_gate(float x) { return logistic(1.59576912f * x * (1 + 0.044715f * x * x)); }
+static inline float gelu_tanh_gate_of(float x) { return logistic(1.59576912f * x * (1 + 0.044715f * x * x)); }
 
 static inline float gelu_tanh_slope(float x) {
-    float z = clipped(x, -10, 10), gate = gelu_tanh_gate(z);
+    float z = clipped(x, -10, 10), gate = gelu_tanh_gate_of(z);
     return gate + gate * (1 - gate) * z * (1.59576912f * (1 + 0.134145f * z * z));
 }
 
 static void gelu(const void *task, int64_t first, int64_t last) { FOR_UNITS(y[i] = gelu_of(x[i])); }
-static void gelu_tanh(const void *task, int64_t first, int64_t last) { FOR_UNITS(y[i] = x[i] * gelu_tanh_gate(x[i])); }
+static void gelu_tanh(const void *task, int64_t first, int64_t last) { FOR_UNITS(y[i] = x[i] * gelu_tanh_gate_of(x[i])); }
+static void silu(const void *task, int64_t first, int64_t last) { FOR_UNITS(y[i] = x[i] * logistic(x[i])); }
+static void tanh_(const void *task, int64_t first, int64_t last) { FOR_UNITS(y[i] = hyperbolic_tangent(x[i])); }
+
 static void silu_gate(const void *task, int64_t first, int64_t last) { FOR_UNITS(y[i] = x[i] * logistic(x[i]) * up[i]); }
+static void gelu_gate(const void *task, int64_t first, int64_t last) { FOR_UNITS(y[i] = gelu_of(x[i]) * up[i]); }
+static void gelu_tanh_gate(const void *task, int64_t first, int64_t last) {
+    FOR_UNITS(y[i] = x[i] * gelu_tanh_gate_of(x[i]) * up[i]);
+}
 
 static void relu(const void *task, int64_t first, int64_t last) { FOR_UNITS(y[i] = x[i] < 0 ? 0 : x[i]); }
 static void relu_backward(const void *task, int64_t first, int64_t last) {
@@ -55,7 +62,11 @@ const struct activation_kernels PER_SET(activation_kernels) = {
     .gelu = gelu,
     .gelu_tanh = gelu_tanh,
     .relu = relu,
+    .silu = silu,
+    .tanh = tanh_,
     .silu_gate = silu_gate,
+    .gelu_gate = gelu_gate,
+    .gelu_tanh_gate = gelu_tanh_gate,
     .gelu_backward = gelu_backward,
     .gelu_tanh_backward = gelu_tanh_backward,
     .relu_backward = relu_backward,

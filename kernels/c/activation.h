@@ -12,7 +12,7 @@ struct activation_task {
 };
 
 struct activation_kernels {
-    kernel *gelu, *gelu_tanh, *relu, *silu_gate;
+    kernel *gelu, *gelu_tanh, *relu, *silu, *tanh, *silu_gate, *gelu_gate, *gelu_tanh_gate;
     kernel *gelu_backward, *gelu_tanh_backward, *relu_backward, *silu_gate_backward;
 };
 FAMILY(activation_kernels)

@@ -7,11 +7,19 @@ static void add(const void *task, int64_t first, int64_t last) {
 }
 
 static void add_bias(const void *task, int64_t first, int64_t last) {
-    const struct add_bias_task *t = task;
+    const struct rows_task *t = task;
     const int64_t o = t->o;
     for (int64_t n = first; n < last; n++)
 #pragma GCC ivdep
         for (int64_t i = 0; i < o; i++) t->y[n * o + i] = t->x[n * o + i] + t->b[i];
 }
 
-const struct linear_kernels PER_SET(linear_kernels) = {.add = add, .add_bias = add_bias};
+static void scale(const void *task, int64_t first, int64_t last) {
+    const struct rows_task *t = task;
+    const int64_t o = t->o;
+    for (int64_t n = first; n < last; n++)
+#pragma GCC ivdep
+        for (int64_t i = 0; i < o; i++) t->y[n * o + i] = t->x[n * o + i] * t->b[i];
+}
+
+const struct linear_kernels PER_SET(linear_kernels) = {.add = add, .add_bias = add_bias, .scale = scale};

@@ -3,7 +3,7 @@
 #define MINISLM_LINEAR_H
 #include "kernel.h"
 
-struct add_bias_task {
+struct rows_task {
     const float *x, *b; /* (N, O), (O,) */
     float *y;           /* (N, O), may be x */
     int64_t o;
@@ -18,8 +18,8 @@ struct add_task {
 };
 
 struct linear_kernels {
-    kernel *add;      /* units: blocks */
-    kernel *add_bias; /* units: rows */
+    kernel *add;             /* units: blocks */
+    kernel *add_bias, *scale; /* x + b and x * b; units: rows */
 };
 FAMILY(linear_kernels)
 #endif

@@ -3,7 +3,8 @@
 /* Turn pairs whose entries are `stride` apart, consecutive pairs `step` apart. */
 static inline void turn(const struct rotary_task *t, const float *x, float *restrict y, int64_t n, int64_t stride,
                         int64_t step) {
-    const float *cosine = t->cosine + n * t->pairs, *sine = t->sine + n * t->pairs;
+    const int64_t at = (t->positions ? t->positions[n] : n) * t->pairs;
+    const float *cosine = t->cosine + at, *sine = t->sine + at;
     for (int64_t i = 0; i < t->pairs; i++) {
         float a = x[i * step], b = x[i * step + stride], c = cosine[i], s = sine[i] * t->direction;
         y[i * step] = a * c - b * s;

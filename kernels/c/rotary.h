@@ -4,8 +4,10 @@
 #include "kernel.h"
 
 struct rotary_task {
-    const float *x, *cosine, *sine; /* (N, H, K), (N, pairs), (N, pairs) */
-    float *y;                       /* (N, H, K) */
+    const float *x;             /* (N, H, K) */
+    const float *cosine, *sine; /* a table of `pairs` columns each */
+    const int64_t *positions;   /* (N,): the rows of these; or null: row n is n's */
+    float *y;                   /* like x */
     int64_t heads, width, pairs;    /* width is K; entries from 2 * pairs on pass through */
     int interleaved;
     float direction; /* 1 turns forward, -1 back */

@@ -205,6 +205,8 @@ struct recording *record(struct recording *where) {
     return before;
 }
 
+struct recording *recorder(void) { return recording; }
+
 /* Write down a stage with a copy of its task. */
 static void note(struct recording *to, kernel *work, const void *task, size_t size, int64_t n, int64_t grain) {
     void *copy = malloc(size);
@@ -221,10 +223,11 @@ static void note(struct recording *to, kernel *work, const void *task, size_t si
     to->stages[to->n++] = (struct stage){work, memcpy(copy, task, size), n, grain};
 }
 
-void forget_stages(struct recording *recorded) {
-    for (int64_t i = 0; i < recorded->n; i++) free((void *)recorded->stages[i].task);
+void forget_stages(struct recording *recorded, int64_t kept) {
+    while (recorded->n > kept) free((void *)recorded->stages[--recorded->n].task);
+    if (recorded->n) return;
     free(recorded->stages);
-    *recorded = (struct recording){0};
+    recorded->stages = 0, recorded->room = 0;
 }
 
 void parallel(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads) {

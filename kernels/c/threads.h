@@ -30,13 +30,18 @@ parallel_runner parallel;
 struct recording {
     struct stage *stages;
     int64_t n, room;
-    int failed; /* there was no memory for a stage */
+    int failed;  /* there was no memory for a stage */
+    void *owner; /* whoever keeps what the tasks point to */
 };
 
 /* Write down this thread's tasks from now on; NULL: no more. Return where they were written down before. */
 struct recording *record(struct recording *where);
 
-void forget_stages(struct recording *recorded);
+/* Where this thread's tasks are written down; NULL: nowhere. */
+struct recording *recorder(void);
+
+/* Forget all stages but the first `kept`. */
+void forget_stages(struct recording *recorded, int64_t kept);
 
 /* How many tasks have been shared so far, which tests and the curious ask: the others ran on one thread alone. */
 int64_t tasks_shared(void);
@@ -48,10 +53,15 @@ enum instruction_set { BASELINE, AVX2, AVX2VNNI, AVX512, AMX, N_INSTRUCTION_SETS
 /* Whether this processor and its operating system can run an instruction set. */
 int can_run(enum instruction_set set);
 
-/* What every border module gets from runtime_cython: the one pool and the instruction set in use. */
+/* What a task does with an array that it points to; a fixed one nobody writes, ever. */
+enum touch { FIXED, READ, WRITTEN };
+
+/* What every border module gets from runtime_cython: the one pool, the instruction set in use, and whom to tell of each
+   array that a task points to (-1: a Python error is set). */
 struct runtime {
     enum instruction_set chosen;
     parallel_runner *parallel;
+    int (*touched)(void *array, const void *start, int64_t size, enum touch how);
 };
 
 #endif

@@ -14,12 +14,10 @@ import minislm
 from minislm.benchmark.inputs import encoder_batch, prompt_ids
 from minislm.benchmark.shapes import SHAPES
 from minislm.benchmark.stored import AS_STORED, stored_folder
-from minislm.dispatch import ops
 from minislm.inference.cache import KVCache
 from minislm.inference.cost import StepCost
 from minislm.inference.passes import CachedPass, Pass
 from minislm.inference.program import Program
-from minislm.inference.steps import SPECIAL
 from minislm.models.encoder import Encoder
 
 PROFILE = ("step", "times", "ms", "share", "GB/s", "GMAC/s")
@@ -88,18 +86,10 @@ def _timed(program: Program, ids_N: np.ndarray, counts_B: np.ndarray, kv: KVCach
         current = CachedPass.begin(kv, np.zeros(1, np.int64), counts_B, every=False)
     buffers = [ids_N, current.positions_N, np.zeros(ids_N.size, np.int64)]
     found = []
-    for step in program.steps:
-        n_rows = current.n_chosen if step.chosen else current.n_rows
-        out = np.empty((n_rows, step.width), step.dtype)
-        out[:] = 0  # its pages are there before the clock starts
-        inputs = [buffers[x] for x in step.inputs]
+    for _, call in program.calls(current, buffers):
         start = time.perf_counter()
-        if step.op in SPECIAL:
-            SPECIAL[step.op](current, out, *inputs, *step.constants, **step.options)
-        else:
-            getattr(ops, step.op)(*inputs, *step.constants, out=out, **step.options)
+        call()
         found.append(time.perf_counter() - start)
-        buffers.append(out)
     return found
 
 

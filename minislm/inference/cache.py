@@ -90,8 +90,18 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values, used or not."""
-        both = (self, self.sources)
-        return sum(stored.nbytes for part in both for stored in (*part.k_layers, *part.v_layers))
+        return sum(array.nbytes for array in self.arrays())
+
+    def arrays(self) -> list[np.ndarray]:
+        """List all keys and values, those of sources and their scales among them.
+
+        Returns
+        -------
+        list of ndarray
+            They stay where they are as long as the cache is there.
+        """
+        parts = (part for both in (self, self.sources) for part in (*both.k_layers, *both.v_layers))
+        return [array for part in parts for array in (part.array, part.scales) if array is not None]
 
     def claim(self) -> int:
         """Take the first free slot.

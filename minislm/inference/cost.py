@@ -10,6 +10,8 @@ import numpy as np
 from minislm.inference.steps import Step
 from minislm.weights.base import Weight
 
+LOOKUPS = ("embedding", "quantized_rows", "rows")  # of rows of a weight by their numbers
+
 
 class StepCost(NamedTuple):
     """One line of `Program.describe`.
@@ -67,7 +69,7 @@ def step_cost(step: Step, widths: Sequence[int], n_rows: int, n_keys: int) -> St
         size_bytes = 4 * n_keys * sum(widths[1:])
     elif step.op == "attend_source":
         size_bytes = 2 * 4 * n_keys * step.options["n_kv_heads"] * step.options["d_head"]
-    elif step.op == "rows":
+    elif step.op in LOOKUPS:
         size_bytes = size_bytes * n_rows // step.constants[0].shape[0]
     operations = n_rows * _row_operations(step, widths, arrays, n_keys)
     shapes = tuple(array.shape for array in arrays)
@@ -78,7 +80,7 @@ def _row_operations(step: Step, widths: Sequence[int], arrays: list[np.ndarray],
     """Count a step's multiplications and additions for one row; one for each result where it is elementwise."""
     if step.op.startswith("attend"):
         return 4 * n_keys * step.width  # q with every key, probabilities with every value
-    if step.op in ("rows", "outputs", "neighbours", "columns", "pool_first", "keep_source"):
+    if step.op in (*LOOKUPS, "outputs", "neighbours", "columns", "pool_first", "keep_source"):
         return 0
     if step.op == "pool_mean":
         return n_keys * step.width

@@ -118,7 +118,7 @@ class Lowering:
         int
             The buffer of the rows.
         """
-        return self.step("rows", (ids,), constants=(weight,), width=weight.shape[1])
+        return weight.lower_rows(ids, self)
 
     def scaled(self, x: int, factor: float) -> int:
         """Append a multiplication.

@@ -10,6 +10,7 @@ import numpy as np
 
 from minislm.errors import UsageError
 from minislm.inference.cache import KVCache
+from minislm.ops.packed import rounded_up
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,14 @@ class Pass:
         New tokens of each sequence.
     positions_N : ndarray of int64, (N,)
         Position of each token in its sequence.
+    firsts_B, lengths_B : ndarray of int64, (B,)
+        The row of its first key, and how many keys it has: here its tokens themselves.
     """
 
     counts_B: np.ndarray
     positions_N: np.ndarray
+    firsts_B: np.ndarray
+    lengths_B: np.ndarray
 
     @classmethod
     def whole(cls, counts: np.ndarray) -> Self:
@@ -47,7 +52,8 @@ class Pass:
             Code ``bad_counts``: no sequences, or one without tokens.
         """
         counts_B = _checked(np.asarray(counts, np.int64))
-        return cls(counts_B, np.arange(counts_B.sum()) - np.repeat(np.cumsum(counts_B) - counts_B, counts_B))
+        firsts_B = np.cumsum(counts_B) - counts_B
+        return cls(counts_B, np.arange(counts_B.sum()) - np.repeat(firsts_B, counts_B), firsts_B, counts_B)
 
     @property
     def n_rows(self) -> int:
@@ -59,6 +65,11 @@ class Pass:
         """Rows of a step that has fewer than one for each token."""
         return self.counts_B.size
 
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """The room that kernels make for the longest sequence, and for the longest source."""
+        return (rounded_up(self.lengths_B.max()),)
+
 
 @dataclass(frozen=True)
 class SourcePass(Pass):
@@ -66,7 +77,7 @@ class SourcePass(Pass):
 
     Parameters
     ----------
-    counts_B, positions_N : ndarray of int64
+    counts_B, positions_N, firsts_B, lengths_B : ndarray of int64
         As of every `Pass`.
     cache : KVCache
         Keeps them.
@@ -102,7 +113,7 @@ class SourcePass(Pass):
         """
         counts_B = _checked(np.asarray(counts, np.int64))
         rows_N, positions_N = cache.place_source(np.asarray(slots, np.int64), counts_B)
-        return cls(counts_B, positions_N, cache, rows_N)
+        return cls(counts_B, positions_N, np.cumsum(counts_B) - counts_B, counts_B, cache, rows_N)
 
 
 @dataclass(frozen=True)
@@ -113,27 +124,29 @@ class CachedPass(Pass):
     ----------
     counts_B, positions_N : ndarray of int64
         As of every `Pass`.
+    firsts_B, lengths_B : ndarray of int64, (B,)
+        The row of its first key in the cache, and how many keys it has with those of this pass.
     cache : KVCache
         Holds what came before.
     slots_B : ndarray of int64, (B,)
         Cache slot of each sequence.
-    firsts_B, lengths_B : ndarray of int64, (B,)
-        The row of its first key in the cache, and how many keys it has with those of this pass.
     rows_N : ndarray of int64, (N,)
         The row of the cache that each token goes to.
     chosen_O : ndarray of int64, (O,)
         The rows whose results are wanted.
+    source_firsts_B, source_lengths_B : ndarray of int64, (B,)
+        The row of the first key of its source, and how many keys that has: 0 where no source is read.
     """
 
     cache: KVCache
     slots_B: np.ndarray
-    firsts_B: np.ndarray
-    lengths_B: np.ndarray
     rows_N: np.ndarray
     chosen_O: np.ndarray
+    source_firsts_B: np.ndarray
+    source_lengths_B: np.ndarray
 
     @classmethod
-    def begin(cls, cache: KVCache, slots: np.ndarray, counts: np.ndarray, *, every: bool) -> Self:
+    def begin(cls, cache: KVCache, slots: Any, counts: Any, *, every: bool, crosses: bool = False) -> Self:
         """Complete a sequence table by what the cache holds.
 
         Parameters
@@ -146,6 +159,8 @@ class CachedPass(Pass):
             New tokens of each, at least 1.
         every : bool
             Whether all rows are chosen rather than each sequence's last.
+        crosses : bool
+            Whether the sources are read.
 
         Returns
         -------
@@ -155,19 +170,26 @@ class CachedPass(Pass):
         Raises
         ------
         GenerationError, UsageError
-            As `KVCache.place`; also code ``bad_counts`` for no sequences or a count of 0.
+            As `KVCache.place`; also code ``bad_counts`` for no sequences or a count of 0, and ``no_source``.
         """
         slots_B, counts_B = np.asarray(slots, np.int64), np.asarray(counts, np.int64)
         rows_N, positions_N = cache.place(slots_B, counts_B)
         _checked(counts_B)
         chosen_O = np.arange(rows_N.size) if every else np.cumsum(counts_B) - 1
-        lengths_B = cache.lengths_C[slots_B] + counts_B
-        return cls(counts_B, positions_N, cache, slots_B, slots_B * cache.capacity, lengths_B, rows_N, chosen_O)
+        places = slots_B * cache.capacity, cache.lengths_C[slots_B] + counts_B
+        source_rows_B, source_lengths_B = cache.sources.read(slots_B) if crosses else (slots_B, np.zeros_like(slots_B))
+        sources = source_rows_B * cache.sources.capacity, source_lengths_B
+        return cls(counts_B, positions_N, *places, cache, slots_B, rows_N, chosen_O, *sources)
 
     @property
     def n_chosen(self) -> int:
         """Rows of the results that are wanted."""
         return self.chosen_O.size
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """The room that kernels make for the longest sequence, and for the longest source."""
+        return *super().reach, rounded_up(self.source_lengths_B.max(initial=0))
 
 
 def _checked(counts_B: np.ndarray) -> np.ndarray:

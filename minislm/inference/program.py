@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from minislm.inference.cache import KVCache
 from minislm.inference.cost import StepCost, step_cost
 from minislm.inference.lowering import INPUTS, Lowering
 from minislm.inference.passes import CachedPass, Pass, SourcePass
-from minislm.inference.steps import SPECIAL
+from minislm.inference.replays import Replays
+from minislm.inference.steps import SPECIAL, Step
 from minislm.models.base import Model
 
 
@@ -41,6 +43,8 @@ class Program(Lowering):
 
     def __post_init__(self) -> None:
         self._capacity = 0
+        self.memory: list[np.ndarray] = []
+        self._replays = Replays()
 
     @classmethod
     def of(cls, model: Model, wanted: Iterable[str] | None = None) -> Program:
@@ -118,7 +122,8 @@ class Program(Lowering):
             Codes ``bad_slot`` and ``bad_counts``: the table contradicts itself, the ids or the cache. Code
             ``no_source``: a sequence of an encoder-decoder has no source.
         """
-        current = CachedPass.begin(cache, slots_B, counts_B, every=every)
+        crosses = any(step.op == "attend_source" for step in self.steps)
+        current = CachedPass.begin(cache, slots_B, counts_B, every=every, crosses=crosses)
         buffers = self._execute(current, ids_N)
         cache.advance(current.slots_B, current.counts_B)
         return buffers[-1].copy()
@@ -169,22 +174,37 @@ class Program(Lowering):
 
     def _execute(self, current: Pass, ids_N: np.ndarray, types_N: np.ndarray | None = None) -> list[np.ndarray]:
         """Run every step; return all buffers, of which only the last and those of results still hold their values."""
-        buffers = [
-            self._checked(np.asarray(ids_N), current),
-            current.positions_N,
-            self._checked_types(types_N, current),
-        ]
+        ids_N = self._checked(np.asarray(ids_N), current)
+        buffers = [ids_N, current.positions_N, self._checked_types(types_N, current)]
         self.reserve(current.n_rows)
+        return self._replays.run(self, current, buffers)
+
+    def calls(self, current: Pass, buffers: list[np.ndarray]) -> Iterator[tuple[Step, Callable[[], Any]]]:
+        """Lay the steps out over memory, one after the other.
+
+        Parameters
+        ----------
+        current : Pass
+            The pass, for whose rows there is memory.
+        buffers : list of ndarray
+            Those that are filled already; each step's result is appended.
+
+        Yields
+        ------
+        Step
+            Each step.
+        callable
+            What does it.
+        """
         for step, place in zip(self.steps, self._places, strict=True):
             n_rows = current.n_chosen if step.chosen else current.n_rows
-            out = self._memory[place][: n_rows * step.row_bytes].view(step.dtype).reshape(n_rows, step.width)
+            out = self.memory[place][: n_rows * step.row_bytes].view(step.dtype).reshape(n_rows, step.width)
             inputs = [buffers[x] for x in step.inputs]
-            if step.op in SPECIAL:
-                SPECIAL[step.op](current, out, *inputs, *step.constants, **step.options)
-            else:
-                getattr(ops, step.op)(*inputs, *step.constants, out=out, **step.options)
             buffers.append(out)
-        return buffers
+            if step.op in SPECIAL:
+                yield step, partial(SPECIAL[step.op], current, out, *inputs, *step.constants, **step.options)
+            else:
+                yield step, partial(getattr(ops, step.op), *inputs, *step.constants, out=out, **step.options)
 
     def _checked(self, ids_N: np.ndarray, current: Pass) -> np.ndarray:
         """Return the ids as int64 after a check of their number, their range and their positions."""
@@ -229,8 +249,9 @@ class Program(Lowering):
         """
         if n_rows > self._capacity:
             self._places, sizes = self._plan()
-            self._memory = [np.empty(n_rows * size, np.uint8) for size in sizes]
+            self.memory = [np.empty(n_rows * size, np.uint8) for size in sizes]
             self._capacity = n_rows
+            self._replays = Replays()
 
     def _plan(self) -> tuple[list[int], list[int]]:
         """Give each step's result a piece of memory that is free while it lives; return their bytes for a row too."""

@@ -83,10 +83,10 @@ def _attend(
 ) -> None:
     """Append the keys and values; then each token meets those of its sequence up to itself."""
     q_NHK, k_NGK, v_NGK, y_NHK = _heads(d_head, q, k, v, out)
-    cache, counts_B = current.cache, current.counts_B
+    cache = current.cache
     cache.write(layer, current.rows_N, k_NGK, v_NGK)
     (k_SGK, k_scales), (v_SGK, v_scales) = (part[layer].end_to_end() for part in (cache.k_layers, cache.v_layers))
-    places = counts_B, current.firsts_B, current.lengths_B
+    places = current.counts_B, current.firsts_B, current.lengths_B
     ops.attention_packed(q_NHK, k_SGK, v_SGK, *places, bias_HS1, k_scales, v_scales, causal=True, **options, out=y_NHK)
 
 
@@ -96,9 +96,8 @@ def _attend_source(
     """Let each token meet all of its sequence's source."""
     q_NHK, y_NHK = _heads(d_head, q, out)
     sources = current.cache.sources
-    rows_B, lengths_B = sources.read(current.slots_B)
     (k_SGK, k_scales), (v_SGK, v_scales) = (part[layer].end_to_end() for part in (sources.k_layers, sources.v_layers))
-    places = current.counts_B, rows_B * sources.capacity, lengths_B
+    places = current.counts_B, current.source_firsts_B, current.source_lengths_B
     ops.attention_packed(q_NHK, k_SGK, v_SGK, *places, None, k_scales, v_scales, **options, out=y_NHK)
 
 
@@ -108,8 +107,7 @@ def _attend_all(
     """Let every token of a sequence meet all of them; keys, values and perhaps a bias follow q."""
     k, v, *bias = others
     q_NHK, k_NGK, v_NGK, y_NHK = _heads(d_head, q, k, v, out)
-    counts_B = current.counts_B
-    places = counts_B, np.cumsum(counts_B) - counts_B, counts_B
+    places = current.counts_B, current.firsts_B, current.lengths_B
     ops.attention_packed(q_NHK, k_NGK, v_NGK, *places, *bias, **options, out=y_NHK)
 
 
@@ -120,7 +118,7 @@ def _keep_source(current: SourcePass, out: np.ndarray, *kv: np.ndarray, layer: i
 
 def _outputs(current: CachedPass, out: np.ndarray, x: np.ndarray) -> None:
     """Keep the rows whose results are wanted."""
-    np.copyto(out, x[current.chosen_O])
+    ops.embedding(current.chosen_O, x, out=out)
 
 
 def _neighbours(current: Pass, out: np.ndarray, x: np.ndarray) -> None:
@@ -139,7 +137,7 @@ def _columns(current: Pass, out: np.ndarray, x: np.ndarray, *, start: int) -> No
 
 def _pool_first(current: Pass, out: np.ndarray, x: np.ndarray) -> None:
     """Keep each sequence's first row."""
-    np.copyto(out, x[np.cumsum(current.counts_B) - current.counts_B])
+    ops.embedding(current.firsts_B, x, out=out)
 
 
 def _pool_mean(current: Pass, out: np.ndarray, x: np.ndarray) -> None:

@@ -29,11 +29,6 @@ class Stored:
         self.array = np.zeros(shape, dtype)
         self.scales = np.zeros(shape[:3], np.float32) if dtype == "int8" else None
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes, used or not."""
-        return self.array.nbytes + (0 if self.scales is None else self.scales.nbytes)
-
     def end_to_end(self) -> tuple[np.ndarray, np.ndarray | None]:
         """View the slots one after the other.
 

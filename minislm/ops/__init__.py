@@ -103,6 +103,7 @@ OPS: dict[str, Op] = {
 HELPERS: tuple[str, ...] = (
     "attention:attention_probabilities",
     "erf:erf",
+    "packed:rounded_up",
     "softmax:log_softmax",
     "softmax:row_max",
     "softmax:nonzero",

@@ -16,6 +16,22 @@ STORED = ("float32", "float16", "int8")
 MOST_HALF = 65504.0  # what float16 can hold
 
 
+def rounded_up(longest: int) -> int:
+    """Return the room that kernels make for sequences and positions, which grow by a token at a time.
+
+    Parameters
+    ----------
+    longest : int
+        Positions of the longest.
+
+    Returns
+    -------
+    int
+        The next power of two, at least 64.
+    """
+    return max(64, 1 << (int(longest) - 1).bit_length())
+
+
 def attention_packed(
     q_NHK: np.ndarray,
     k_SGK: np.ndarray,

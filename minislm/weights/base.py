@@ -175,6 +175,23 @@ class Weight(ABC):
             The buffer of the result, which equals that of `apply`.
         """
 
+    def lower_rows(self, ids: int, program: Any) -> int:
+        """Append the lookup of rows to a Program.
+
+        Parameters
+        ----------
+        ids : int
+            The buffer with their numbers.
+        program : Program
+            Gets the steps.
+
+        Returns
+        -------
+        int
+            The buffer of ``rows(ids)``.
+        """
+        return int(program.step("rows", (ids,), constants=(self,), width=self.shape[1]))
+
     def lower_affine(self, slot: int, b_O: np.ndarray, program: Any) -> int:
         """Append the steps of this product and of a bias.
 

@@ -110,6 +110,12 @@ class Dense(Weight):
         name = "half_product" if self.half else "linear"
         return int(program.step(name, (slot,), constants=(self.array,), width=self.shape[0]))
 
+    def lower_rows(self, ids: int, program: Any) -> int:
+        """Append one step, which copies rows of float32."""
+        if self.array.dtype != np.float32:
+            return super().lower_rows(ids, program)
+        return int(program.step("embedding", (ids,), constants=(self.array,), width=self.shape[1]))
+
     def lower_affine(self, slot: int, b_O: np.ndarray, program: Any) -> int:
         """Append one step where it is in panels."""
         if self._pays_panels():

@@ -280,6 +280,11 @@ class Quantized(Weight):
             return self._panels.lower_affine(slot, b_O, program)
         return super().lower_affine(slot, b_O, program)
 
+    def lower_rows(self, ids: int, program: Any) -> int:
+        """Append one step, which decodes rows."""
+        options = {"format": self.format, "n_inputs": self.n_inputs}
+        return int(program.step("quantized_rows", (ids,), constants=self.stored, width=self.n_inputs, **options))
+
     def _product(self) -> tuple[str, dict[str, Any]]:
         """Return the op that `activations` asks for, and its options."""
         if self.activations == "float":

@@ -7,6 +7,7 @@ import pytest
 from test_models import DECODERS, MODELS, created
 
 from minislm.testing.programs import check_program_equals_forward
+from minislm.testing.replays import check_replays
 from minislm.testing.samples import EXPRESSIONS, sample_expression, sample_weights
 from minislm.testing.weights import is_linear
 from minislm.weights import WEIGHTS
@@ -20,6 +21,7 @@ EXPRESSION = 1e-4
 @MODELS
 def test_every_architecture(config):
     check_program_equals_forward(created(config))
+    check_replays(created(config))
 
 
 def check_stored(drawn, bound=1e-5):
@@ -30,6 +32,7 @@ def check_stored(drawn, bound=1e-5):
     assert stored
     linear = all(map(is_linear, stored.values()))
     check_program_equals_forward(model.replaced(stored), n_positions=5, bound=bound if linear else ROUNDED)
+    check_replays(model.replaced(stored))
 
 
 @pytest.mark.parametrize("storage", WEIGHTS)

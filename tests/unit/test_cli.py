@@ -362,7 +362,7 @@ def test_info_shows_every_tensor(folder):
 def test_info_shows_the_program(folder):
     values = json.loads(called("info", folder, "--program", "--json").stdout)["token"]
     ops = [step["op"] for step in values["steps"]]
-    assert ops[:3] == ["rows", "rows", "add"]
+    assert ops[:3] == ["embedding", "embedding", "add"]
     panels = runs_compiled("float_panel_product")
     assert ops[-1] == ("float_panel_product" if panels else "linear")
     assert ("low_rank_product" in ops) == (not panels)  # in panels, a step for each factor

@@ -144,7 +144,7 @@ def test_costs_are_those_of_the_arrays():
     assert linears[-1].operations == 2 * 12 * 23
     attend = next(row for row in rows if row.op == "attend")
     assert (attend.operations, attend.size_bytes) == (5 * 4 * 8 * 12, 4 * 8 * 24)
-    looked_up = next(row for row in rows if row.op == "rows")
+    looked_up = next(row for row in rows if row.op == "embedding")
     assert looked_up.size_bytes == 5 * 12 * 4
     assert [row.result for row in rows] == list(range(INPUTS, len(rows) + INPUTS))
 
@@ -230,7 +230,7 @@ def test_a_wrong_step_is_caught(name, config, monkeypatch):
 
 def test_attention_across_the_border_of_two_texts_is_caught(monkeypatch):
     def as_one_text(current, *arrays, **options):
-        attend_all(Pass(np.array([current.n_rows]), current.positions_N), *arrays, **options)
+        attend_all(Pass.whole([current.n_rows]), *arrays, **options)
 
     attend_all = steps.SPECIAL["attend_all"]
     monkeypatch.setitem(steps.SPECIAL, "attend_all", as_one_text)

@@ -1,0 +1,255 @@
+"""What is particular to replays: growth, conditions, threads, forks; and planted faults that the law must catch."""
+
+import dataclasses
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+from minislm.config import Head
+from minislm.dispatch import backend, ops, threads
+from minislm.inference import replays
+from minislm.inference.cache import KVCache
+from minislm.inference.passes import CachedPass, Pass
+from minislm.inference.program import Program
+from minislm.models import model_class
+from minislm.models.decoder import DecoderConfig
+from minislm.models.encoder import EncoderConfig
+from minislm.models.transformer import TransformerConfig
+from minislm.ops.packed import STORED
+from minislm.testing.replays import check_replays
+
+runtime = pytest.importorskip("minislm.kernels.runtime_cython")
+
+SIZES = {"vocab_size": 23, "d_model": 32, "context": 140, "n_layers": 2, "n_heads": 2, "d_ff": 64}
+LLAMA = DecoderConfig.uniform(
+    **SIZES, positions="rotary", norm="rms", mlp="gated", activation="silu", biases=(), tied=False, n_kv_heads=1
+)
+TRANSFORMER = TransformerConfig.uniform(**SIZES)
+SHORT = SIZES | {"context": 9}
+FAMILIES = {
+    "decoder": DecoderConfig.uniform(**SHORT),
+    "encoder": EncoderConfig.uniform(**SHORT, heads=(Head("intent", "sequence", ("a", "b")),)),
+    "both": TransformerConfig.uniform(**SHORT),
+}
+INPUTS = ("ids", "positions", "types")
+FAULTS = [
+    (name, family)
+    for family in FAMILIES
+    for name in (*INPUTS, "counts_B", "firsts_B", "lengths_B", "rows_N", "chosen_O", "source_lengths_B")
+    if family == "both" or name != "source_lengths_B"
+    if family == "encoder" or name != "types"
+    if family != "encoder" or name not in ("rows_N", "chosen_O")
+]
+
+
+def created(config):
+    return model_class(config.type)[0].create(config, seed=1)
+
+
+def ready(model, slots=1, capacity=140):
+    cache = KVCache.create(model.config.layers, slots, capacity)
+    for _ in range(slots):
+        cache.claim()
+    return Program.of(model), cache
+
+
+def write(program, cache, n_tokens, token=3):
+    """Generate greedily in all slots at once; return what was chosen."""
+    ids, slots = np.full(cache.n_slots, token), np.arange(cache.n_slots)
+    chosen = []
+    for _ in range(n_tokens):
+        ids = program.run(ids, slots, np.ones_like(ids), cache).argmax(axis=1)
+        chosen.append(ids.tolist())
+    return chosen
+
+
+@pytest.mark.parametrize(("dtype", "number"), [*zip(STORED, (1, 2, 3), strict=True)])
+@pytest.mark.parametrize("config", [LLAMA, TRANSFORMER], ids=["decoder", "both"])
+def test_sequences_grow_in_every_cache(config, number, dtype):
+    before = threads()
+    try:
+        threads(number)
+        check_replays(created(config), dtype)
+    finally:
+        threads(before)
+
+
+def test_what_is_not_a_number_stays_none():
+    model = created(LLAMA)
+    table = model.arrays()["embedding.weight"].copy()
+    table[::3] = np.nan
+    check_replays(model.with_arrays({"embedding.weight": table}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(family):
+    check_replays(created(FAMILIES[family]))
+
+
+@pytest.mark.parametrize(("name", "family"), FAULTS)
+def test_a_stale_buffer_is_caught(name, family, monkeypatch):
+    again = replays.Replay.run
+
+    def stale(self, current, inputs):
+        if name in INPUTS:
+            inputs = [*inputs]
+            inputs[INPUTS.index(name)] = self.buffers[INPUTS.index(name)].copy()
+        elif name in self._table:
+            current = dataclasses.replace(current, **{name: self._table[name].copy()})
+        again(self, current, inputs)
+
+    monkeypatch.setattr(replays.Replay, "run", stale)
+    with pytest.raises(AssertionError):
+        check_replays(created(FAMILIES[family]))
+
+
+def test_a_shape_that_forgets_a_condition_is_caught(monkeypatch):
+    check_replays(created(LLAMA))
+    monkeypatch.setattr(CachedPass, "n_chosen", Pass.n_chosen)  # every row, or the last ones: the same shape
+    with pytest.raises((AssertionError, ValueError)):
+        check_replays(created(LLAMA))
+
+
+def test_a_change_of_conditions_is_seen():
+    program, cache = ready(created(LLAMA))
+    expected = write(*ready(created(LLAMA)), 8)
+    before, chosen = threads(), runtime.chosen()
+    found = write(program, cache, 3)
+    try:
+        threads(1)
+        found += write(program, cache, 3, found[-1][0])
+        runtime.choose("baseline")
+        found += write(program, cache, 1, found[-1][0])
+        with backend("numpy"):
+            found += write(program, cache, 1, found[-1][0])
+    finally:
+        threads(before)
+        runtime.choose(chosen)
+    assert found == expected
+
+
+def test_more_rows_than_there_was_memory_for():
+    program, cache = ready(created(LLAMA), slots=2)
+    wide = np.arange(20) % 23
+    for counts in ([1, 1], [1, 1], [1, 1], [12, 8], [1, 1], [1, 1], [1, 1]):
+        found = program.run(wide[: sum(counts)], np.arange(2), np.array(counts), cache)
+    with backend("numpy"):
+        program, cache = ready(created(LLAMA), slots=2)
+        for counts in ([1, 1], [1, 1], [1, 1], [12, 8], [1, 1], [1, 1], [1, 1]):
+            expected = program.run(wide[: sum(counts)], np.arange(2), np.array(counts), cache)
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_a_cache_goes_when_nobody_else_keeps_it():
+    program, cache = ready(created(LLAMA))
+    write(program, cache, 4)
+    gone = weakref.ref(cache.k_layers[0].array)
+    gc.disable()
+    try:
+        del cache
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_only_the_last_shapes_are_kept(monkeypatch):
+    monkeypatch.setattr(replays, "MOST_SHAPES", 3)
+    program, cache = ready(created(LLAMA), slots=6)
+    for n in (1, 2, 3, 4, 5, 6) * 3:
+        program.run(np.zeros(n, np.int64), np.arange(n), np.ones(n, np.int64), cache)
+    assert [len(shapes) for shapes in program._replays._of.values()] == [3]
+
+
+def test_programs_in_two_threads_at_once():
+    model = created(LLAMA)
+    expected = write(*ready(model, slots=2), 60)
+    found = {}
+
+    def call(name):
+        found[name] = write(*ready(model, slots=2), 60)
+
+    callers = [threading.Thread(target=call, args=(name,)) for name in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert [found[name] for name in range(4)] == [expected] * 4
+
+
+def test_a_forked_child_goes_on():
+    code = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from test_replays import LLAMA, created, ready, write
+program, cache = ready(created(LLAMA))
+start = write(program, cache, 5)
+child = os.fork()
+found = write(program, cache, 5, start[-1][0])
+if not child:
+    os._exit(0 if start + found == write(*ready(created(LLAMA)), 10) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert start + found == write(*ready(created(LLAMA)), 10)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, os.path.dirname(__file__)]
+    subprocess.run(command, check=True, timeout=120)
+
+
+X = np.ones((2, 64), np.float32)
+
+
+def recorded(step, known=(X,), constants=()):
+    y = np.empty_like(X)
+    recording = runtime.Recording([*known, y])
+    return recording, y, recording.step(lambda: step(y), y, constants)
+
+
+def test_a_step_of_tasks_alone_is_done_again():
+    x = X.copy()
+    recording, y, fine = recorded(lambda y: ops.add(x, x, out=y), (x,))
+    assert fine
+    assert len(recording) == 1
+    x += 1
+    recording.run(1)
+    assert (y == 4).all()
+
+
+@pytest.mark.parametrize(
+    ("step", "known"),
+    [
+        (lambda y: ops.add(X, X, out=y), ()),  # reads what may not stay
+        (lambda y: ops.add(X * 2, X, out=y), (X,)),  # reads what Python computed
+        (lambda y: ops.add(X[:, ::-1], X, out=y), (X,)),  # and what the border copied
+        (lambda y: np.copyto(y, ops.add(X, X)), (X,)),  # Python fills the result
+        (lambda y: ops.add(X[:1], X[:1], out=y[:1]), (X,)),  # half of it
+        (lambda y: np.copyto(y, X), (X,)),  # no task at all
+    ],
+)
+def test_a_step_of_which_python_does_a_part_is_not(step, known):
+    recording, y, fine = recorded(step, known)
+    assert not fine
+    assert len(recording) == 0
+    assert y[0, 0] in (1, 2, 3)
+
+
+def test_a_step_that_fails_ends_the_recording():
+    recording = runtime.Recording([X])
+    with pytest.raises(ValueError, match="shape"):
+        recording.step(lambda: ops.add(X, X[:1]), X, ())
+    ops.add(X, X)  # is not written down
+    assert len(recording) == 0
+
+
+def test_constants_and_what_tasks_wrote_are_known():
+    x, w = X.copy(), X[0].copy()
+    recording, y, fine = recorded(lambda y: ops.scale(ops.add(x, x), w, out=y), (x,), (w,))
+    assert fine
+    assert len(recording) == 2
+    x *= 3
+    recording.run(2)
+    assert (y == 6).all()
