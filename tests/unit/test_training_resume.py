@@ -198,7 +198,7 @@ def test_another_run_is_not_gone_on_with(whole, tmp_path):
         with pytest.raises(TrainingError, match=named) as error:
             fit(*changed, directory=tmp_path)
         assert error.value.code == "checkpoint_mismatch"
-    with pytest.raises(TrainingError, match=r"objective was NextToken .*, is Weighted .* weight=1\.0"):
+    with pytest.raises(TrainingError, match=r"objective was 'NextToken .*', is 'Weighted .* weight=1\.0'"):
         fit(model, data, SETTINGS, directory=tmp_path, objective=Weighted())
     fit(model, data, dataclasses.replace(SETTINGS, checkpoint_every=5, keep_checkpoints=1), directory=tmp_path)
 
