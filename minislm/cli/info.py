@@ -121,6 +121,7 @@ def _program_costs(program: Program, n_rows: int, length: int) -> dict[str, Any]
         "buffer_bytes_per_row": program.row_bytes(),
         "size_bytes": sum(cost.size_bytes for cost in costs),
         "operations": sum(cost.operations for cost in costs),
+        "interpreted": program.interpreted(),
         "results": {name: f"%{buffer}" for name, buffer in program.results.items()},
         "steps": [cost._asdict() for cost in costs],
     }
@@ -149,6 +150,7 @@ def _print_costs(title: str, costs: dict[str, Any]) -> None:
         f"total: {costs['size_bytes']:,} bytes read, {costs['operations']:,} operations, "
         f"{costs['buffer_bytes_per_row']:,} bytes of buffers for each token of a pass"
     )
+    click.echo(f"Python takes part in: {', '.join(costs['interpreted']) or 'no step'}")
 
 
 def _tensor(path: str, part: Any) -> dict[str, Any]:

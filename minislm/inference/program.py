@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from minislm.dispatch import ops
+from minislm.dispatch import ops, runs_compiled
 from minislm.errors import DataError, GenerationError, UsageError, unknown
 from minislm.inference.cache import KVCache
 from minislm.inference.cost import StepCost, step_cost
 from minislm.inference.lowering import INPUTS, Lowering
 from minislm.inference.passes import CachedPass, Pass, SourcePass
 from minislm.inference.replays import Replays
-from minislm.inference.steps import SPECIAL, Step
+from minislm.inference.steps import OPS_OF, SPECIAL, Step
 from minislm.models.base import Model
+from minislm.ops import OPS
 
 
 @dataclass
@@ -303,6 +304,18 @@ class Program(Lowering):
             Bytes for each packed token of a run.
         """
         return sum(self._plan()[1])
+
+    def interpreted(self) -> list[str]:
+        """List the steps of which Python does a part in every pass, because no kernel of their op is compiled.
+
+        Returns
+        -------
+        list of str
+            Their ops, each once. The other steps of a pass whose shape came before are done by one call between two of
+            these; a kernel may still decline some sizes.
+        """
+        done = {step.op: step.options.get("norm") or OPS_OF.get(step.op, step.op) for step in self.steps}
+        return sorted(name for name, op in done.items() if op not in OPS or not runs_compiled(op))
 
     def describe(self, n_rows: int = 1, length: int = 1, *, source_length: int = 1) -> list[StepCost]:
         """Tell what each step costs.

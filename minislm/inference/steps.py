@@ -165,4 +165,13 @@ SPECIAL: dict[str, Callable[..., None]] = {
     "pool_first": _pool_first,
     "pool_mean": _pool_mean,
 }
+OPS_OF = {  # what does all the work of a special step, where something does
+    "rotate": "rotary",
+    "attend": "attention_packed",
+    "attend_source": "attention_packed",
+    "attend_all": "attention_packed",
+    "keep_source": "store_rows",
+    "outputs": "embedding",
+    "pool_first": "embedding",
+}
 CHOOSING = ("outputs", "pool_first", "pool_mean")  # their results have fewer rows than there are tokens

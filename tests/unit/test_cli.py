@@ -370,7 +370,9 @@ def test_info_shows_the_program(folder):
     assert {"panel_product", "quantized_product_int8"} & set(ops)
     assert values["operations"] == sum(step["operations"] for step in values["steps"]) > 0
     lines = called("info", folder, "--program").stdout.splitlines()
-    assert len(lines) == len(ops) + 3
+    assert len(lines) == len(ops) + 4
+    assert lines[-1] == f"Python takes part in: {', '.join(values['interpreted']) or 'no step'}"
+    assert panels or {"add", "attend", "linear"} <= set(values["interpreted"])
 
 
 # doctor

@@ -253,3 +253,12 @@ def test_constants_and_what_tasks_wrote_are_known():
     x *= 3
     recording.run(2)
     assert (y == 6).all()
+
+
+def test_a_program_tells_which_steps_python_takes_part_in():
+    program = Program.of(created(LLAMA))
+    assert program.interpreted() == []
+    with backend("numpy"):
+        assert "attend" in program.interpreted()
+    mean = EncoderConfig.uniform(**SHORT, heads=(Head("intent", "sequence", ("a", "b")),), pooling="mean")
+    assert Program.of(created(mean)).interpreted() == ["pool_mean"]
