@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, activations_option, context_option, read_text, verb
+from minislm.cli.common import Common, activations_option, context_option, print_text, read_text, verb
+from minislm.errors import MinislmError
 
 if TYPE_CHECKING:
     from minislm.inference.conversation import Conversation
@@ -25,7 +26,7 @@ HELP = """/help        this text
 /clear       forget what was said
 /system ...  say what the model is to be; forgets what was said
 /again       answer the last message anew
-/quit        leave; so does Ctrl-D
+/quit        leave; so does Ctrl-D, and Ctrl-C twice
 Three quotes begin and end a message of several lines. Ctrl-C stops an answer."""
 QUOTES = '"""'
 
@@ -78,7 +79,7 @@ def command(
     for line in sys.stdin:
         for piece in conversation.say(line.rstrip("\n")):
             if not common.json:
-                click.echo(piece, nl=False)
+                print_text(piece)
         if not common.json:
             click.echo()
     common.result({"messages": conversation.messages, "seed": common.seed}, lambda: None)
@@ -112,7 +113,8 @@ class _Terminal:
                 self._answer(message)
 
     def _messages(self) -> Iterator[str]:
-        """Read what the person types; Ctrl-C empties the line."""
+        """Read what the person types; Ctrl-C empties the line, and twice in a row it leaves."""
+        leaving = False
         while True:
             try:
                 line = input("> ")
@@ -120,22 +122,30 @@ class _Terminal:
                     line += "\n" + input(". ")
             except KeyboardInterrupt:
                 click.echo()
+                if leaving:
+                    return
+                leaving = True
+                self.common.note("(Ctrl-C again, or Ctrl-D, to leave)")
                 continue
             except EOFError:
                 click.echo()
                 return
+            leaving = False
             yield line.removeprefix(QUOTES).removesuffix(QUOTES) if line.startswith(QUOTES) else line.strip()
 
     def _answer(self, message: str) -> None:
-        """Print the answer as it comes; Ctrl-C stops it and not the chat."""
+        """Print the answer as it comes; neither Ctrl-C nor a message that cannot be answered ends the chat."""
         before = self.conversation.forgotten
         try:
             for piece in self.conversation.say(message):
-                click.echo(piece, nl=False)
+                print_text(piece)
             click.echo()
         except KeyboardInterrupt:
             click.echo()
             self.common.note("(stopped)")
+        except MinislmError as error:
+            click.echo(f"error: {error} [{error.code}]", err=True)
+            return
         if self.conversation.forgotten > before:
             self.common.note("(the beginning of the conversation no longer fits, and is forgotten)")
         if self.conversation.result is not None:

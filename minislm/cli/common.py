@@ -19,6 +19,7 @@ import click
 from minislm.errors import DataError, NotFoundError, UsageError
 
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_CONTROLS = re.compile(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,17 @@ def check_output(output: Path, source: Path | None) -> None:
     check_replaceable(output)
     if source is not None and output.exists() and source.exists() and output.samefile(source):
         raise UsageError("bad_option", f"-o {output} is the model to begin with, and would delete it; name another")
+
+
+def print_text(text: str) -> None:
+    """Print what a model wrote on stdout: as it is, or without control characters where a terminal would obey them.
+
+    Parameters
+    ----------
+    text : str
+        Any part of it.
+    """
+    click.echo(_CONTROLS.sub("\ufffd", text) if sys.stdout.isatty() else text, nl=False, color=True)
 
 
 def read_text(path: str) -> str:

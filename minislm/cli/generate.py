@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, activations_option, context_option, read_text, verb
+from minislm.cli.common import Common, activations_option, context_option, print_text, read_text, verb
 from minislm.errors import UsageError
 
 EXAMPLES = """
@@ -61,7 +61,7 @@ def command(
     stream = lm.stream(text, seed=common.seed, **given)
     if not common.json:
         for piece in stream:
-            click.echo(piece, nl=False)
+            print_text(piece)
         click.echo()
     result = stream.result
     timings = result.timings

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, text_options, verb
+from minislm.cli.common import Common, print_text, text_options, verb
 
 EXAMPLES = """
 minislm translate out/en-de -t "A man rides a blue bicycle."
@@ -67,7 +67,7 @@ def write(common: Common, model: str, how: str, texts: list[str], options: dict[
     rows = [{"source": text, **dataclasses.asdict(one)} for text, one in zip(texts, found, strict=True)]
     for row in rows:
         del row["timings"]  # of the whole call
-    common.result(rows, lambda: click.echo("\n".join(one.text.replace("\n", " ") for one in found)))
+    common.result(rows, lambda: print_text("".join(one.text.replace("\n", " ") + "\n" for one in found)))
     timings = found[0].timings
     common.note(
         f"{len(found):,} texts of {timings.prompt_tokens:,} tokens in {timings.prompt_s:.2f} s; "

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from minislm import cli
+from minislm.cli.common import print_text
 from minislm.errors import UnsupportedError
 from minislm.inference.settings import GenerationSettings
 from minislm.language_model import LanguageModel, save
@@ -132,32 +133,66 @@ def until(terminal, text, seconds=60):
     return seen
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_chat(folder):
-    terminal, end = pty.openpty()
+@pytest.fixture
+def terminal(folder):
+    """A chat at a terminal: its process, and the end at which a person sits."""
+    person, end = pty.openpty()
     command = [sys.executable, "-m", "minislm", "chat", folder, "-n", "1800", "--threads", "1"]
     with subprocess.Popen(command, stdin=end, stdout=end, stderr=end, close_fds=True, start_new_session=True,
                           preexec_fn=_controlling) as process:  # fmt: skip
         os.close(end)
         try:
-            until(terminal, "> ")
-            os.write(terminal, b"hello\n")
-            until(terminal, "hello\r\n")
-            seen = ""
-            while len(seen) < 100:  # control codes of the line editor come before the answer
-                assert select.select([terminal], [], [], 60)[0]
-                seen += os.read(terminal, 4096).decode(errors="replace")
-            os.write(terminal, b"\x03")
-            until(terminal, "(stopped)\r\n> ")
-            time.sleep(0.5)  # the line editor takes the terminal over once it has shown its prompt
-            os.write(terminal, b"\x03")
-            until(terminal, "> ")
-            os.write(terminal, b"/nonsense\n")
-            until(terminal, "there is no command /nonsense")
-            os.write(terminal, b"/quit\n")
-            assert process.wait(30) == 0
+            until(person, "> ")
+            yield process, person
         finally:
             process.kill()
-            os.close(terminal)
+            os.close(person)
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_chat(terminal):
+    process, person = terminal
+    os.write(person, b"hello\n")
+    until(person, "hello\r\n")
+    seen = ""
+    while len(seen) < 100:  # control codes of the line editor come before the answer
+        assert select.select([person], [], [], 60)[0]
+        seen += os.read(person, 4096).decode(errors="replace")
+    os.write(person, b"\x03")
+    until(person, "(stopped)\r\n> ")
+    for said in (b"/nonsense", b"/help"):
+        time.sleep(0.5)  # the line editor takes the terminal over once it has shown its prompt
+        os.write(person, b"\x03")
+        until(person, "to leave)\r\n> ")
+        os.write(person, said + b"\n")
+    until(person, "Three quotes")
+    os.write(person, b"/quit\n")
+    assert process.wait(30) == 0
+
+
+def test_ctrl_c_twice_in_a_row_leaves(terminal):
+    process, person = terminal
+    for shown in ("to leave)\r\n> ", "\r\n"):
+        time.sleep(0.5)
+        os.write(person, b"\x03")
+        until(person, shown)
+    assert process.wait(30) == 0
+
+
+def test_a_message_that_cannot_be_answered_does_not_end_the_chat(terminal):
+    process, person = terminal
+    os.write(person, b'"""' + b"too long\n" * 300 + b'"""\n')
+    until(person, "[context_length_exceeded]")
+    os.write(person, b"/quit\n")
+    assert process.wait(30) == 0
+
+
+def test_a_terminal_gets_no_control_characters_of_a_model(monkeypatch, capsys):
+    text = "a\x1b[2J\r\x07\x7f\x9b\u0085é水👩\t\n"
+    print_text(text)
+    assert capsys.readouterr().out == text
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_text(text)
+    assert capsys.readouterr().out == "a\ufffd[2J" + "\ufffd" * 5 + "é水👩\t\n"
 
 
 def _controlling():
