@@ -76,7 +76,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("float_panel_product", "cython", "matmul_cython:float_panel_product"),
     Kernel("add", "cython", "linear_cython:add", preferred=_of_one_dtype),
     Kernel("add_bias", "cython", "linear_cython:add_bias"),
-    Kernel("scale", "cython", "linear_cython:scale"),
+    Kernel("scale", "cython", "linear_cython:scale", preferred=_of_one_dtype),
     Kernel("embedding", "cython", "embedding_cython:embedding", INTEGERS, preferred=_of_float32),
     Kernel("embedding_backward", "cython", "embedding_cython:embedding_backward"),
     Kernel("layer_norm", "cython", "norm_cython:layer_norm"),
