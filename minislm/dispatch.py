@@ -229,7 +229,8 @@ def _missing(row: Any) -> str | None:
 
 @functools.cache
 def _installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+    package = module.rpartition(".")[0]
+    return (not package or _installed(package)) and importlib.util.find_spec(module) is not None
 
 
 def threads(number: int | None = None) -> int:
