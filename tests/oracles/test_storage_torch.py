@@ -88,7 +88,7 @@ def test_activations_are_rounded_as_by_torch(rng):
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
 def test_gradients_of_expressions_are_those_of_autograd(name, rng):
-    weight = sample_expression(name, rng, 6, 40, np.float64)
+    weight = sample_expression(name, rng, 6, 40, np.float64).with_activations("float")
     x = rng.normal(size=(3, 40))
     x_t = torch.tensor(x, requires_grad=True)
     y_t = x_t @ torch.tensor(exact(weight)).T
