@@ -15,6 +15,7 @@ from setuptools.errors import CompileError
 from setuptools.modified import newer_group
 
 KERNELS = Path("kernels")
+PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 REQUIRED = os.environ.get("MINISLM_REQUIRE_EXTENSIONS") == "1"
 
 # a*b+c may become one instruction; no other liberty is taken with arithmetic, and NaN and infinity keep their meaning.
@@ -78,6 +79,11 @@ def files_of(source: Path) -> set[Path]:
 
 class BuildKernels(build_ext):
     """Compile the C of each family once per instruction set, and link the objects into its extension."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = PROCESSORS
 
     def build_extensions(self) -> None:
         self.sets = {
