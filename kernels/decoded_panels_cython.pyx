@@ -54,7 +54,9 @@ cdef multiplied(decoded_task *task, x, arrays, b_O, out, int threads):
     b = compressed.bias(b_O, task.w.outputs)
     y = border.output(out, (len(x), task.w.outputs), x, *arrays[:2], *(() if b is None else (b,)))
     task.x, task.y, task.n = <const float *>reading(x), <float *>writing(y), x.shape[0]
-    task.bias = NULL if b is None else <const float *>reading(b)
+    task.bias = NULL
+    if b is not None:
+        task.bias = <const float *>reading(b)
     cdef int64_t units = decoded_units(task)
     cdef int64_t grain = 1 + WORTH // (1 + task.w.inputs * 32 * (3 + min(task.n, UNIT_ROWS)))
     cdef kernel *work = decoded_panels_kernels_for(shared.chosen).product

@@ -105,7 +105,9 @@ def float_panel_product(x_NI, panels, b_O=None, *, n_outputs, out=None, int thre
     border.same_shape(w, "panels", (-(-n_outputs // OUTPUTS), x.shape[1], OUTPUTS))
     b = compressed.bias(b_O, n_outputs)
     y = border.output(out, (len(x), n_outputs), x, w, *(() if b is None else (b,)))
-    task.bias = NULL if b is None else <const float *>reading(b)
+    task.bias = NULL
+    if b is not None:
+        task.bias = <const float *>reading(b)
     task.x, task.panels, task.y = <const float *>reading(x), reading(w), <float *>writing(y)
     task.m, task.n, task.k = x.shape[0], y.shape[1], x.shape[1]
     cdef int64_t units = panel_product_units(&task)

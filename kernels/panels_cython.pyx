@@ -106,7 +106,9 @@ cdef multiplied(panel_task *task, rounded_NP, arrays, b_O, out, int threads):
     y = border.output(out, (len(rows), task.w.outputs), rows, *arrays[:2], *(() if b is None else (b,)))
     task.x.rows, task.x.n = <const int8_t *>reading(rows), rows.shape[0]
     task.x.stride, task.x.blocks = rows.shape[1], task.w.blocks
-    task.bias = NULL if b is None else <const float *>reading(b)
+    task.bias = NULL
+    if b is not None:
+        task.bias = <const float *>reading(b)
     task.y = <float *>writing(y)
     cdef kernel *work = panels_kernels_for(shared.chosen).product
     cdef int64_t grain = 1 + WORTH // (1 + 16 * task.w.inputs * (3 + task.x.n)), n_panels = len(arrays[0])
