@@ -178,6 +178,21 @@ static void unpack_steps_piece(struct piece *piece, int64_t side, uint8_t *room)
     piece->lines = room, piece->block_bytes = QUADS * LINE_BYTES, piece->panel_bytes = DEPTH * piece->block_bytes;
 }
 
+/* Write the outputs of panels from their totals. */
+static void matrix_outputs(
+    const struct piece *piece, int64_t near, int64_t rows, int64_t side, row_totals *totals, int whole) {
+    for (int64_t p = 0; p < side; p++) {
+        struct piece one = *piece;
+        one.panel += p;
+        for (int64_t i = 0; i < rows; i++) {
+            some_ints sums = {{{load_ints(totals[i][p].ints)}}};
+            some_floats y = {{{load(totals[i][p].floats)}}};
+            if (whole) end_ints(sums, &one, near + i, 0, 1, 1);
+            else end_floats(y, &one, near + i, 0, 1, 1);
+        }
+    }
+}
+
 /* A piece for some rows of x; `set` tells for how many rows the tiles are set. */
 static void matrix_piece(
     struct piece *piece, int64_t near, int64_t rows, int64_t side, row_totals *totals, uint8_t *room, int64_t *set) {
@@ -185,6 +200,7 @@ static void matrix_piece(
     const int64_t depth = piece->t->segment_blocks == 1 ? BLOCK_INPUTS : 2 * BLOCK_INPUTS;
     if (!whole) unpack_steps_piece(piece, side, room);
     else if (piece->t->w.bits != WIDE) unpack_piece(piece, side, room);
+    if (!piece->more) memset(totals, 0, rows * sizeof *totals);
     __asm__ volatile("" : : : "memory"); /* the compiler does not know that tiles are loaded from what was written */
     for (int64_t i = 0, some; i < rows; i += some) {
         some = smaller(rows - i, TILE_ROWS);
@@ -207,4 +223,5 @@ static void matrix_piece(
             else whole_matrix(piece, near + i, totals + i, 0, 1);
         }
     }
+    if (piece->last) matrix_outputs(piece, near, rows, side, totals, whole);
 }

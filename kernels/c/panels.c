@@ -26,6 +26,9 @@ struct piece {
     int64_t panel, block, end;
     const uint8_t *lines; /* of the first panel and block */
     int64_t panel_bytes, block_bytes;
+    int more, last;       /* whether totals hold the sums of earlier pieces, and whether outputs are written */
+    const int64_t *sums;  /* of the codes of each row of x from `near` on; of whole rows alone */
+    int64_t near;
 };
 
 /* Sums of a row of x with the outputs of a panel: of products of segments, or of bytes. */
@@ -34,10 +37,12 @@ union totals {
     int32_t ints[OUTPUTS];
 };
 typedef union totals row_totals[SIDE];
+typedef lanes some_floats[ROWS][SIDE][PARTS]; /* the same in registers */
+typedef lanes_of_ints some_ints[ROWS][SIDE][PARTS];
 
 /* Add the products of some quads of a block, R rows of x by P panels, to sums. */
 INLINE void add_quads(
-    lanes_of_ints sums[ROWS][SIDE][PARTS], const struct piece *piece, int64_t n, int64_t block, const int bits,
+    some_ints sums, const struct piece *piece, int64_t n, int64_t block, const int bits,
     const int R, const int P, const int first, const int quads) {
     const uint8_t *lines = piece->lines + (block - piece->block) * piece->block_bytes;
     const int8_t *x = x_codes(&piece->t->x, n) + block * BLOCK_INPUTS;
@@ -55,19 +60,99 @@ INLINE void add_quads(
 }
 
 INLINE void add_block(
-    lanes_of_ints sums[ROWS][SIDE][PARTS], const struct piece *piece, int64_t n, int64_t block, const int bits,
+    some_ints sums, const struct piece *piece, int64_t n, int64_t block, const int bits,
     const int R, const int P) {
     add_quads(sums, piece, n, block, bits, R, P, 0, QUADS);
+}
+
+/* Sums of the codes of the blocks of a piece, times a factor. */
+INLINE void block_sums(int32_t sums[DEPTH], const struct piece *piece, int64_t n, int factor) {
+    const int64_t blocks = piece->end - piece->block;
+#if LANES == 16
+    const __m512i halves = _mm512_maskz_loadu_epi32((1u << blocks) - 1, x_halves(&piece->t->x, n) + 2 * piece->block);
+    _mm512_storeu_si512(sums, _mm512_madd_epi16(halves, _mm512_set1_epi16((int16_t)factor)));
+#else
+    for (int64_t b = 0; b < blocks; b++) sums[b] = factor * x_sum(&piece->t->x, n, piece->block + b);
+#endif
 }
 
 /* What a segment's sums start from, so that they count from the code of zero: its number times the sum of x. */
 INLINE void sum_x(int32_t sums[ROWS][DEPTH], const struct piece *piece, int64_t n, int factor, const int R) {
     const int64_t blocks = piece->end - piece->block, segment = piece->t->segment_blocks;
     EACH(i, R) {
-        for (int64_t b = 0; b < blocks; b++) sums[i][b] = factor * x_sum(&piece->t->x, n + i, piece->block + b);
+        block_sums(sums[i], piece, n + i, factor);
         if (segment > 1)
             for (int64_t b = 0; b < blocks; b++)
                 if (b % segment) sums[i][b - b % segment] += sums[i][b];
+    }
+}
+
+/* ---- what becomes of sums ---- */
+
+/* Outputs that a part of a panel really has; numbers of which only so many are there. */
+INLINE int64_t outputs_of(const struct panels *w, int64_t panel, int part) {
+    return w->outputs - panel * OUTPUTS - part * LANES;
+}
+INLINE lanes load_some(const float *x, int64_t n) {
+    if (n >= LANES) return load(x);
+    float some[LANES] = {0};
+    for (int64_t i = 0; i < n; i++) some[i] = x[i];
+    return load(some);
+}
+INLINE void store_some(float *x, lanes value, int64_t n) {
+    float some[LANES];
+    if (n >= LANES) return store(x, value);
+    store(some, value);
+    for (int64_t i = 0; i < n; i++) x[i] = some[i];
+}
+
+INLINE lanes bias_of(const struct panel_task *t, int64_t panel, int part) {
+    const int64_t first = panel * OUTPUTS + part * LANES;
+    return t->bias ? load_some(t->bias + first, t->w.outputs - first) : all(0);
+}
+INLINE void put(const struct panel_task *t, int64_t n, int64_t panel, int part, lanes y) {
+    const int64_t first = panel * OUTPUTS + part * LANES;
+    store_some(t->y + n * t->w.outputs + first, y, t->w.outputs - first);
+}
+
+INLINE void begin_floats(some_floats y, const struct piece *piece, const row_totals *totals, const int R, const int P) {
+    if (piece->more) {
+        EACH(i, R) EACH(p, P) EACH(part, PARTS) y[i][p][part] = load(totals[i][p].floats + part * LANES);
+    } else {
+        EACH(i, R) EACH(p, P) EACH(part, PARTS) y[i][p][part] = all(0);
+    }
+}
+
+/* Write outputs, or keep sums until the next piece. */
+INLINE void end_floats(
+    const some_floats y, const struct piece *piece, int64_t n, row_totals *totals, const int R, const int P) {
+    if (!piece->last) {
+        EACH(i, R) EACH(p, P) EACH(part, PARTS) store(totals[i][p].floats + part * LANES, y[i][p][part]);
+        return;
+    }
+    EACH(p, P) EACH(part, PARTS) {
+        const lanes bias = bias_of(piece->t, piece->panel + p, part);
+        EACH(i, R) put(piece->t, n + i, piece->panel + p, part, y[i][p][part] + bias);
+    }
+}
+
+/* The same of sums of whole rows: counted from the code of zero, times both scales. */
+INLINE void end_ints(
+    const some_ints sums, const struct piece *piece, int64_t n, row_totals *totals, const int R, const int P) {
+    const struct panel_task *t = piece->t;
+    if (!piece->last) {
+        EACH(i, R) EACH(p, P) EACH(part, PARTS) store_ints(totals[i][p].ints + part * LANES, sums[i][p][part]);
+        return;
+    }
+    EACH(p, P) EACH(part, PARTS) {
+        const int64_t panel = piece->panel + p;
+        const lanes bias = bias_of(t, panel, part), scales = group_scales(&t->w, panel, 0, part);
+        const lanes_of_ints zeros = t->w.zeros ? group_zeros(&t->w, panel, 0, part) : every(t->w.zero);
+        const lanes_of_ints codes = zeros - every(shift_of(t->w.bits));
+        EACH(i, R) {
+            const lanes_of_ints steps = sums[i][p][part] - codes * (int32_t)piece->sums[n + i - piece->near];
+            put(t, n + i, panel, part, floats(steps) * (x_scales(&t->x, n + i)[0] * scales) + bias);
+        }
     }
 }
 
@@ -78,11 +163,11 @@ INLINE void grouped_tile(
     const struct panels *w = &t->w;
     int32_t starts[ROWS][DEPTH];
     sum_x(starts, piece, n, w->zeros ? -1 : shift_of(bits) - w->zero, R);
-    lanes y[ROWS][SIDE][PARTS];
-    EACH(i, R) EACH(p, P) EACH(part, PARTS) y[i][p][part] = load(totals[i][p].floats + part * LANES);
+    some_floats y;
+    begin_floats(y, piece, totals, R, P);
     for (int64_t first = piece->block; first < piece->end; first += t->segment_blocks) {
         const int64_t group = w->group_blocks ? first / w->group_blocks : 0;
-        lanes_of_ints sums[ROWS][SIDE][PARTS];
+        some_ints sums;
         EACH(i, R) EACH(p, P) EACH(part, PARTS) sums[i][p][part] = every(starts[i][first - piece->block]);
         if (w->zeros)
             EACH(p, P) EACH(part, PARTS) {
@@ -96,16 +181,20 @@ INLINE void grouped_tile(
             EACH(i, R) y[i][p][part] += floats(sums[i][p][part]) * (scales * x_scales(&t->x, n + i)[first]);
         }
     }
-    EACH(i, R) EACH(p, P) EACH(part, PARTS) store(totals[i][p].floats + part * LANES, y[i][p][part]);
+    end_floats(y, piece, n, totals, R, P);
 }
 
 /* Add R rows of x by P panels, with one scale a row on both sides: whole numbers alone. */
 INLINE void whole_tile(
     const struct piece *piece, int64_t n, row_totals *totals, const int bits, const int R, const int P) {
-    lanes_of_ints sums[ROWS][SIDE][PARTS];
-    EACH(i, R) EACH(p, P) EACH(part, PARTS) sums[i][p][part] = load_ints(totals[i][p].ints + part * LANES);
+    some_ints sums;
+    if (piece->more) {
+        EACH(i, R) EACH(p, P) EACH(part, PARTS) sums[i][p][part] = load_ints(totals[i][p].ints + part * LANES);
+    } else {
+        EACH(i, R) EACH(p, P) EACH(part, PARTS) sums[i][p][part] = every(0);
+    }
     for (int64_t block = piece->block; block < piece->end; block++) add_block(sums, piece, n, block, bits, R, P);
-    EACH(i, R) EACH(p, P) EACH(part, PARTS) store_ints(totals[i][p].ints + part * LANES, sums[i][p][part]);
+    end_ints(sums, piece, n, totals, R, P);
 }
 
 /* Add R rows of x by P panels, with scales of two levels: `quads` quads share one. */
@@ -117,12 +206,12 @@ INLINE void two_level_tile(
     float taken[ROWS][DEPTH];         /* how often: the sum of x in a block */
     for (int64_t b = 0; whole && b < piece->end - piece->block; b++)
         EACH(i, R) taken[i][b] = x_scales(&piece->t->x, n + i)[piece->block + b] * x_sum(&piece->t->x, n + i, piece->block + b);
-    lanes y[ROWS][SIDE][PARTS];
-    EACH(i, R) EACH(p, P) EACH(part, PARTS) y[i][p][part] = load(totals[i][p].floats + part * LANES);
+    some_floats y;
+    begin_floats(y, piece, totals, R, P);
     for (int64_t block = piece->block; block < piece->end; block++)
         EACH(half, QUADS / quads) {
             const int64_t group = whole ? block : 2 * block + half;
-            lanes_of_ints sums[ROWS][SIDE][PARTS];
+            some_ints sums;
             EACH(i, R) {
                 const int32_t start = whole ? 0 : -32 * x_halves(&piece->t->x, n + i)[group];
                 EACH(p, P) EACH(part, PARTS) sums[i][p][part] = every(start);
@@ -141,7 +230,7 @@ INLINE void two_level_tile(
                 }
             }
         }
-    EACH(i, R) EACH(p, P) EACH(part, PARTS) store(totals[i][p].floats + part * LANES, y[i][p][part]);
+    end_floats(y, piece, n, totals, R, P);
 }
 #define q4_k_tile(...) two_level_tile(__VA_ARGS__, QUADS)
 #define q6_k_tile(...) two_level_tile(__VA_ARGS__, QUADS / 2)
@@ -214,42 +303,14 @@ static void unpack_piece(struct piece *piece, int64_t side, uint8_t *room) {
     piece->lines = room, piece->block_bytes = QUADS * LINE_BYTES, piece->panel_bytes = DEPTH * piece->block_bytes;
 }
 
-/* Sums of rows of x, and what did not fit the 32 bits of totals. */
-struct wide {
-    int64_t x[NEAR];
-    int64_t before[NEAR][SIDE][OUTPUTS];
-};
-
-/* Write the outputs of a panel: sums as they are, or, of whole rows, from the code of zero and times both scales. */
-static void put(const struct panel_task *t, int64_t n, int64_t panel, union totals *totals, int64_t x_sum) {
-    const struct panels *w = &t->w;
-    const int64_t first = panel * OUTPUTS, outputs = smaller(OUTPUTS, w->outputs - first);
-    if (!t->segment_blocks)
-        EACH(part, PARTS) {
-            const lanes scales = x_scales(&t->x, n)[0] * group_scales(w, panel, 0, part);
-            lanes_of_ints zeros = every(w->zero);
-            if (w->zeros) zeros = group_zeros(w, panel, 0, part);
-            zeros -= every(shift_of(w->bits));
-            const lanes_of_ints sums = load_ints(totals->ints + part * LANES) - zeros * (int32_t)x_sum;
-            store(totals->floats + part * LANES, floats(sums) * scales);
-        }
-    float *y = t->y + n * w->outputs + first;
-    if (t->bias)
-        for (int64_t o = 0; o < outputs; o++) totals->floats[o] += t->bias[first + o];
-    if (outputs == OUTPUTS) memcpy(y, totals->floats, sizeof totals->floats);
-    else memcpy(y, totals->floats, outputs * sizeof *y);
-}
-
-/* The same where 32 bits do not hold the sums. */
-static void put_wide(
-    const struct panel_task *t, int64_t n, int64_t panel, const union totals *totals, int64_t x_sum,
-    const int64_t *before) {
+/* Write the outputs of a panel whose sums 32 bits do not hold. */
+static void put_wide(const struct panel_task *t, int64_t n, int64_t panel, const int64_t *sums, int64_t x_sum) {
     const struct panels *w = &t->w;
     const int64_t first = panel * OUTPUTS;
     for (int o = 0; o < smaller(OUTPUTS, w->outputs - first); o++) {
         const int zero = (w->zeros ? w->zeros[first + o] : w->zero) - shift_of(w->bits);
         const float scale = x_scales(&t->x, n)[0] * ((const float *)w->scales)[first + o];
-        const float y = (float)(before[o] + totals->ints[o] - zero * x_sum) * scale;
+        const float y = (float)(sums[o] - zero * x_sum) * scale;
         t->y[n * w->outputs + first + o] = t->bias ? y + t->bias[first + o] : y;
     }
 }
@@ -258,23 +319,32 @@ static void put_wide(
 #include "panel_matrix.h"
 #endif
 
+/* Sums of rows of x, and those with the outputs of panels where 32 bits do not hold them. */
+struct wide {
+    int64_t x[NEAR];
+    int64_t sums[NEAR][SIDE][OUTPUTS];
+};
+
 /* The outputs of panels [panel, panel + side) for the rows from `near` on, NEAR at most. */
 static void near_rows(
     const struct panel_task *t, int64_t near, int64_t panel, int64_t side, struct wide *wide, int64_t *set) {
     (void)set;
     const struct panels *w = &t->w;
-    const int whole = !t->segment_blocks, bits = w->bits, direct = t->x.n == 1, two_level = !!w->supers;
+    const int whole = !t->segment_blocks, bits = w->bits, two_level = !!w->supers;
     const int64_t rows = smaller(NEAR, t->x.n - near);
     const int64_t blocks = whole ? w->blocks : (w->inputs + BLOCK_INPUTS - 1) / BLOCK_INPUTS;
+    const int in_spans = whole && blocks > SPAN;
     uint8_t room[SIDE * DEPTH * QUADS * LINE_BYTES] __attribute__((aligned(64)));
     row_totals totals[NEAR] __attribute__((aligned(64)));
-    memset(totals, 0, rows * sizeof *totals);
-    if (blocks > SPAN) memset(wide->before, 0, sizeof wide->before);
+    if (in_spans) memset(wide->sums, 0, sizeof wide->sums);
     for (int64_t block = 0; block < blocks; block += DEPTH) {
         struct piece piece = {
-            t, panel, block, smaller(block + DEPTH, blocks), w->lines + (panel * w->blocks + block) * bits * LINE_BYTES,
-            w->blocks * bits * LINE_BYTES, bits * LINE_BYTES};
-        if (direct) {
+            .t = t, .panel = panel, .block = block, .end = smaller(block + DEPTH, blocks),
+            .lines = w->lines + (panel * w->blocks + block) * bits * LINE_BYTES,
+            .panel_bytes = w->blocks * bits * LINE_BYTES, .block_bytes = bits * LINE_BYTES,
+            .more = in_spans ? block % SPAN > 0 : block > 0, .last = !in_spans && block + DEPTH >= blocks,
+            .sums = wide->x, .near = near};
+        if (t->x.n == 1) {
             (two_level ? two_level_direct : whole ? whole_direct : grouped_direct)(&piece, near, totals);
 #ifdef __AMX_INT8__
         } else if (t->x.n >= MATRIX_ROWS && !two_level) {
@@ -289,25 +359,24 @@ static void near_rows(
                 else (bits == WIDE ? grouped_WIDE : grouped_NARROW)(&piece, near + i, totals + i, some, side);
             }
         }
-        if (blocks > SPAN && piece.end % SPAN == 0)
+        if (in_spans && (piece.end % SPAN == 0 || piece.end == blocks))
             for (int64_t i = 0; i < rows; i++)
                 for (int64_t p = 0; p < side; p++)
-                    for (int o = 0; o < OUTPUTS; o++)
-                        wide->before[i][p][o] += totals[i][p].ints[o], totals[i][p].ints[o] = 0;
+                    for (int o = 0; o < OUTPUTS; o++) wide->sums[i][p][o] += totals[i][p].ints[o];
     }
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t p = 0; p < side; p++)
-            if (whole && blocks > SPAN) put_wide(t, near + i, panel + p, &totals[i][p], wide->x[i], wide->before[i][p]);
-            else put(t, near + i, panel + p, &totals[i][p], wide->x[i]);
+    for (int64_t i = 0; i < rows && in_spans; i++)
+        for (int64_t p = 0; p < side; p++) put_wide(t, near + i, panel + p, wide->sums[i][p], wide->x[i]);
 }
 
 static void product(const void *task, int64_t first, int64_t last) {
     const struct panel_task *t = task;
     const int64_t side = t->x.n == 1 ? 1 : SIDE;
+    for (int64_t panel = first; t->w.inputs == 0 && panel < last; panel++)
+        for (int64_t n = 0; n < t->x.n; n++) EACH(part, PARTS) put(t, n, panel, part, bias_of(t, panel, part));
     struct wide wide;
     int64_t set = 0; /* rows that matrix instructions take */
     for (int64_t near = 0; near < t->x.n; near += NEAR) {
-        for (int64_t i = 0; i < smaller(NEAR, t->x.n - near); i++) {
+        for (int64_t i = 0; !t->segment_blocks && i < smaller(NEAR, t->x.n - near); i++) {
             wide.x[i] = 0;
             for (int64_t b = 0; b < t->x.blocks; b++) wide.x[i] += x_sum(&t->x, near + i, b);
         }

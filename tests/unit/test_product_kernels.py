@@ -130,6 +130,16 @@ def test_bytes_give_what_the_op_gives_from_the_same_exact_sums(kernel, name):
             assert_close(y_NO, expected, length=max(1, n_inputs // 32), name=f"{n_inputs} inputs")
 
 
+@pytest.mark.parametrize("n_rows", [1, 3, 9])
+@pytest.mark.parametrize("name", ["int8", "int4-32", "uint4-64"])
+def test_rows_longer_than_32_bits_hold(kernel, name, n_rows):
+    n_inputs = 66_000  # beyond 65,536, over which sums of bytes times bytes surely fit
+    x_NI, stored = rows(n_rows, n_inputs), Quantized.nearest(rows(3, n_inputs, seed=1), name)
+    options = {"format": stored.format, "activations": "int8-row" if name == "int8" else "int8-32"}
+    expected = load_op("quantized_product_int8")(x_NI, *stored.stored, **options)
+    assert_close(kernel("quantized_product_int8")(x_NI, *stored.stored, **options), expected, length=n_inputs // 32)
+
+
 @pytest.mark.parametrize("activations", ["int8-row", "int8-32"])
 @pytest.mark.parametrize("name", ["int8", "int4", "uint8-32", "int4-32", "uint3-64", "int8-128"])
 def test_rows_of_x_do_not_depend_on_each_other(kernel, name, activations):

@@ -81,6 +81,15 @@ def _fuse(model: str, cache: Path, path: Path) -> None:
 
 
 def _quantize(model: str, cache: Path, path: Path) -> None:
+    from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(str(onnx_file(model, cache, "fused")), str(path), per_channel=True, weight_type=QuantType.QInt8)
+    quantize_dynamic(
+        str(onnx_file(model, cache, "fused")),
+        str(path),
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        extra_options={
+            "DefaultTensorType": TensorProto.FLOAT
+        },  # of what fused operators return: no shapes are inferred
+    )
