@@ -22,14 +22,17 @@ REQUIRED = os.environ.get("MINISLM_REQUIRE_EXTENSIONS") == "1"
 FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = ["-mbmi2", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mprefer-vector-width=512"]
+VBMI2 = ["-mavx512vbmi", "-mavx512vbmi2"]
 INSTRUCTION_SETS = {
     "baseline": [],
     "avx2": AVX2,
     "avx2vnni": [*AVX2, "-mavxvnni"],
     "avx512": [*AVX2, *AVX512],
-    "amx": [*AVX2, *AVX512, "-mamx-tile", "-mamx-int8"],
+    "avx512vbmi2": [*AVX2, *AVX512, *VBMI2],
+    "amx": [*AVX2, *AVX512, *VBMI2, "-mamx-tile", "-mamx-int8"],
 }
-GAINING = {"avx2vnni": {"panels"}, "amx": {"panels"}}  # families that gain from a set, where not all do
+# Families that gain from a set, where not all do.
+GAINING = {"avx2vnni": {"panels"}, "avx512vbmi2": {"panels", "decoded_panels"}, "amx": {"panels"}}
 
 
 def extensions() -> list[Extension]:

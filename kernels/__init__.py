@@ -127,8 +127,10 @@ KERNELS: tuple[Kernel, ...] = (
     # Quantized matrices lie in panels (`minislm.weights.panels`, `block_panels`) wherever these are compiled.
     Kernel("round_activations", "cython", "panels_cython:round_activations"),
     Kernel("panel_product", "cython", "panels_cython:panel_product", ("int8",)),
+    Kernel("masked_panel_product", "cython", "panels_cython:masked_panel_product", ("int8",)),
     Kernel("block_panel_product", "cython", "panels_cython:block_panel_product", ("int8",)),
     Kernel("decoded_panel_product", "cython", "decoded_panels_cython:decoded_panel_product"),
+    Kernel("decoded_masked_panel_product", "cython", "decoded_panels_cython:decoded_masked_panel_product"),
     Kernel("decoded_block_panel_product", "cython", "decoded_panels_cython:decoded_block_panel_product"),
     # Products with sparse matrices win for all sizes, measured from 128 x 128 to 2048 x 2048 with 1 to 512 rows of x.
     # Up to 16 rows multiply what is stored; more meet what the kernel decodes, a tile at a time.

@@ -14,11 +14,11 @@ import numpy as np
 from minislm.kernels import border
 from minislm.ops.block_panels import CODES
 from minislm.ops.nm import place_bits
-from minislm.ops.panels import LINE, OUTPUTS, n_blocks
+from minislm.ops.panels import BLOCK, LINE, OUTPUTS, n_blocks
 
 PADDING = 256
 """Of rows of x that compiled code reads in blocks."""
-UINT8, FLOAT16 = np.dtype(np.uint8), np.dtype(np.float16)
+UINT8, UINT16, FLOAT16 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float16)
 FEW = 16
 """Up to so many rows of x the stored form is multiplied directly; the C has room for no more."""
 TILE = 2**18
@@ -45,16 +45,45 @@ def in_panels(
     lines: Any, scales: Any, zeros: Any, format: Any, n_inputs: int, n_outputs: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Check the arrays of a quantized matrix in panels."""
-    n_panels = -(-n_outputs // OUTPUTS)
-    groups = (n_panels, format.n_groups(n_inputs), OUTPUTS)
     lines = border.checked(lines, "lines", 4, UINT8)
-    border.same_shape(lines, "lines", (n_panels, n_blocks(n_inputs), format.bits, LINE))
+    border.same_shape(lines, "lines", (-(-n_outputs // OUTPUTS), n_blocks(n_inputs), format.bits, LINE))
+    return lines, *panel_groups(scales, zeros, format, n_inputs, n_outputs)
+
+
+def panel_groups(
+    scales: Any, zeros: Any, format: Any, n_inputs: int, n_outputs: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Check the scales and zeros of panels."""
+    groups = (-(-n_outputs // OUTPUTS), format.n_groups(n_inputs), OUTPUTS)
     scales = border.checked(scales, "scales", 3, FLOAT16 if format.group else border.FLOAT32)
     border.same_shape(scales, "scales", groups)
     if zeros is not None:
         zeros = border.checked(zeros, "zeros", 3, UINT8)
         border.same_shape(zeros, "zeros", groups)
-    return lines, scales, zeros
+    return scales, zeros
+
+
+def in_masked_panels(
+    masks: Any, values: Any, starts: Any, dtype: np.dtype, n_inputs: int, n_outputs: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check the arrays of a `MaskedLayout`; whether they fit together is for the kernel to see."""
+    n_panels = -(-n_outputs // OUTPUTS)
+    masks = border.checked(masks, "masks", 2, UINT16)
+    border.same_shape(masks, "masks", (n_panels, n_blocks(n_inputs) * BLOCK))
+    starts = border.checked(starts, "starts", 1, border.INT64)
+    border.same_shape(starts, "starts", (n_panels + 1,))
+    values = border.checked(values, "values", 1, dtype)
+    if starts[0] != 0 or len(values) != starts[-1] + LINE:
+        raise ValueError(
+            f"{len(values)} values and what follows them do not fit starts from {starts[0]} to {starts[-1]}"
+        )
+    return masks, values, starts
+
+
+def check_panels(bad: np.ndarray) -> None:
+    """Raise ValueError if a kernel has met a panel whose masks and values do not fit; it has left 0 otherwise."""
+    if bad[0]:
+        raise ValueError(f"the masks of panel {bad[0] - 1} do not fit its values")
 
 
 def in_block_panels(

@@ -1,11 +1,13 @@
 """Compiled products of float rows with quantized matrices in panels: checks, then the C of `c/decoded_panels.c`."""
 
+import numpy as np
+
 from minislm.kernels import border, compressed
 from minislm.ops.block_panels import CODES
 
 from libc.stdint cimport int64_t
 from native cimport kernel, reading, runtime, the_runtime, writing
-from panels cimport describe, describe_blocks, panels
+from panels cimport describe, describe_blocks, describe_masks, panels
 
 
 cdef extern from "decoded_panels.h" nogil:
@@ -13,6 +15,7 @@ cdef extern from "decoded_panels.h" nogil:
         UNIT_ROWS
     ctypedef struct decoded_task "struct decoded_task":
         panels w
+        const float *floats
         const float *x
         const float *bias
         float *y
@@ -34,6 +37,7 @@ def decoded_panel_product(
     x = border.checked(x_NI, "x", 2)
     lines, scales, zeros = compressed.in_panels(lines, scales, zeros, format, x.shape[1], n_outputs)
     describe(&task.w, lines, scales, zeros, format, x.shape[1], n_outputs)
+    task.floats = NULL
     return multiplied(&task, x, (lines, scales, zeros), b_O, out, threads)
 
 
@@ -46,7 +50,42 @@ def decoded_block_panel_product(
     arrays = compressed.in_block_panels(lines, scales, supers, least, format, x.shape[1], n_outputs)
     lines, scales, supers, least = arrays
     describe_blocks(&task.w, lines, scales, supers, least, CODES[format.name], x.shape[1], n_outputs)
+    task.floats = NULL
     return multiplied(&task, x, arrays, b_O, out, threads)
+
+
+def decoded_masked_panel_product(
+    x_NI,
+    masks,
+    values,
+    starts,
+    scales=None,
+    zeros=None,
+    b_O=None,
+    *,
+    format=None,
+    int64_t n_outputs,
+    out=None,
+    int threads=1,
+):
+    """Same as `ops.masked_panels.decoded_masked_panel_product`."""
+    cdef decoded_task task
+    x = border.checked(x_NI, "x", 2)
+    cdef int64_t n_inputs = x.shape[1]
+    dtype = border.FLOAT32 if format is None else compressed.UINT8
+    masks, values, starts = compressed.in_masked_panels(masks, values, starts, dtype, n_inputs, n_outputs)
+    task.floats = NULL
+    if format is None:
+        task.floats = <const float *>reading(values)
+        task.w.supers, task.w.outputs, task.w.inputs = NULL, n_outputs, n_inputs
+    else:
+        scales, zeros = compressed.panel_groups(scales, zeros, format, n_inputs, n_outputs)
+        describe(&task.w, values, scales, zeros, format, n_inputs, n_outputs)
+    bad = np.zeros(1, np.int64)
+    describe_masks(&task.w, masks, starts, bad, starts[-1])
+    y = multiplied(&task, x, (masks, values, starts, *(() if format is None else (scales,))), b_O, out, threads)
+    compressed.check_panels(bad)
+    return y
 
 
 cdef multiplied(decoded_task *task, x, arrays, b_O, out, int threads):

@@ -26,6 +26,7 @@ cdef extern from "threads.h" nogil:
         AVX2
         AVX2VNNI
         AVX512
+        AVX512VBMI2
         AMX
     ctypedef enum touch "enum touch":
         FIXED

@@ -1,11 +1,19 @@
 # A matrix in panels, as C sees it.
-from libc.stdint cimport int64_t, uint8_t
-from native cimport reading
+from libc.stdint cimport int64_t, uint8_t, uint16_t
+from native cimport reading, writing
 
 
 cdef extern from "panels.h" nogil:
+    enum:
+        SLACK
+    ctypedef struct masks "struct masks":
+        const uint16_t *bits
+        const int64_t *starts
+        int64_t n_values
+        int64_t *bad
     ctypedef struct panels "struct panels":
         const uint8_t *lines
+        masks masks
         const void *scales
         const uint8_t *zeros
         int64_t outputs, inputs, blocks, groups, group_blocks
@@ -19,8 +27,17 @@ cdef inline int describe(panels *w, lines, scales, zeros, format, int64_t inputs
     w.lines, w.scales, w.zeros = <const uint8_t *>reading(lines), reading(scales), NULL
     if zeros is not None:
         w.zeros = <const uint8_t *>reading(zeros)
-    w.outputs, w.inputs, w.blocks, w.groups = outputs, inputs, lines.shape[1], scales.shape[1]
+    w.outputs, w.inputs, w.blocks, w.groups = outputs, inputs, (inputs + 63) // 64 * 2, scales.shape[1]
     w.group_blocks, w.bits, w.zero, w.supers = format.group // 32, format.bits, format.zero, NULL
+    w.masks.bits = NULL
+    return 0
+
+
+cdef inline int describe_masks(panels *w, masks, starts, bad, int64_t n_values) except -1:
+    """Add which entries are stored, after `describe` or without it; `bad` becomes other than 0 where that does not fit."""
+    w.masks.bits, w.masks.starts = <const uint16_t *>reading(masks), <const int64_t *>reading(starts)
+    w.masks.n_values, w.masks.bad = n_values, <int64_t *>writing(bad)
+    w.blocks = masks.shape[1] // 32
     return 0
 
 

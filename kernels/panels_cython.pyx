@@ -1,5 +1,7 @@
 """Compiled products in panels: checks, then the C of `c/panels.c`."""
 
+import math
+
 import numpy as np
 
 from minislm.kernels import border, compressed
@@ -8,10 +10,12 @@ from minislm.ops.panels import RoundedRows, n_blocks
 
 from libc.stdint cimport int8_t, int64_t
 from native cimport kernel, reading, runtime, the_runtime, writing
-from panels cimport describe, describe_blocks, panels
+from panels cimport describe, describe_blocks, describe_masks, panels
 
 
 cdef extern from "panels.h" nogil:
+    enum:
+        PIECE_BLOCKS
     ctypedef struct rounded "struct rounded":
         const int8_t *rows
         int64_t n, stride, blocks
@@ -74,6 +78,37 @@ def panel_product(
     describe(&task.w, lines, scales, zeros, format, n_inputs, n_outputs)
     task.segment_blocks = min(filter(None, (group, format.group)), default=0) // 32
     return multiplied(&task, rounded_NP, (lines, scales, zeros), b_O, out, threads)
+
+
+def masked_panel_product(
+    rounded_NP,
+    masks,
+    codes,
+    starts,
+    scales,
+    zeros=None,
+    b_O=None,
+    *,
+    format,
+    int64_t group,
+    int64_t n_inputs,
+    int64_t n_outputs,
+    out=None,
+    int threads=1,
+):
+    """Same as `ops.masked_panels.masked_panel_product`."""
+    cdef panel_task task
+    masks, codes, starts = compressed.in_masked_panels(masks, codes, starts, compressed.UINT8, n_inputs, n_outputs)
+    scales, zeros = compressed.panel_groups(scales, zeros, format, n_inputs, n_outputs)
+    bad = np.zeros(1, np.int64)
+    describe(&task.w, codes, scales, zeros, format, n_inputs, n_outputs)
+    describe_masks(&task.w, masks, starts, bad, starts[-1])
+    task.segment_blocks = min(filter(None, (group, format.group)), default=0) // 32
+    if task.segment_blocks:  # groups of n:m may have any number of blocks
+        task.segment_blocks = math.gcd(task.segment_blocks, PIECE_BLOCKS)
+    y = multiplied(&task, rounded_NP, (masks, codes, starts, scales, zeros), b_O, out, threads)
+    compressed.check_panels(bad)
+    return y
 
 
 def block_panel_product(

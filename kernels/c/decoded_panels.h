@@ -5,6 +5,7 @@
 
 struct decoded_task {
     struct panels w;
+    const float *floats; /* values of masked panels that are no codes, or null */
     const float *x;    /* (n, inputs) */
     const float *bias; /* (outputs,) or null */
     float *y;          /* (n, outputs) */

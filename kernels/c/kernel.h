@@ -34,6 +34,11 @@
 #else
 #define IF_AVX512(...)
 #endif
+#ifdef HAVE_avx512vbmi2
+#define IF_AVX512VBMI2(...) __VA_ARGS__
+#else
+#define IF_AVX512VBMI2(...)
+#endif
 #ifdef HAVE_amx
 #define IF_AMX(...) __VA_ARGS__
 #else
@@ -46,9 +51,11 @@
     IF_AVX2(extern const struct name name##_avx2;)                                 \
     IF_AVX2VNNI(extern const struct name name##_avx2vnni;)                         \
     IF_AVX512(extern const struct name name##_avx512;)                             \
+    IF_AVX512VBMI2(extern const struct name name##_avx512vbmi2;)                   \
     IF_AMX(extern const struct name name##_amx;)                                   \
     static inline const struct name *name##_for(enum instruction_set set) {        \
         IF_AMX(if (set >= AMX) return &name##_amx;)                                \
+        IF_AVX512VBMI2(if (set >= AVX512VBMI2) return &name##_avx512vbmi2;)        \
         IF_AVX512(if (set >= AVX512) return &name##_avx512;)                       \
         IF_AVX2VNNI(if (set >= AVX2VNNI) return &name##_avx2vnni;)                 \
         IF_AVX2(if (set >= AVX2) return &name##_avx2;)                             \

@@ -9,8 +9,9 @@ enum { PARTS = OUTPUTS / LANES };
 typedef uint64_t words __attribute__((vector_size(4 * LANES)));
 typedef uint64_t words_in_memory __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
 
-/* How codes stand: in lines of so many bits, 2 to 7 or WIDE; or one in a byte that has a bit to spare. */
-enum { NARROW = 0, WIDE = 8 };
+/* How codes stand: in lines of so many bits, 2 to 7 or WIDE; or one in a byte that has a bit to spare. With MASKED, as
+   masked panels store codes that are then NARROW or WIDE. */
+enum { NARROW = 0, WIDE = 8, MASKED = 16 };
 
 /* Quad q of a block, one code in each byte. */
 INLINE words quad(const uint8_t *block, int q, int part, const int bits) {
@@ -78,7 +79,7 @@ INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, co
 #endif
 
 /* What products have taken away from codes. */
-INLINE int shift_of(const int bits) { return bits == WIDE ? SHIFT : 0; }
+INLINE int shift_of(const int bits) { return bits == WIDE || bits == MASKED + WIDE ? SHIFT : 0; }
 
 INLINE lanes_of_ints every(int32_t value) { return (lanes_of_ints){0} + value; }
 INLINE lanes_of_ints load_ints(const int32_t *x) { return *(const lanes_of_ints *)x; }

@@ -1,5 +1,5 @@
 #include "panels.h"
-#include "panel_lines.h"
+#include "masked_lines.h"
 #include "rounding.h"
 
 /* Rows of x by panels that a tile has, as many as the registers hold sums of. */
@@ -10,14 +10,14 @@ enum { ROWS = 2, SIDE = 1 };
 #else
 enum { ROWS = 1, SIDE = 1 };
 #endif
-/* Rows of x that stay near while panels go by, blocks whose codes are unpacked at a time into the first cache, and
-   blocks over which sums surely fit 32 bits: 255 * 127 * 65,536. */
+/* Rows of x that stay near while panels go by, and blocks over which sums surely fit 32 bits: 255 * 127 * 65,536. */
 #ifdef __AMX_INT8__
 enum { NEAR = 192 }; /* it is so fast that reading the panels again would be felt */
 #else
 enum { NEAR = 96 };
 #endif
-enum { DEPTH = 16, SPAN = 65536 / BLOCK_INPUTS };
+enum { DEPTH = PIECE_BLOCKS, SPAN = 65536 / BLOCK_INPUTS };
+enum { MASKS_AHEAD = 16, FLIGHTS = 4 };
 enum { FETCHED_AHEAD = 4096 }; /* bytes: one row out of cache waits for memory, which the processor alone fetches late */
 
 /* A piece of a product: SIDE panels at most, and blocks [block, end), with their codes as they stand or unpacked. */
@@ -29,6 +29,7 @@ struct piece {
     int more, last;       /* whether totals hold the sums of earlier pieces, and whether outputs are written */
     const int64_t *sums;  /* of the codes of each row of x from `near` on; of whole rows alone */
     int64_t near;
+    struct stream *streams; /* of masked panels, one each */
 };
 
 /* Sums of a row of x with the outputs of a panel: of products of segments, or of bytes. */
@@ -59,10 +60,33 @@ INLINE void add_quads(
     }
 }
 
+/* The same for a block of a masked panel, as it is stored, and one row of x. */
+INLINE void add_masked_block(some_ints sums, const struct piece *piece, int64_t n, int64_t block, const int bits) {
+    const struct panels *w = &piece->t->w;
+    const int8_t *x = x_codes(&piece->t->x, n) + block * BLOCK_INPUTS;
+    uint8_t zeros[OUTPUTS];
+    union line lines[QUADS];
+    const uint8_t *codes = w->lines + piece->streams->at;
+    EACH(line, 4) __builtin_prefetch(codes + line * LINE_BYTES + FETCHED_AHEAD);
+    __builtin_prefetch(w->masks.bits + (piece->panel * w->blocks + block + MASKS_AHEAD) * BLOCK_INPUTS);
+    const uint8_t *absent = absent_codes(w, piece->panel, block, zeros);
+    masked_block(w, piece->panel, block, piece->streams, absent, lines, bits ? bits : w->bits);
+    lanes_of_ints some[FLIGHTS][PARTS]; /* so that products need not wait for each other */
+    EACH(f, FLIGHTS) EACH(part, PARTS) some[f][part] = every(0);
+    EACH(q, QUADS) {
+        int32_t four;
+        memcpy(&four, x + 4 * q, 4);
+        lanes_of_ints *to = some[q % FLIGHTS];
+        EACH(part, PARTS) to[part] = add_products(to[part], lines[q].part[part], four, bits == WIDE ? WIDE : NARROW);
+    }
+    EACH(f, FLIGHTS) EACH(part, PARTS) sums[0][0][part] += some[f][part];
+}
+
 INLINE void add_block(
     some_ints sums, const struct piece *piece, int64_t n, int64_t block, const int bits,
     const int R, const int P) {
-    add_quads(sums, piece, n, block, bits, R, P, 0, QUADS);
+    if (bits >= MASKED) add_masked_block(sums, piece, n, block, bits - MASKED);
+    else add_quads(sums, piece, n, block, bits, R, P, 0, QUADS);
 }
 
 /* Sums of the codes of the blocks of a piece, times a factor. */
@@ -262,6 +286,12 @@ RUNNER(q6_k, NARROW)
 /* One row and one panel, for codes as they are stored: nothing is written but the sums. */
 #define DIRECT(kind)                                                                            \
     static void kind##_direct(const struct piece *piece, int64_t n, row_totals *totals) {        \
+        if (piece->streams) {                                                                   \
+            if (piece->t->w.bits == WIDE) kind##_tile(piece, n, totals, MASKED + WIDE, 1, 1);   \
+            else if (piece->t->w.bits == 4) kind##_tile(piece, n, totals, MASKED + 4, 1, 1);    \
+            else kind##_tile(piece, n, totals, MASKED + NARROW, 1, 1);                          \
+            return;                                                                             \
+        }                                                                                       \
         switch (piece->t->w.bits) {                                                             \
         case 2: kind##_tile(piece, n, totals, 2, 1, 1); break;                                  \
         case 3: kind##_tile(piece, n, totals, 3, 1, 1); break;                                  \
@@ -286,11 +316,25 @@ INLINE void unpack_lines(const uint8_t *lines, int64_t blocks, uint8_t *room, co
             *(words *)(room + q * LINE_BYTES + part * 4 * LANES) = quad(lines, q, part, bits);
 }
 
+/* Put the codes of masked panels in their places. */
+static void expand_panel(const struct piece *piece, int64_t p, uint8_t *room) {
+    const struct panels *w = &piece->t->w;
+    for (int64_t block = piece->block; block < piece->end; block++, room += QUADS * LINE_BYTES) {
+        uint8_t zeros[OUTPUTS];
+        const uint8_t *absent = absent_codes(w, piece->panel + p, block, zeros);
+        masked_block(w, piece->panel + p, block, piece->streams + p, absent, (union line *)room, w->bits);
+    }
+}
+
 static void unpack_piece(struct piece *piece, int64_t side, uint8_t *room) {
     const int64_t blocks = piece->end - piece->block;
     for (int64_t p = 0; p < side; p++) {
         const uint8_t *lines = piece->lines + p * piece->panel_bytes;
         uint8_t *to = room + p * DEPTH * QUADS * LINE_BYTES;
+        if (piece->streams) {
+            expand_panel(piece, p, to);
+            continue;
+        }
         switch (piece->t->w.bits) {
         case 2: unpack_lines(lines, blocks, to, 2); break;
         case 3: unpack_lines(lines, blocks, to, 3); break;
@@ -337,21 +381,24 @@ static void near_rows(
     uint8_t room[SIDE * DEPTH * QUADS * LINE_BYTES] __attribute__((aligned(64)));
     row_totals totals[NEAR] __attribute__((aligned(64)));
     if (in_spans) memset(wide->sums, 0, sizeof wide->sums);
+    struct stream streams[SIDE] = {{0, 0}};
+    const int masked = !!w->masks.bits;
+    for (int64_t p = 0; masked && p < side; p++) streams[p] = stream_of(&w->masks, panel + p);
     for (int64_t block = 0; block < blocks; block += DEPTH) {
         struct piece piece = {
             .t = t, .panel = panel, .block = block, .end = smaller(block + DEPTH, blocks),
             .lines = w->lines + (panel * w->blocks + block) * bits * LINE_BYTES,
             .panel_bytes = w->blocks * bits * LINE_BYTES, .block_bytes = bits * LINE_BYTES,
             .more = in_spans ? block % SPAN > 0 : block > 0, .last = !in_spans && block + DEPTH >= blocks,
-            .sums = wide->x, .near = near};
+            .sums = wide->x, .near = near, .streams = masked ? streams : NULL};
         if (t->x.n == 1) {
             (two_level ? two_level_direct : whole ? whole_direct : grouped_direct)(&piece, near, totals);
 #ifdef __AMX_INT8__
-        } else if (t->x.n >= MATRIX_ROWS && !two_level) {
+        } else if (t->x.n >= MATRIX_ROWS && !two_level && !masked) {
             matrix_piece(&piece, near, rows, side, totals, room, set);
 #endif
         } else {
-            if (bits != WIDE) unpack_piece(&piece, side, room);
+            if (bits != WIDE || masked) unpack_piece(&piece, side, room);
             for (int64_t i = 0, some; i < rows; i += some) {
                 some = smaller(ROWS, rows - i);
                 if (two_level) (w->zeros ? q4_k_NARROW : q6_k_NARROW)(&piece, near + i, totals + i, some, side);
@@ -364,6 +411,8 @@ static void near_rows(
                 for (int64_t p = 0; p < side; p++)
                     for (int o = 0; o < OUTPUTS; o++) wide->sums[i][p][o] += totals[i][p].ints[o];
     }
+    for (int64_t p = 0; masked && p < side; p++)
+        if (streams[p].at != streams[p].end) note_bad(&w->masks, panel + p);
     for (int64_t i = 0; i < rows && in_spans; i++)
         for (int64_t p = 0; p < side; p++) put_wide(t, near + i, panel + p, wide->sums[i][p], wide->x[i]);
 }

@@ -4,9 +4,20 @@
 #include "kernel.h"
 
 enum { OUTPUTS = 16, BLOCK_INPUTS = 32, QUADS = 8, LINE_BYTES = 64 };
+enum { PIECE_BLOCKS = 16 }; /* whose codes are unpacked at a time, into the first cache */
+enum { SLACK = 64 }; /* numbers that may be read behind the last value of masked panels */
+
+/* What masked panels store, as `minislm.ops.masked_panels` lays it out. */
+struct masks {
+    const uint16_t *bits;  /* (panels, inputs): which of the outputs store an input; null: all of them */
+    const int64_t *starts; /* (panels + 1,): where the values of a panel begin and end */
+    int64_t n_values;      /* floats, or bytes of codes; SLACK more are there */
+    int64_t *bad;          /* becomes the number, from 1, of a panel whose masks and values do not fit */
+};
 
 struct panels {
-    const uint8_t *lines; /* (panels, blocks, bits, LINE_BYTES) */
+    const uint8_t *lines; /* (panels, blocks, bits, LINE_BYTES); of masked panels the values */
+    struct masks masks;
     const void *scales;   /* (panels, groups, OUTPUTS), float16, or float32 where a group is a row */
     const uint8_t *zeros; /* (panels, groups, OUTPUTS), or null: `zero` everywhere */
     int64_t outputs, inputs, blocks, groups;
@@ -30,7 +41,7 @@ struct panel_task {
     struct rounded x;
     const float *bias;      /* (outputs,) or null */
     float *y;               /* (n, outputs) */
-    int64_t segment_blocks; /* blocks that share both scales: 1, 2 or 4; 0: all of them */
+    int64_t segment_blocks; /* blocks that share both scales, of which PIECE_BLOCKS are a multiple; 0: all of them */
 };
 
 struct round_task {

@@ -20,6 +20,8 @@ static int has_avx512(void) {
            __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("bmi2");
 }
 
+static int has_vbmi2(void) { return has_avx512() && has_bit(0, 2, 1) && has_bit(0, 2, 6); }
+
 /* Tiles are so large that a process must ask for room to save them in; the system gives it, or does not know of it. */
 #if defined __linux__ && defined __x86_64__
 #include <sys/syscall.h>
@@ -37,7 +39,8 @@ int can_run(enum instruction_set set) {
     case AVX2: return has_avx2();
     case AVX2VNNI: return has_avx2() && has_bit(1, 0, 4);
     case AVX512: return has_avx512();
-    case AMX: return has_avx512() && has_bit(0, 3, 24) && has_bit(0, 3, 25) && may_use_tiles();
+    case AVX512VBMI2: return has_vbmi2();
+    case AMX: return has_vbmi2() && has_bit(0, 3, 24) && has_bit(0, 3, 25) && may_use_tiles();
     default: return 0;
     }
 }

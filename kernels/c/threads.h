@@ -48,7 +48,7 @@ int64_t tasks_shared(void);
 
 /* Instruction sets, slowest first. Each kernel file is compiled once for each of them that the compiler knows and that
    the family gains from. */
-enum instruction_set { BASELINE, AVX2, AVX2VNNI, AVX512, AMX, N_INSTRUCTION_SETS };
+enum instruction_set { BASELINE, AVX2, AVX2VNNI, AVX512, AVX512VBMI2, AMX, N_INSTRUCTION_SETS };
 
 /* Whether this processor and its operating system can run an instruction set. */
 int can_run(enum instruction_set set);

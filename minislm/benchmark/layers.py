@@ -29,9 +29,9 @@ def _low_rank(w_OI: np.ndarray, rng: np.random.Generator) -> Product:
     return Product(Dense(left), Dense(w_OI[:rank].copy()))
 
 
-def _two_of_four(w_OI: np.ndarray, rng: np.random.Generator) -> Sparse:
+def _two_of_four(w_OI: np.ndarray, rng: np.random.Generator) -> Weight:
     order = rng.random((len(w_OI), w_OI.shape[1] // 4, 4), np.float32).argsort(axis=2)
-    return Sparse.from_dense(w_OI, (order < 2).reshape(w_OI.shape), "2:4", "int8")
+    return Sparse.from_dense(w_OI, (order < 2).reshape(w_OI.shape), "2:4", "int8").with_activations("int8")
 
 
 STORED: dict[str, Make] = {

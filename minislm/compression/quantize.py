@@ -41,7 +41,7 @@ class Quantize(Method):
         How inputs enter the product: rounded to signed bytes, which is fastest by far and costs little beside the
         rounding of the weights; or as they are. Bytes have one scale for each row, for every 32 inputs, or for all of
         them; the last one is found on data, and a table that is only looked up stays without. ``"int8"`` takes every 32
-        inputs for formats of groups, the row for others. Products of sparse weights take floats, whatever it says.
+        inputs for formats of groups, the row for others. Of sparse weights only products of n:m round.
     calibration : {"minmax", "percentile", "mse"}, optional
         How a static scale is found, given with it alone: nothing that occurred is clipped; the `percentile` is the
         largest that is not; or the sum of squared errors is least.
@@ -127,10 +127,12 @@ class Quantize(Method):
         need(
             self.activations in ("int8", "float"),
             self,
-            f"{path} is sparse, and sparse products take float activations; leave `activations` out there",
+            f"{path} is sparse, and its product takes float activations, or rounds as the format asks; leave "
+            "`activations` out there",
             "contradicting_options",
         )
-        return dataclasses.replace(leaf, values=self._nearest(path, leaf.values, "float"))
+        rounded = dataclasses.replace(leaf, values=self._nearest(path, leaf.values, "float"))
+        return rounded.with_activations(self.activations)
 
     def _nearest(self, path: str, leaf: Weight, activations: str, scale: np.ndarray | None = None) -> Quantized:
         """Round the matrix of a Dense, of which no more than a few rows are widened or left in memory at once."""

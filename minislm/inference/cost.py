@@ -88,7 +88,7 @@ def _row_operations(step: Step, widths: Sequence[int], arrays: list[np.ndarray],
         return 2 * max(array.size for array in arrays if array.dtype.kind == "f")
     if step.op == "low_rank_product":
         return 2 * sum(array.size for array in arrays)
-    if step.op in ("panel_product", "block_panel_product"):
+    if step.op in ("panel_product", "block_panel_product", "masked_panel_product"):
         return 2 * int(step.options["n_inputs"]) * step.width
     if step.op == "linear" or step.op.endswith("_product") or "_product_" in step.op:
         return 2 * widths[0] * step.width

@@ -243,6 +243,44 @@ def pack_nm(w_OI: np.ndarray, mask_OI: np.ndarray, *, n: int, m: int) -> tuple[n
     return values_OU, places_OP
 
 
+def nm_entries(
+    stored_OU: np.ndarray, places_OP: np.ndarray, n: int, m: int, n_inputs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put what is stored of some rows in its places.
+
+    Parameters
+    ----------
+    stored_OU : ndarray, (O, U)
+        Values or codes, `n` for each group.
+    places_OP : ndarray, (O, P), uint8
+        Their places.
+    n, m : int
+        At most `n` of every `m` inputs are stored.
+    n_inputs : int
+        Columns of the matrix, I.
+
+    Returns
+    -------
+    kept_OI : ndarray, (O, I), bool
+        Which entries are stored.
+    stored_OI : ndarray, (O, I)
+        What they are; zeros elsewhere.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nm_entries(np.array([[2.0, 3.0]]), np.array([[9]], np.uint8), 2, 4, 3)
+    (array([[False,  True,  True]]), array([[0., 2., 3.]]))
+    """
+    n_outputs, n_groups = len(stored_OU), -(-n_inputs // m)
+    places = unpack_bits(places_OP, place_bits(m), n_groups * n).reshape(n_outputs, n_groups, n).astype(np.intp)
+    kept, stored = np.zeros((n_outputs, n_groups, m), np.bool_), np.zeros((n_outputs, n_groups, m), stored_OU.dtype)
+    np.put_along_axis(kept, places, True, axis=2)
+    np.put_along_axis(stored, places, stored_OU.reshape(n_outputs, n_groups, n), axis=2)
+    kept_OI, stored_OI = (x.reshape(n_outputs, n_groups * m)[:, :n_inputs] for x in (kept, stored))
+    return kept_OI, stored_OI
+
+
 def _nm_decoder(
     values: np.ndarray,
     places_OP: np.ndarray,
@@ -264,11 +302,4 @@ def _nm_decoder(
         codes = format.unpack(values[rows], n_groups * n)
         return format.decode(codes, scales[rows], None if zeros is None else zeros[rows])
 
-    def decode(rows: slice) -> np.ndarray:
-        kept = read(rows).reshape(-1, n_groups, n)
-        places = unpack_bits(places_OP[rows], place_bits(m), n_groups * n).reshape(-1, n_groups, n)
-        tile = np.zeros((len(kept), n_groups, m), kept.dtype)
-        np.put_along_axis(tile, places.astype(np.intp), kept, axis=2)
-        return tile.reshape(-1, n_groups * m)[:, :n_inputs]
-
-    return decode
+    return lambda rows: nm_entries(read(rows), places_OP[rows], n, m, n_inputs)[1]

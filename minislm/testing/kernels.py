@@ -21,7 +21,7 @@ Case = tuple[tuple[Any, ...], dict[str, Any]]
 # An op multiplies hidden entries by 0, and 0 times not-a-number is not a number; a kernel may pass over them.
 _HIDING = {"causal", "key_mask_BS", "window", "starts_B"}
 # The same holds for the entries that a sparse matrix does not store: its values are made not finite, not its input.
-_SPARSE = {"bitmap_product", "nm_product", "csr_product"}
+_SPARSE = {"bitmap_product", "nm_product", "csr_product", "decoded_masked_panel_product"}
 
 
 def check_kernel(

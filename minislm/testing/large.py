@@ -13,6 +13,7 @@ from minislm.ops.blocks import BLOCK_FORMATS
 from minislm.ops.csr import pack_csr
 from minislm.ops.float_panels import pack_float_panels
 from minislm.ops.formats import format_named
+from minislm.ops.masked_panels import pack_masked_panels
 from minislm.ops.nm import pack_nm
 from minislm.ops.panels import pack_groups, pack_panels, round_activations
 from minislm.testing.cases.bitmap import random_mask
@@ -142,6 +143,21 @@ def _decoded_panel_product(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(35, 301)), *panels), {"format": options["format"], "n_outputs": 1501}
 
 
+def _masked_panel_product(rng: np.random.Generator) -> Case:
+    int4, (codes, scales) = format_named("int4-32"), _packed(rng)
+    codes_OI, kept_OI = int4.unpack(codes, 301), rng.random((1501, 301)) < 0.5
+    entries = lambda rows: (kept_OI[rows], codes_OI[rows])  # noqa: E731
+    layout = pack_masked_panels(entries, 1501, 301, codes.dtype, bits=4)
+    rounded_NP = round_activations(rng.normal(size=(35, 301)).astype(np.float32), group=32)
+    return (rounded_NP, *layout, pack_groups(scales)), {"format": int4, "group": 32, "n_inputs": 301, "n_outputs": 1501}
+
+
+def _decoded_masked_panel_product(rng: np.random.Generator) -> Case:
+    w_OI, kept_OI = rng.normal(size=(1501, 301)), rng.random((1501, 301)) < 0.5
+    layout = pack_masked_panels(lambda rows: (kept_OI[rows], w_OI[rows]), 1501, 301, w_OI.dtype)
+    return (rng.normal(size=(35, 301)), *layout), {"n_outputs": 1501}
+
+
 def _block_panel_product(rng: np.random.Generator) -> Case:
     q4_k = BLOCK_FORMATS["q4_k"]
     arrays = pack_block_panels(random_blocks(rng, q4_k, 1501, 301), n_inputs=301, format=q4_k)
@@ -204,6 +220,8 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "round_activations": _round_activations,
     "panel_product": _panel_product,
     "decoded_panel_product": _decoded_panel_product,
+    "masked_panel_product": _masked_panel_product,
+    "decoded_masked_panel_product": _decoded_masked_panel_product,
     "block_panel_product": _block_panel_product,
     "decoded_block_panel_product": _decoded_block_panel_product,
     "quantized_product": _quantized_product,

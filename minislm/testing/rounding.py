@@ -10,14 +10,15 @@ from minislm.testing.weights import bits, exact
 from minislm.weights.blocks import Blocks
 from minislm.weights.fake_quantized import FakeQuantized
 from minislm.weights.quantized import Quantized
+from minislm.weights.sparse import Sparse
 
 
-def check_rounded_activations(weight: Quantized | Blocks, seed: int = 0) -> None:
+def check_rounded_activations(weight: Quantized | Blocks | Sparse, seed: int = 0) -> None:
     """Check that rounding activations costs no more than half a step of each, and what a known scale clips.
 
     Parameters
     ----------
-    weight : Quantized or Blocks
+    weight : Quantized, Blocks or Sparse
         With activations that are rounded.
     seed : int
         Of the rows, of very different size, one of them zero, some of them uneven.

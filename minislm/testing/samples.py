@@ -195,7 +195,9 @@ def _sparse(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[We
     ]
     odd = Sparse.from_dense(w_OI, random_nm_mask(rng, o, i, 1, 5), "1:5", "int3")
     empty = Sparse.from_dense(w_OI, np.zeros_like(mask_OI), "bitmap", "int4-32")
-    return [*plain, odd, empty]
+    wide = Sparse.from_dense(w_OI, mask24_OI, "2:4", "uint4-64")
+    rounded = [weight.with_activations(way) for weight in (*plain, wide) for way in ("int8-row", "int8-32")]
+    return [*plain, odd, empty, wide, *(weight for weight in rounded if weight not in plain)]
 
 
 def _diagonal(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[Weight]:

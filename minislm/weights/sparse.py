@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from minislm.dispatch import ops
+from minislm.dispatch import ops, runs_compiled
 from minislm.errors import UsageError, unknown
 from minislm.ops.bitmap import mask_starts, pack_bitmap
-from minislm.ops.bits import unpack_bits
+from minislm.ops.bits import unpack_bits, unpack_mask
 from minislm.ops.csr import pack_csr
-from minislm.ops.nm import pack_nm, place_bits
+from minislm.ops.formats import Format
+from minislm.ops.masked_panels import pack_masked_panels
+from minislm.ops.nm import nm_entries, pack_nm, place_bits
+from minislm.ops.panels import BLOCK, pack_groups
 from minislm.ops.tiles import row_tiles
 from minislm.weights.base import Arrays, Weight, below, under
 from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
 from minislm.weights.dense import Dense
+from minislm.weights.mapped import release
+from minislm.weights.masked_panels import MaskedPanels
 from minislm.weights.quantized import Quantized
 
 
@@ -36,7 +41,8 @@ class Sparse(Weight):
         Columns of the matrix.
     values : Weight
         A Dense (float32, float64) or Quantized: (1, stored) for bitmap and csr, row by row; (O, U) for n:m, where
-        ``U = ceil(n_inputs / m) * n``.
+        ``U = ceil(n_inputs / m) * n``. Its activations are those of the matrix, and other than float ones only where
+        `rounds` says so.
     index : mapping of str to ndarray
         Where the values belong. Bitmap: ``mask``; n:m: ``places``; csr: ``columns`` and ``starts``; each as
         `minislm.ops.bitmap`, `minislm.ops.nm` and `minislm.ops.csr` describe it.
@@ -66,12 +72,11 @@ class Sparse(Weight):
         family = FAMILIES[_family(self.pattern)]
         if set(self.index) != set(family.names):
             raise UsageError("bad_index", f"{self.pattern} needs {family.names}, not {sorted(self.index)}")
-        if not isinstance(self.values, Dense | Quantized) or (
-            self.values.half if isinstance(self.values, Dense) else self.values.activations != "float"
-        ):
+        if not isinstance(self.values, Dense | Quantized) or (isinstance(self.values, Dense) and self.values.half):
+            raise UsageError("bad_values", "the values of a Sparse are a Dense of float32 or float64, or a Quantized")
+        if self.activations == "static" or (self.activations != "float" and not self.rounds):
             raise UsageError(
-                "bad_values",
-                "the values of a Sparse are a Dense of float32 or float64, or a Quantized with float activations",
+                "bad_values", f"{self.pattern} of such values takes float activations, not {self.activations}"
             )
         wanted = family.values_shape(self.index, self.n_inputs, self.pattern)
         if self.values.shape != wanted:
@@ -133,8 +138,24 @@ class Sparse(Weight):
         """The stored values."""
         return self.values.n_parameters
 
+    @property
+    def activations(self) -> str:
+        """How inputs enter the product."""
+        return self.values.activations if isinstance(self.values, Quantized) else "float"
+
+    @property
+    def rounds(self) -> bool:
+        """Whether there is a product with rounded inputs: of n:m whose scales stand each for blocks of inputs."""
+        return isinstance(self.values, Quantized) and ":" in self.pattern and self._panel_format is not None
+
+    def with_activations(self, activations: str) -> Weight:
+        """Return the same matrix with other activations, if it `rounds`."""
+        return replace(self, values=self.values.with_activations(activations)) if self.rounds else self
+
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
-        """Return ``x @ W.T``, (N, O)."""
+        """Return ``x @ W.T``, (N, O), its inputs as the values' `activations` say."""
+        if self._takes_panels(x_NI.dtype == np.float32):
+            return self._panels.apply(x_NI)
         family, constants, options = self._product
         y_NO: np.ndarray = getattr(ops, f"{family}_product")(x_NI, *constants, **options)
         return y_NO
@@ -189,10 +210,77 @@ class Sparse(Weight):
         return weight
 
     def lower(self, slot: int, program: Any) -> int:
-        """Append one step."""
+        """Append one step, or those of the panels."""
+        if self._takes_panels(program.panels):
+            return self._panels.lower(slot, program)
         family, constants, options = self._product
         width = self.shape[0]
         return int(program.step(f"{family}_product", (slot,), constants=constants, width=width, **options))
+
+    def lower_affine(self, slot: int, b_O: np.ndarray, program: Any) -> int:
+        """Append the same with the bias."""
+        if self._takes_panels(program.panels):
+            return self._panels.lower(slot, program, b_O)
+        return super().lower_affine(slot, b_O, program)
+
+    def _takes_panels(self, compiled: bool) -> bool:
+        """Whether masked panels multiply in its place: where inputs are rounded, or a compiled kernel takes them."""
+        if self.activations != "float":
+            return True
+        if self.pattern == "csr" or not (compiled and runs_compiled("decoded_masked_panel_product")):
+            return False
+        if isinstance(self.values, Quantized):
+            return self._panel_format is not None
+        return self.values.dense().dtype == np.float32
+
+    @cached_property
+    def _panel_format(self) -> Format | None:
+        """The format of quantized values in groups of inputs, stored or not; None: no such group has one scale."""
+        format: Format = self.values.format  # type: ignore[attr-defined]
+        if not format.group:
+            return format
+        if _family(self.pattern) != "nm":
+            return None
+        n, m = _n_of_m(self.pattern)
+        group = format.group // n * m
+        return replace(format, group=group) if format.group % n == 0 and group % BLOCK == 0 else None
+
+    @cached_property
+    def _panels(self) -> MaskedPanels:
+        """The matrix as kernels multiply it, made once; pages of a mapped file are let go."""
+        (n_outputs, n_inputs), values = self.shape, self.values
+        if isinstance(values, Quantized):
+            bits = values.format.bits
+            layout = pack_masked_panels(self._entries, n_outputs, n_inputs, values.codes.dtype, bits)
+            groups = [pack_groups(np.broadcast_to(x, (n_outputs, x.shape[1]))) for x in values.stored[1:]]
+            panels = MaskedPanels(self.shape, layout, self._panel_format, values.activations, *groups)
+        else:
+            layout = pack_masked_panels(self._entries, n_outputs, n_inputs, values.dense().dtype)
+            panels = MaskedPanels(self.shape, layout)
+        for array in self.arrays().values():
+            release(array)
+        return panels
+
+    def _entries(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Return which entries of some rows are stored, (rows, I), and their values, or codes."""
+        values, n_inputs = self.values, self.n_inputs
+        if _family(self.pattern) == "nm":
+            if isinstance(values, Quantized):
+                stored = values.format.unpack(values.codes[rows], values.n_inputs)
+            else:
+                stored = values.dense()[rows]
+            return nm_entries(stored, self.index["places"][rows], *_n_of_m(self.pattern), n_inputs)
+        starts, kept_OI = self._product[1][2], unpack_mask(self.index["mask"][rows], n_inputs)
+        first, last = int(starts[rows.start]), int(starts[rows.stop])
+        if isinstance(values, Quantized):
+            begin = first // 8  # where a byte does
+            codes = values.codes[:, begin * values.format.bits :]
+            stored = values.format.unpack(codes, last - 8 * begin)[0, first - 8 * begin :]
+        else:
+            stored = values.dense()[0, first:last]
+        stored_OI = np.zeros(kept_OI.shape, stored.dtype)
+        stored_OI[kept_OI] = stored
+        return kept_OI, stored_OI
 
     @cached_property
     def _product(self) -> tuple[str, tuple[np.ndarray, ...], dict[str, Any]]:

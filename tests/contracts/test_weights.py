@@ -24,6 +24,7 @@ from minislm.weights.base import Weight, below, under
 from minislm.weights.blocks import Blocks
 from minislm.weights.fake_quantized import FakeQuantized
 from minislm.weights.quantized import Quantized
+from minislm.weights.sparse import Sparse
 
 SHAPES = ((1, 1), (5, 7), (3, 33), (6, 70))
 
@@ -111,12 +112,12 @@ def test_other_activations_leave_the_matrix(name, rng):
 def test_rounded_activations_keep_their_bound(rng):
     rounded = [
         part
-        for weight in (*members("quantized", rng), *members("blocks", rng))
-        for part in parts(weight)
-        if isinstance(part, Quantized | Blocks) and part.activations != "float"
+        for part in (*members("quantized", rng), *members("blocks", rng), *members("sparse", rng))
+        if isinstance(part, Quantized | Blocks | Sparse) and part.activations != "float"
     ]
     assert {weight.activations for weight in rounded} == set(ACTIVATION_GROUPS)
     assert {weight.format.name for weight in rounded if isinstance(weight, Blocks)} == set(BLOCK_FORMATS)
+    assert {weight.pattern for weight in rounded if isinstance(weight, Sparse)} == {"2:4"}
     for weight in rounded:
         rounding.check_rounded_activations(weight)
 

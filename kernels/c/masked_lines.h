@@ -1,0 +1,135 @@
+/* Lines of masked panels: what is stored of 16 outputs, put in its places; what is not stored becomes the code of zero.
+   No index is trusted: a panel whose masks ask for more than its values is noted, and nothing is read beyond them. */
+#ifndef MINISLM_MASKED_LINES_H
+#define MINISLM_MASKED_LINES_H
+#include "panel_lines.h"
+
+
+union line {
+    words part[PARTS];
+    uint8_t bytes[LINE_BYTES];
+};
+
+/* What is left of a panel's values, counted in numbers or in bytes of codes. */
+struct stream {
+    int64_t at, end;
+};
+
+INLINE void note_bad(const struct masks *masks, int64_t panel) {
+    __atomic_store_n(masks->bad, panel + 1, __ATOMIC_RELAXED);
+}
+
+INLINE struct stream stream_of(const struct masks *masks, int64_t panel) {
+    const struct stream stream = {masks->starts[panel], masks->starts[panel + 1]};
+    if (0 <= stream.at && stream.at <= stream.end && stream.end <= masks->n_values) return stream;
+    note_bad(masks, panel);
+    return (struct stream){0, 0};
+}
+
+#ifdef __AVX512VBMI2__
+/* 64 codes from the n-th on, each in a byte: what holds eight of them is brought into a word, whose bytes then take theirs. */
+INLINE __m512i next_codes(const uint8_t *codes, int64_t n, int bits) {
+    if (bits == 8) return _mm512_loadu_si512(codes + n);
+    const __m512i word = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), bytes = _mm512_set1_epi64(0x0706050403020100);
+    const int64_t each = 0x0101010101010101;
+    const __m512i from = _mm512_add_epi8(_mm512_mullo_epi64(word, _mm512_set1_epi64(bits * each)), bytes);
+    const __m512i shift = _mm512_set1_epi64(0x0706050403020100 * bits + (n * bits & 7) * each);
+    const __m512i packed = _mm512_permutexvar_epi8(from, _mm512_loadu_si512(codes + (n * bits >> 3)));
+    return _mm512_and_si512(_mm512_multishift_epi64_epi8(shift, packed), _mm512_set1_epi8((char)((1 << bits) - 1)));
+}
+#endif
+
+#if LANES == 8
+/* The first bytes go to the places whose bits are set, of 8; zeros to the others. */
+INLINE __m128i put_eight(const uint8_t *codes, unsigned bits) {
+    const uint64_t set = spread(bits, 1), before = set * UINT64_C(0x0101010101010101) - set; /* how many are below */
+    const __m128i from = _mm_cvtsi64_si128((int64_t)(before | (set ^ UINT64_C(0x0101010101010101)) << 7));
+    return _mm_shuffle_epi8(_mm_loadl_epi64((const __m128i *)codes), from);
+}
+#endif
+
+/* Whether lines are made of codes as they are stored; otherwise each must be in a byte. */
+#ifdef __AVX512VBMI2__
+enum { STORED_CODES = 1 };
+#else
+enum { STORED_CODES = 0 };
+#endif
+
+/* A line of the codes from the n-th on, with `absent` codes of the 16 outputs where a mask has no bit. */
+INLINE union line expanded_line(const uint8_t *codes, int64_t n, int bits, uint64_t mask, const uint8_t *absent) {
+    union line line;
+#ifndef __AVX512VBMI2__
+    (void)bits;
+    codes += n;
+#endif
+#if defined __AVX512VBMI2__
+    const __m512i none = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)absent));
+    const __m512i columns = _mm512_mask_expand_epi8(none, mask, next_codes(codes, n, bits)); /* input after input */
+    const __m512i output = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i order = _mm512_add_epi8(_mm512_set1_epi32(0x30201000), _mm512_mullo_epi32(output, _mm512_set1_epi32(0x01010101)));
+    line.part[0] = (words)_mm512_permutexvar_epi8(order, columns);
+#elif LANES == 16
+    const __m512i none = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)absent));
+    line.part[0] = (words){0};
+    EACH(k, 4) {
+        const __m512i some = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codes));
+        const __m512i column = _mm512_mask_expand_epi32(none, (__mmask16)(mask >> 16 * k), some);
+        line.part[0] |= (words)_mm512_slli_epi32(column, 8 * k);
+        codes += __builtin_popcount((uint16_t)(mask >> 16 * k));
+    }
+#elif LANES == 8
+    EACH(part, 2) {
+        __m128i columns[4];
+        const uint8_t *from = codes;
+        EACH(k, 4) {
+            const unsigned bits = mask >> 16 * k & 0xffff, ours = bits >> 8 * part & 255;
+            const uint8_t *at = from + (part ? __builtin_popcount(bits & 255) : 0);
+            const __m128i none = _mm_loadl_epi64((const __m128i *)(absent + 8 * part));
+            const __m128i set = _mm_cvtsi64_si128((int64_t)(spread(ours, 1) * 255));
+            columns[k] = _mm_or_si128(put_eight(at, ours), _mm_andnot_si128(set, none));
+            from += __builtin_popcount(bits);
+        }
+        const __m128i low = _mm_unpacklo_epi8(columns[0], columns[1]), high = _mm_unpacklo_epi8(columns[2], columns[3]);
+        line.part[part] = (words)_mm256_set_m128i(_mm_unpackhi_epi16(low, high), _mm_unpacklo_epi16(low, high));
+    }
+#else
+    for (int k = 0; k < 4; k++)
+        for (int o = 0; o < OUTPUTS; o++, mask >>= 1) line.bytes[4 * o + k] = mask & 1 ? *codes++ : absent[o];
+#endif
+    return line;
+}
+
+/* The lines of a block, whose codes are next in the panel's stream. */
+INLINE void masked_block(
+    const struct panels *w, int64_t panel, int64_t block, struct stream *stream, const uint8_t *absent,
+    union line *lines, const int bits) {
+    uint64_t masks[QUADS]; /* 16 bits for each of the inputs of a quad */
+    int64_t before[QUADS + 1] = {0};
+    memcpy(masks, w->masks.bits + (panel * w->blocks + block) * BLOCK_INPUTS, sizeof masks);
+    EACH(q, QUADS) before[q + 1] = before[q] + __builtin_popcountll(masks[q]);
+    const int64_t bytes = (before[QUADS] * bits + 7) / 8;
+    const uint8_t *codes = w->lines + stream->at;
+    uint8_t room[QUADS * LINE_BYTES + SLACK];
+    if (bytes > stream->end - stream->at) {
+        note_bad(&w->masks, panel);
+        memset(masks, 0, sizeof masks);
+        codes = room;
+    } else {
+        stream->at += bytes;
+        if (!STORED_CODES && bits < 8) {
+            unpack(codes, before[QUADS], room, bits);
+            codes = room;
+        }
+    }
+    EACH(q, QUADS) lines[q] = expanded_line(codes, before[q], bits, masks[q], absent);
+}
+
+/* The codes of zero of a panel's outputs in a block. */
+INLINE const uint8_t *absent_codes(const struct panels *w, int64_t panel, int64_t block, uint8_t *room) {
+    const int64_t group = w->group_blocks ? block / w->group_blocks : 0;
+    if (w->zeros) return w->zeros + (panel * w->groups + group) * OUTPUTS;
+    memset(room, w->zero, OUTPUTS);
+    return room;
+}
+
+#endif
