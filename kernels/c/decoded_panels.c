@@ -189,6 +189,7 @@ INLINE void one_row_of_floats(const struct decoded_task *t, int64_t panel, const
         for (int64_t i = 0; i < inputs; i++)
             EACH(p, P) {
                 lanes weights[PARTS];
+                __builtin_prefetch(t->floats + streams[p].at + FETCHED_AHEAD / sizeof(float));
                 next_input(t, masks[p][i], streams + p, weights);
                 EACH(part, PARTS) sums[p][part] += all(t->x[l + i]) * weights[part];
             }
