@@ -44,6 +44,7 @@ cdef extern from "matmul.h" nogil:
 
 cdef const runtime *shared = the_runtime()
 cdef int64_t WORTH = 1 << 20  # multiplications that are worth a thread's while
+cdef int64_t READING = 10  # of which reading a number of a large matrix costs as many
 FLOAT16_DTYPE, BFLOAT16_DTYPE = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 SIXTEEN_BITS = (FLOAT16_DTYPE, BFLOAT16_DTYPE)
 UINT16 = np.dtype(np.uint16)
@@ -111,7 +112,7 @@ def float_panel_product(x_NI, panels, b_O=None, *, n_outputs, out=None, int thre
     task.x, task.panels, task.y = <const float *>reading(x), reading(w), <float *>writing(y)
     task.m, task.n, task.k = x.shape[0], y.shape[1], x.shape[1]
     cdef int64_t units = panel_product_units(&task)
-    cdef int64_t grain = 1 + WORTH // (1 + task.m * task.n * task.k // max(1, units))
+    cdef int64_t grain = 1 + WORTH // (1 + (READING + task.m) * task.n * task.k // max(1, units))
     cdef kernel *work = matmul_kernels_for(shared.chosen).panel_product
     with nogil:
         shared.parallel(work, &task, sizeof(task), units, grain, threads)

@@ -21,12 +21,16 @@ ROWS_COMPARED = 8
 Make = Callable[[np.ndarray, np.random.Generator], Weight]
 
 
-def _low_rank(w_OI: np.ndarray, rng: np.random.Generator) -> Product:
+def _int8(w_OI: np.ndarray) -> Quantized:
+    return Quantized.nearest(w_OI, "int8", "int8-row")
+
+
+def _factors(w_OI: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw factors of half the rank at which they would hold as many numbers as the matrix."""
     n_outputs, n_inputs = w_OI.shape
     rank = n_outputs * n_inputs // (2 * (n_outputs + n_inputs))
     left = rng.standard_normal((n_outputs, rank), np.float32) / np.float32(rank**0.5)
-    return Product(Dense(left), Dense(w_OI[:rank].copy()))
+    return left, w_OI[:rank].copy()
 
 
 def _two_of_four(w_OI: np.ndarray, rng: np.random.Generator) -> Weight:
@@ -36,9 +40,10 @@ def _two_of_four(w_OI: np.ndarray, rng: np.random.Generator) -> Weight:
 
 STORED: dict[str, Make] = {
     "float32": lambda w_OI, rng: Dense(w_OI),
-    "int8": lambda w_OI, rng: Quantized.nearest(w_OI, "int8", "int8-row"),
+    "int8": lambda w_OI, rng: _int8(w_OI),
     "int4-32": lambda w_OI, rng: Quantized.nearest(w_OI, "int4-32", "int8-32"),
-    "low rank": _low_rank,
+    "low rank": lambda w_OI, rng: Product(*map(Dense, _factors(w_OI, rng))),
+    "low rank int8": lambda w_OI, rng: Product(*(_int8(factor) for factor in _factors(w_OI, rng))),
     "2:4 int8": _two_of_four,
 }
 
