@@ -128,6 +128,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("round_activations", "cython", "panels_cython:round_activations"),
     Kernel("panel_product", "cython", "panels_cython:panel_product", ("int8",)),
     Kernel("masked_panel_product", "cython", "panels_cython:masked_panel_product", ("int8",)),
+    Kernel("block_sparse_panel_product", "cython", "panels_cython:block_sparse_panel_product", ("int8",)),
     Kernel("block_panel_product", "cython", "panels_cython:block_panel_product", ("int8",)),
     Kernel("decoded_panel_product", "cython", "decoded_panels_cython:decoded_panel_product"),
     Kernel("decoded_masked_panel_product", "cython", "decoded_panels_cython:decoded_masked_panel_product"),

@@ -18,7 +18,8 @@ from minislm.ops.panels import BLOCK, LINE, OUTPUTS, n_blocks
 
 PADDING = 256
 """Of rows of x that compiled code reads in blocks."""
-UINT8, UINT16, FLOAT16 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float16)
+UINT8, UINT16, INT32 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int32)
+FLOAT16 = np.dtype(np.float16)
 FEW = 16
 """Up to so many rows of x the stored form is multiplied directly; the C has room for no more."""
 TILE = 2**18
@@ -80,10 +81,30 @@ def in_masked_panels(
     return masks, values, starts
 
 
+def in_block_sparse_panels(
+    lines: Any, columns: Any, starts: Any, scales: Any, zeros: Any, format: Any, n_outputs: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Check the arrays of a `BlockLayout`; whether its columns lie in the matrix is for the kernel to see."""
+    if n_outputs % OUTPUTS:
+        raise ValueError(f"the outputs of blocks must be a multiple of {OUTPUTS}, not {n_outputs}")
+    lines = border.checked(lines, "lines", 3, UINT8)
+    border.same_shape(lines, "lines", (len(lines), format.bits, LINE))
+    columns = border.checked(columns, "columns", 1, INT32)
+    border.same_shape(columns, "columns", (len(lines),))
+    starts = border.checked(starts, "starts", 1, border.INT64)
+    border.same_shape(starts, "starts", (n_outputs // OUTPUTS + 1,))
+    scales = border.checked(scales, "scales", 3, FLOAT16 if format.group else border.FLOAT32)
+    border.same_shape(scales, "scales", (len(lines), 1, OUTPUTS))
+    if zeros is not None:
+        zeros = border.checked(zeros, "zeros", 3, UINT8)
+        border.same_shape(zeros, "zeros", scales.shape)
+    return lines, columns, starts, scales, zeros
+
+
 def check_panels(bad: np.ndarray) -> None:
-    """Raise ValueError if a kernel has met a panel whose masks and values do not fit; it has left 0 otherwise."""
+    """Raise ValueError if a kernel has met a panel whose index does not fit; it has left 0 otherwise."""
     if bad[0]:
-        raise ValueError(f"the masks of panel {bad[0] - 1} do not fit its values")
+        raise ValueError(f"the masks of panel {bad[0] - 1}, or its columns, do not fit what it stores")
 
 
 def in_block_panels(

@@ -1,5 +1,5 @@
 # A matrix in panels, as C sees it.
-from libc.stdint cimport int64_t, uint8_t, uint16_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t
 from native cimport reading, writing
 
 
@@ -14,10 +14,11 @@ cdef extern from "panels.h" nogil:
     ctypedef struct panels "struct panels":
         const uint8_t *lines
         masks masks
+        const int32_t *columns
         const void *scales
         const uint8_t *zeros
         int64_t outputs, inputs, blocks, groups, group_blocks
-        int bits, zero
+        int bits, zero, half_scales
         const unsigned short *supers
         int64_t supers_of_panel
 
@@ -29,7 +30,7 @@ cdef inline int describe(panels *w, lines, scales, zeros, format, int64_t inputs
         w.zeros = <const uint8_t *>reading(zeros)
     w.outputs, w.inputs, w.blocks, w.groups = outputs, inputs, (inputs + 63) // 64 * 2, scales.shape[1]
     w.group_blocks, w.bits, w.zero, w.supers = format.group // 32, format.bits, format.zero, NULL
-    w.masks.bits = NULL
+    w.masks.bits, w.columns, w.half_scales = NULL, NULL, format.group > 0
     return 0
 
 
@@ -45,4 +46,12 @@ cdef inline int describe_blocks(panels *w, lines, scales, supers, least, codes, 
     """The same for scales of two levels, which `compressed.in_block_panels` has checked."""
     describe(w, lines, scales, least, codes, inputs, outputs)
     w.supers, w.supers_of_panel = <const unsigned short *>reading(supers), supers.shape[1]
+    return 0
+
+
+cdef inline int describe_columns(panels *w, columns, starts, bad) except -1:
+    """Add which blocks are stored, with scales of their own, after `describe`."""
+    w.columns, w.groups, w.group_blocks = <const int32_t *>reading(columns), 0, 1
+    w.masks.starts, w.masks.n_values = <const int64_t *>reading(starts), columns.shape[0]
+    w.masks.bad = <int64_t *>writing(bad)
     return 0

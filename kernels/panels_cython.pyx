@@ -10,7 +10,7 @@ from minislm.ops.panels import RoundedRows, n_blocks
 
 from libc.stdint cimport int8_t, int64_t
 from native cimport kernel, reading, runtime, the_runtime, writing
-from panels cimport describe, describe_blocks, describe_masks, panels
+from panels cimport describe, describe_blocks, describe_columns, describe_masks, panels
 
 
 cdef extern from "panels.h" nogil:
@@ -111,6 +111,34 @@ def masked_panel_product(
     return y
 
 
+def block_sparse_panel_product(
+    rounded_NP,
+    lines,
+    columns,
+    starts,
+    scales,
+    zeros=None,
+    b_O=None,
+    *,
+    format,
+    int64_t n_inputs,
+    int64_t n_outputs,
+    out=None,
+    int threads=1,
+):
+    """Same as `ops.block_sparse.block_sparse_panel_product`."""
+    cdef panel_task task
+    arrays = compressed.in_block_sparse_panels(lines, columns, starts, scales, zeros, format, n_outputs)
+    lines, columns, starts, scales, zeros = arrays
+    bad = np.zeros(1, np.int64)
+    describe(&task.w, lines, scales, zeros, format, n_inputs, n_outputs)
+    describe_columns(&task.w, columns, starts, bad)
+    task.segment_blocks = 1
+    y = multiplied(&task, rounded_NP, arrays, b_O, out, threads)
+    compressed.check_panels(bad)
+    return y
+
+
 def block_panel_product(
     rounded_NP,
     lines,
@@ -146,7 +174,7 @@ cdef multiplied(panel_task *task, rounded_NP, arrays, b_O, out, int threads):
         task.bias = <const float *>reading(b)
     task.y = <float *>writing(y)
     cdef kernel *work = panels_kernels_for(shared.chosen).product
-    cdef int64_t grain = 1 + WORTH // (1 + 16 * task.w.inputs * (3 + task.x.n)), n_panels = len(arrays[0])
+    cdef int64_t grain = 1 + WORTH // (1 + 16 * task.w.inputs * (3 + task.x.n)), n_panels = (task.w.outputs + 15) // 16
     with nogil:
         shared.parallel(work, task, sizeof(task[0]), n_panels, grain, threads)
     return border.delivered(y, out)

@@ -115,7 +115,7 @@ INLINE lanes of_halves(const uint16_t *halves) {
 /* Scales of a group's outputs. */
 INLINE lanes group_scales(const struct panels *w, int64_t panel, int64_t group, int part) {
     const int64_t at = (panel * w->groups + group) * OUTPUTS + part * LANES;
-    if (!w->group_blocks) return load((const float *)w->scales + at);
+    if (!w->half_scales) return load((const float *)w->scales + at);
     return of_halves((const uint16_t *)w->scales + at);
 }
 

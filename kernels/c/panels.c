@@ -316,6 +316,17 @@ INLINE void unpack_lines(const uint8_t *lines, int64_t blocks, uint8_t *room, co
             *(words *)(room + q * LINE_BYTES + part * 4 * LANES) = quad(lines, q, part, bits);
 }
 
+static void unpack_blocks(const uint8_t *lines, int64_t blocks, uint8_t *room, int bits) {
+    switch (bits) {
+    case 2: unpack_lines(lines, blocks, room, 2); break;
+    case 3: unpack_lines(lines, blocks, room, 3); break;
+    case 4: unpack_lines(lines, blocks, room, 4); break;
+    case 5: unpack_lines(lines, blocks, room, 5); break;
+    case 6: unpack_lines(lines, blocks, room, 6); break;
+    default: unpack_lines(lines, blocks, room, 7);
+    }
+}
+
 /* Put the codes of masked panels in their places. */
 static void expand_panel(const struct piece *piece, int64_t p, uint8_t *room) {
     const struct panels *w = &piece->t->w;
@@ -335,14 +346,7 @@ static void unpack_piece(struct piece *piece, int64_t side, uint8_t *room) {
             expand_panel(piece, p, to);
             continue;
         }
-        switch (piece->t->w.bits) {
-        case 2: unpack_lines(lines, blocks, to, 2); break;
-        case 3: unpack_lines(lines, blocks, to, 3); break;
-        case 4: unpack_lines(lines, blocks, to, 4); break;
-        case 5: unpack_lines(lines, blocks, to, 5); break;
-        case 6: unpack_lines(lines, blocks, to, 6); break;
-        default: unpack_lines(lines, blocks, to, 7);
-        }
+        unpack_blocks(lines, blocks, to, piece->t->w.bits);
     }
     piece->lines = room, piece->block_bytes = QUADS * LINE_BYTES, piece->panel_bytes = DEPTH * piece->block_bytes;
 }
@@ -417,8 +421,11 @@ static void near_rows(
         for (int64_t p = 0; p < side; p++) put_wide(t, near + i, panel + p, wide->sums[i][p], wide->x[i]);
 }
 
+#include "panel_blocks.h"
+
 static void product(const void *task, int64_t first, int64_t last) {
     const struct panel_task *t = task;
+    if (t->w.columns) return blocks_product(t, first, last);
     const int64_t side = t->x.n == 1 ? 1 : SIDE;
     for (int64_t panel = first; t->w.inputs == 0 && panel < last; panel++)
         for (int64_t n = 0; n < t->x.n; n++) EACH(part, PARTS) put(t, n, panel, part, bias_of(t, panel, part));

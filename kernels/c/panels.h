@@ -18,11 +18,12 @@ struct masks {
 struct panels {
     const uint8_t *lines; /* (panels, blocks, bits, LINE_BYTES); of masked panels the values */
     struct masks masks;
-    const void *scales;   /* (panels, groups, OUTPUTS), float16, or float32 where a group is a row */
+    const int32_t *columns; /* of each block in `lines`, where only some of a panel's are there, its place; or null */
+    const void *scales;   /* (panels, groups, OUTPUTS), float16 or float32 */
     const uint8_t *zeros; /* (panels, groups, OUTPUTS), or null: `zero` everywhere */
     int64_t outputs, inputs, blocks, groups;
     int64_t group_blocks; /* blocks that share a scale; 0: all of them */
-    int bits, zero;
+    int bits, zero, half_scales;
     /* Of two levels, or null: steps of `scales`, which are bytes here, and of `zeros`, (panels, supers_of_panel, OUTPUTS),
        float16. With `zeros`, value = super * scale * code - next super * zero, for every block; without, value =
        super * (scale - 128) * (code - 32), with a scale for every half of a block. */

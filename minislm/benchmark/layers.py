@@ -38,6 +38,13 @@ def _two_of_four(w_OI: np.ndarray, rng: np.random.Generator) -> Weight:
     return Sparse.from_dense(w_OI, (order < 2).reshape(w_OI.shape), "2:4", "int8").with_activations("int8")
 
 
+def _some_blocks(w_OI: np.ndarray, rng: np.random.Generator) -> Weight:
+    """Keep a fifth of the blocks."""
+    kept = rng.random((len(w_OI) // 16, w_OI.shape[1] // 32)) < 0.2
+    mask_OI = np.repeat(np.repeat(kept, 16, axis=0), 32, axis=1)
+    return Sparse.from_dense(w_OI, mask_OI, "16x32", "int8").with_activations("int8")
+
+
 STORED: dict[str, Make] = {
     "float32": lambda w_OI, rng: Dense(w_OI),
     "int8": lambda w_OI, rng: _int8(w_OI),
@@ -45,6 +52,7 @@ STORED: dict[str, Make] = {
     "low rank": lambda w_OI, rng: Product(*map(Dense, _factors(w_OI, rng))),
     "low rank int8": lambda w_OI, rng: Product(*(_int8(factor) for factor in _factors(w_OI, rng))),
     "2:4 int8": _two_of_four,
+    "blocks int8": _some_blocks,
 }
 
 

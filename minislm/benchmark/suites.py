@@ -227,6 +227,8 @@ def _layers() -> list[Suite]:
               (rows(1, low_rank), rows(128, low_rank)), most_error=1e-8),
         Suite("low-rank-int8", (chain("low rank int8", 2048, 64), chain("int8", 2048, 64)),
               tuple(rows(n, Target("low rank int8", "int8", 1.6, 1.9)) for n in (1, 128)), most_error=0.05),
+        Suite("block-sparse", (chain("blocks int8", 2048, 16), chain("int8", 2048, 16)),
+              (rows(128, Target("blocks int8", "int8", 1.8, 3.0)),), most_error=0.05),
         Suite("two-of-four", (chain("2:4 int8", 2048, 128), chain("int8", 2048, 128)),
               (rows(1, Target("2:4 int8", "int8", 1.2, 1.5)),), most_error=0.05),
     ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minislm.inference.steps import Step
+from minislm.ops.panels import BLOCK, OUTPUTS
 from minislm.weights.base import Weight
 
 LOOKUPS = ("embedding", "quantized_rows", "rows")  # of rows of a weight by their numbers
@@ -86,6 +87,8 @@ def _row_operations(step: Step, widths: Sequence[int], arrays: list[np.ndarray],
         return n_keys * step.width
     if step.op in ("bitmap_product", "nm_product", "csr_product"):
         return 2 * max(array.size for array in arrays if array.dtype.kind == "f")
+    if step.op == "block_sparse_panel_product":
+        return 2 * OUTPUTS * BLOCK * len(arrays[0])
     if step.op == "low_rank_product":
         return 2 * sum(array.size for array in arrays)
     if step.op in ("panel_product", "block_panel_product", "masked_panel_product"):

@@ -9,6 +9,7 @@ import numpy as np
 
 from minislm.ops.bitmap import pack_bitmap
 from minislm.ops.block_panels import pack_block_panels
+from minislm.ops.block_sparse import pack_block_sparse, pack_block_sparse_panels
 from minislm.ops.blocks import BLOCK_FORMATS
 from minislm.ops.csr import pack_csr
 from minislm.ops.float_panels import pack_float_panels
@@ -17,6 +18,7 @@ from minislm.ops.masked_panels import pack_masked_panels
 from minislm.ops.nm import pack_nm
 from minislm.ops.panels import pack_groups, pack_panels, round_activations
 from minislm.testing.cases.bitmap import random_mask
+from minislm.testing.cases.block_sparse import random_blocks_mask
 from minislm.testing.cases.blocks import random_blocks
 from minislm.testing.cases.nm import random_nm_mask
 from minislm.weights.quantized import Quantized
@@ -158,6 +160,15 @@ def _decoded_masked_panel_product(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(35, 301)), *layout), {"n_outputs": 1501}
 
 
+def _block_sparse_panel_product(rng: np.random.Generator) -> Case:
+    int4, w_OI, mask_OI = format_named("int4"), rng.normal(size=(1504, 301)), random_blocks_mask(rng, 1504, 301)
+    blocks_CQ, values = pack_block_sparse(w_OI, mask_OI)
+    codes, scales = Quantized.nearest(values, "int4").stored
+    rounded_NP = round_activations(rng.normal(size=(35, 301)).astype(np.float32), group=32)
+    layout = pack_block_sparse_panels(blocks_CQ, codes, scales, None, format=int4)
+    return (rounded_NP, *layout), {"format": int4, "n_inputs": 301, "n_outputs": 1504}
+
+
 def _block_panel_product(rng: np.random.Generator) -> Case:
     q4_k = BLOCK_FORMATS["q4_k"]
     arrays = pack_block_panels(random_blocks(rng, q4_k, 1501, 301), n_inputs=301, format=q4_k)
@@ -222,6 +233,7 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "decoded_panel_product": _decoded_panel_product,
     "masked_panel_product": _masked_panel_product,
     "decoded_masked_panel_product": _decoded_masked_panel_product,
+    "block_sparse_panel_product": _block_sparse_panel_product,
     "block_panel_product": _block_panel_product,
     "decoded_block_panel_product": _decoded_block_panel_product,
     "quantized_product": _quantized_product,

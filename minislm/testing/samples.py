@@ -14,6 +14,7 @@ import numpy as np
 from minislm.ops.blocks import BLOCK_FORMATS
 from minislm.ops.formats import format_named
 from minislm.testing.cases.bitmap import random_mask
+from minislm.testing.cases.block_sparse import random_blocks_mask
 from minislm.testing.cases.blocks import random_blocks
 from minislm.testing.cases.nm import random_nm_mask
 from minislm.weights.base import Weight
@@ -196,6 +197,12 @@ def _sparse(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[We
     odd = Sparse.from_dense(w_OI, random_nm_mask(rng, o, i, 1, 5), "1:5", "int3")
     empty = Sparse.from_dense(w_OI, np.zeros_like(mask_OI), "bitmap", "int4-32")
     wide = Sparse.from_dense(w_OI, mask24_OI, "2:4", "uint4-64")
+    tall = matrix(-(-o // 16) * 16, i)
+    blocks = [
+        Sparse.from_dense(tall, random_blocks_mask(rng, len(tall), i), "16x32", values)
+        for values in (None, "int8", "uint4-64")
+    ]
+    plain += blocks
     rounded = [weight.with_activations(way) for weight in (*plain, wide) for way in ("int8-row", "int8-32")]
     return [*plain, odd, empty, wide, *(weight for weight in rounded if weight not in plain)]
 

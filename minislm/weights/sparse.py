@@ -14,18 +14,19 @@ from minislm.dispatch import ops, runs_compiled
 from minislm.errors import UsageError, unknown
 from minislm.ops.bitmap import mask_starts, pack_bitmap
 from minislm.ops.bits import unpack_bits, unpack_mask
+from minislm.ops.block_sparse import block_sparse_entries, pack_block_sparse, pack_block_sparse_panels
 from minislm.ops.csr import pack_csr
 from minislm.ops.formats import Format
 from minislm.ops.masked_panels import pack_masked_panels
 from minislm.ops.nm import nm_entries, pack_nm, place_bits
-from minislm.ops.panels import BLOCK, pack_groups
+from minislm.ops.panels import BLOCK, OUTPUTS, pack_groups
 from minislm.ops.tiles import row_tiles
 from minislm.weights.base import Arrays, Weight, below, under
 from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
 from minislm.weights.dense import Dense
 from minislm.weights.mapped import release
-from minislm.weights.masked_panels import MaskedPanels
 from minislm.weights.quantized import Quantized
+from minislm.weights.sparse_panels import SparsePanels
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +37,17 @@ class Sparse(Weight):
     ----------
     pattern : str
         ``"bitmap"``: one bit says for every entry whether it is stored. ``"2:4"`` or any other ``"n:m"``: at most n of
-        every m inputs are. ``"csr"``: each stored entry has its column.
+        every m inputs are. ``"csr"``: each stored entry has its column. ``"16x32"``: whole blocks of 16 outputs, of
+        which there must be a multiple, and 32 inputs.
     n_inputs : int
         Columns of the matrix.
     values : Weight
         A Dense (float32, float64) or Quantized: (1, stored) for bitmap and csr, row by row; (O, U) for n:m, where
-        ``U = ceil(n_inputs / m) * n``. Its activations are those of the matrix, and other than float ones only where
-        `rounds` says so.
+        ``U = ceil(n_inputs / m) * n``; (16 * stored, 32) for blocks. Its activations are those of the matrix, and other
+        than float ones only where `rounds` says so.
     index : mapping of str to ndarray
-        Where the values belong. Bitmap: ``mask``; n:m: ``places``; csr: ``columns`` and ``starts``; each as
-        `minislm.ops.bitmap`, `minislm.ops.nm` and `minislm.ops.csr` describe it.
+        Where the values belong. Bitmap: ``mask``; n:m: ``places``; csr: ``columns`` and ``starts``; blocks: ``blocks``;
+        each as `minislm.ops.bitmap`, `nm`, `csr` and `block_sparse` describe it.
 
     Raises
     ------
@@ -93,7 +95,8 @@ class Sparse(Weight):
         mask_OI : ndarray, (O, I), bool
             True where an entry is kept.
         pattern : str
-            ``"bitmap"``, ``"csr"`` or ``"n:m"``.
+            ``"bitmap"``, ``"csr"``, ``"n:m"``, or ``"16x32"``: every block with a masked entry is stored, and zeros for
+            its others.
         value_format : str, optional
             The format in which the values are stored, rounded to nearest; None: as they are. Values of bitmap and csr
             are one stream: without groups, they would all share one scale.
@@ -106,7 +109,8 @@ class Sparse(Weight):
         Raises
         ------
         UsageError
-            Code ``size_mismatch``: mask and matrix differ in shape; ``bad_mask``: a group keeps more than n of m.
+            Code ``size_mismatch``: mask and matrix differ in shape, or blocks do not divide it; ``bad_mask``: a group
+            keeps more than n of m.
         UnsupportedError
             Code ``unknown_pattern`` or ``unknown_format``.
         """
@@ -121,6 +125,11 @@ class Sparse(Weight):
         elif family == "csr":
             stream, columns, starts = pack_csr(w_OI, mask_OI)
             values, index = stream[None], {"columns": columns, "starts": starts}
+        elif family == "block_sparse":
+            if len(w_OI) % OUTPUTS:
+                raise UsageError("size_mismatch", f"{pattern} needs a multiple of {OUTPUTS} outputs, not {len(w_OI)}")
+            blocks, values = pack_block_sparse(w_OI, mask_OI)
+            index = {"blocks": blocks}
         else:
             mask, stream, _ = pack_bitmap(w_OI, mask_OI)
             values, index = stream[None], {"mask": mask}
@@ -131,7 +140,7 @@ class Sparse(Weight):
     def shape(self) -> tuple[int, int]:
         """Logical (outputs, inputs)."""
         rows = self.index["starts"][1:] if "starts" in self.index else next(iter(self.index.values()))
-        return len(rows), self.n_inputs
+        return len(rows) * (OUTPUTS if "blocks" in self.index else 1), self.n_inputs
 
     @property
     def n_parameters(self) -> int:
@@ -145,8 +154,11 @@ class Sparse(Weight):
 
     @property
     def rounds(self) -> bool:
-        """Whether there is a product with rounded inputs: of n:m whose scales stand each for blocks of inputs."""
-        return isinstance(self.values, Quantized) and ":" in self.pattern and self._panel_format is not None
+        """Whether there is a product with rounded inputs: of blocks, and of n:m whose scales stand each for blocks."""
+        if not isinstance(self.values, Quantized):
+            return False
+        family = _family(self.pattern)
+        return family == "block_sparse" or (family == "nm" and self._panel_format is not None)
 
     def with_activations(self, activations: str) -> Weight:
         """Return the same matrix with other activations, if it `rounds`."""
@@ -230,7 +242,7 @@ class Sparse(Weight):
         if self.pattern == "csr" or not (compiled and runs_compiled("decoded_masked_panel_product")):
             return False
         if isinstance(self.values, Quantized):
-            return self._panel_format is not None
+            return _family(self.pattern) != "block_sparse" and self._panel_format is not None
         return self.values.dense().dtype == np.float32
 
     @cached_property
@@ -246,17 +258,24 @@ class Sparse(Weight):
         return replace(format, group=group) if format.group % n == 0 and group % BLOCK == 0 else None
 
     @cached_property
-    def _panels(self) -> MaskedPanels:
+    def _panels(self) -> SparsePanels:
         """The matrix as kernels multiply it, made once; pages of a mapped file are let go."""
-        (n_outputs, n_inputs), values = self.shape, self.values
-        if isinstance(values, Quantized):
-            bits = values.format.bits
-            layout = pack_masked_panels(self._entries, n_outputs, n_inputs, values.codes.dtype, bits)
-            groups = [pack_groups(np.broadcast_to(x, (n_outputs, x.shape[1]))) for x in values.stored[1:]]
-            panels = MaskedPanels(self.shape, layout, self._panel_format, values.activations, *groups)
+        (n_outputs, n_inputs), values, format = self.shape, self.values, None
+        op, arrays = "decoded_masked_panel_product", tuple[np.ndarray | None, ...]()
+        if isinstance(values, Quantized) and _family(self.pattern) == "block_sparse":
+            op, format = "block_sparse_panel_product", values.format
+            layout = pack_block_sparse_panels(self.index["blocks"], *values.stored, format=format)
+            arrays = tuple(layout)
+        elif isinstance(values, Quantized):
+            format = self._panel_format
+            op = op if values.activations == "float" else "masked_panel_product"
+            codes = pack_masked_panels(self._entries, n_outputs, n_inputs, values.codes.dtype, values.format.bits)
+            groups = (pack_groups(np.broadcast_to(x, (n_outputs, x.shape[1]))) for x in values.stored[1:])
+            arrays = (*codes, *groups, *(() if values.zeros is not None else (None,)))
         else:
-            layout = pack_masked_panels(self._entries, n_outputs, n_inputs, values.dense().dtype)
-            panels = MaskedPanels(self.shape, layout)
+            floats = pack_masked_panels(self._entries, n_outputs, n_inputs, values.dense().dtype)
+            arrays = (*floats, None, None)
+        panels = SparsePanels(self.shape, op, arrays, format, self.activations)
         for array in self.arrays().values():
             release(array)
         return panels
@@ -270,6 +289,11 @@ class Sparse(Weight):
             else:
                 stored = values.dense()[rows]
             return nm_entries(stored, self.index["places"][rows], *_n_of_m(self.pattern), n_inputs)
+        if "blocks" in self.index:
+            before = np.bitwise_count(self.index["blocks"][: rows.start // OUTPUTS]).sum(dtype=np.int64) * OUTPUTS
+            blocks = self.index["blocks"][rows.start // OUTPUTS : rows.stop // OUTPUTS]
+            count = np.bitwise_count(blocks).sum(dtype=np.int64) * OUTPUTS
+            return block_sparse_entries(blocks, values.dense()[before : before + count], n_inputs)
         starts, kept_OI = self._product[1][2], unpack_mask(self.index["mask"][rows], n_inputs)
         first, last = int(starts[rows.start]), int(starts[rows.stop])
         if isinstance(values, Quantized):
@@ -292,10 +316,12 @@ class Sparse(Weight):
             values, scales = self.values.codes, self.values.stored[1:]
             options["format"] = self.values.format
         else:
-            values = self.values.dense() if family == "nm" else self.values.dense()[0]
+            values = self.values.dense() if family in ("nm", "block_sparse") else self.values.dense()[0]
         if family == "nm":
             options["n"], options["m"] = _n_of_m(self.pattern)
             return family, (values, index["places"], *scales), options
+        if family == "block_sparse":
+            return family, (index["blocks"], values, *scales), options
         if family == "csr":
             return family, (values, index["columns"], index["starts"], *scales), options
         return family, (index["mask"], values, mask_starts(index["mask"]), *scales), options
@@ -338,6 +364,15 @@ def _csr_values(index: Mapping[str, np.ndarray], n_inputs: int, pattern: str) ->
     return 1, len(columns)
 
 
+def _block_values(index: Mapping[str, np.ndarray], n_inputs: int, pattern: str) -> tuple[int, int]:
+    """Check which blocks are stored; return the shape that their values must have."""
+    blocks_CQ, across = index["blocks"], -(-n_inputs // BLOCK)
+    check_array(f"the blocks of {pattern}", blocks_CQ, (None, -(-across // 8)), ["uint8"])
+    if across % 8 and (blocks_CQ[:, -1] >> (across % 8)).any():
+        raise UsageError("bad_index", f"a block beyond the last of {n_inputs} inputs is stored")
+    return int(np.bitwise_count(blocks_CQ).sum(dtype=np.int64)) * OUTPUTS, BLOCK
+
+
 class _Family(NamedTuple):
     """What tells patterns apart: the names of the index arrays, and their check."""
 
@@ -349,6 +384,7 @@ FAMILIES = {
     "bitmap": _Family(("mask",), _bitmap_values),
     "nm": _Family(("places",), _nm_values),
     "csr": _Family(("columns", "starts"), _csr_values),
+    "block_sparse": _Family(("blocks",), _block_values),
 }
 
 
@@ -356,6 +392,8 @@ def _family(pattern: str) -> str:
     """Return the family of ops for a pattern: ``nm`` for every n:m."""
     if pattern in ("bitmap", "csr"):
         return pattern
+    if pattern == f"{OUTPUTS}x{BLOCK}":
+        return "block_sparse"
     _n_of_m(pattern)
     return "nm"
 
@@ -364,5 +402,5 @@ def _n_of_m(pattern: str) -> tuple[int, int]:
     """Return n and m of ``"n:m"``."""
     match = re.fullmatch(r"([1-9]\d{0,2}):([1-9]\d{0,2})", pattern)
     if not match or not int(match[1]) < int(match[2]) <= 256:
-        raise unknown("pattern", pattern, ["bitmap", "csr", "2:4", "any n:m with n < m <= 256"])
+        raise unknown("pattern", pattern, ["bitmap", "csr", "16x32", "2:4", "any n:m with n < m <= 256"])
     return int(match[1]), int(match[2])

@@ -117,7 +117,7 @@ def test_rounded_activations_keep_their_bound(rng):
     ]
     assert {weight.activations for weight in rounded} == set(ACTIVATION_GROUPS)
     assert {weight.format.name for weight in rounded if isinstance(weight, Blocks)} == set(BLOCK_FORMATS)
-    assert {weight.pattern for weight in rounded if isinstance(weight, Sparse)} == {"2:4"}
+    assert {weight.pattern for weight in rounded if isinstance(weight, Sparse)} == {"2:4", "16x32"}
     for weight in rounded:
         rounding.check_rounded_activations(weight)
 

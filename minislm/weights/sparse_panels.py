@@ -1,0 +1,97 @@
+"""SparsePanels: a sparse matrix laid out as compiled kernels multiply it; only in memory, never in files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minislm.dispatch import ops
+from minislm.ops.formats import Format
+from minislm.ops.panels import RoundedRows
+from minislm.ops.quantized import ACTIVATION_GROUPS
+
+
+@dataclass(frozen=True, eq=False)
+class SparsePanels:
+    """What multiplies in place of a `Sparse`.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Logical (outputs, inputs).
+    op : {"decoded_masked_panel_product", "masked_panel_product", "block_sparse_panel_product"}
+        What multiplies; all but the first take rounded rows.
+    arrays : tuple of ndarray or None
+        Its arguments between the rows and the bias.
+    format : Format or None
+        What codes mean; None: the values are floats.
+    activations : {"float", "int8-row", "int8-32"}
+        How inputs enter the product.
+    """
+
+    size: tuple[int, int]
+    op: str
+    arrays: tuple[np.ndarray | None, ...]
+    format: Format | None
+    activations: str
+
+    def apply(self, x_NI: np.ndarray) -> np.ndarray:
+        """Multiply rows by the transposed matrix.
+
+        Parameters
+        ----------
+        x_NI : ndarray, (N, I), float32 or float64
+            Input rows.
+
+        Returns
+        -------
+        ndarray, (N, O)
+            ``x @ W.T``; where rows are rounded, the arithmetic is float32.
+        """
+        rows = x_NI
+        if self.activations != "float":
+            rows = ops.round_activations(x_NI.astype(np.float32, copy=False), **self._rounding)
+        y_NO: np.ndarray = getattr(ops, self.op)(rows, *self.arrays, **self._meaning)
+        return y_NO.astype(x_NI.dtype, copy=False)
+
+    def lower(self, slot: int, program: Any, b_O: np.ndarray | None = None) -> int:
+        """Append the rounding, which all matrices that are alike in it share, and the product with its bias.
+
+        Parameters
+        ----------
+        slot : int
+            The buffer that holds the input rows.
+        program : Program
+            What is being built.
+        b_O : ndarray, (O,), optional
+            What every row of the product gets.
+
+        Returns
+        -------
+        int
+            The buffer of the result.
+        """
+        n_outputs, n_inputs = self.size
+        if self.activations != "float":
+            width = RoundedRows.n_bytes(n_inputs)
+            slot = program.step("round_activations", (slot,), width=width, dtype=np.int8, **self._rounding)
+        constants = (*self.arrays, b_O)
+        return int(program.step(self.op, (slot,), constants=constants, width=n_outputs, **self._meaning))
+
+    @property
+    def _rounding(self) -> dict[str, Any]:
+        """Options of the rounding."""
+        return {"group": ACTIVATION_GROUPS[self.activations], "scale": None}
+
+    @property
+    def _meaning(self) -> dict[str, Any]:
+        """Options of the product."""
+        n_outputs, n_inputs = self.size
+        options: dict[str, Any] = {"format": self.format, "n_outputs": n_outputs}
+        if self.activations != "float":
+            options["n_inputs"] = n_inputs
+        if self.op == "masked_panel_product":
+            options["group"] = ACTIVATION_GROUPS[self.activations]
+        return options
