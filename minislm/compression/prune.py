@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from minislm.compression.base import Method, Report, need
 from minislm.compression.fitting import trained
 from minislm.compression.parts import chosen, dense_matrix, leaves, with_leaves
-from minislm.compression.sparsity import cubic, keep_largest, keep_share, to_sparse
+from minislm.compression.sparsity import cubic, keep_blocks, keep_largest, keep_share, to_sparse
+from minislm.ops.panels import OUTPUTS
 from minislm.training.settings import TrainSettings
 from minislm.weights.base import Weight
 from minislm.weights.masked import Masked
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 SCOPES = ("matrix", "global")
 SCHEDULES = ("once", "cubic")
-STORAGES = ("bitmap", "csr")
+BLOCKS = "16x32"
+STORAGES = ("bitmap", "csr", BLOCKS)
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ class Prune(Method):
         Training steps between two prunings of a cubic schedule.
     training : TrainSettings, optional
         How to train what is left, zeros staying zeros; None: not at all.
-    storage : {"bitmap", "csr"}, optional
-        How unstructured zeros are stored; None: as a bitmap, which is smaller up to 31 zeros in 32 weights.
+    storage : {"bitmap", "csr", "16x32"}, optional
+        How zeros of any place are stored; None: as a bitmap, which is smaller up to 31 zeros in 32 weights. With
+        ``"16x32"`` whole blocks of 16 outputs and 32 inputs go, those with the least sum of squares: products of many
+        rows gain from these alone.
 
     Notes
     -----
@@ -135,7 +139,12 @@ class Prune(Method):
         paths = tuple(chosen(model, where))
         for path in paths:
             for leaf in leaves(model.weights()[path]):
-                dense_matrix(self, path, leaf)
+                n_outputs = len(dense_matrix(self, path, leaf))
+                need(
+                    self.storage != BLOCKS or n_outputs % OUTPUTS == 0,
+                    self,
+                    f"{path} has {n_outputs} outputs, and blocks need a multiple of {OUTPUTS}; leave it out",
+                )
         model = self.pruned(model, paths, self._sparsity_after(0))
         if self.training is not None:
             model = trained(
@@ -201,11 +210,12 @@ class Prune(Method):
         """
         weights = model.weights()
         matrices = [leaf.dense() for path in paths for leaf in leaves(weights[path])]
+        keep = keep_blocks if self.storage == BLOCKS else keep_share
         if self.pattern is not None:
             masks = [keep_largest(matrix, self.pattern) for matrix in matrices]
         elif self.scope == "global":
-            masks = keep_share(matrices, sparsity)
+            masks = keep(matrices, sparsity)
         else:
-            masks = [keep_share([matrix], sparsity)[0] for matrix in matrices]
+            masks = [keep([matrix], sparsity)[0] for matrix in matrices]
         new = map(Masked.from_dense, matrices, masks)
         return model.replaced({path: with_leaves(weights[path], new) for path in paths})

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minislm.compression.parts import leaves, with_leaves
+from minislm.ops.panels import BLOCK, OUTPUTS
 from minislm.weights.base import Weight
 from minislm.weights.dense import Dense
 from minislm.weights.masked import Masked
@@ -63,6 +64,31 @@ def keep_share(matrices: list[np.ndarray], sparsity: float) -> list[np.ndarray]:
         keep_Z[equal[equal.size - (magnitude_Z.size - n_zeros - int(keep_Z.sum())) :]] = True
     parts = np.split(keep_Z, np.cumsum([matrix.size for matrix in matrices])[:-1])
     return [part.reshape(matrix.shape) for part, matrix in zip(parts, matrices, strict=True)]
+
+
+def keep_blocks(matrices: list[np.ndarray], sparsity: float) -> list[np.ndarray]:
+    """Return masks that leave out the given share of all blocks of 16 outputs and 32 inputs, the smallest.
+
+    Parameters
+    ----------
+    matrices : list of ndarray, (O, I)
+        Ranked together; 16 divides each O.
+    sparsity : float
+        Share to leave out, [0, 1); rounded to whole blocks.
+
+    Returns
+    -------
+    list of ndarray of bool, (O, I)
+        True where an entry stays. A block's size is its sum of squares.
+    """
+    sums = []
+    for matrix in matrices:
+        n_outputs, n_inputs = matrix.shape
+        squares = np.pad(np.square(matrix, dtype=np.float64), ((0, 0), (0, -n_inputs % BLOCK)))
+        sums.append(squares.reshape(n_outputs // OUTPUTS, OUTPUTS, -1, BLOCK).sum(axis=(1, 3)))
+    kept = keep_share(sums, sparsity)
+    pairs = zip(kept, matrices, strict=True)
+    return [np.repeat(np.repeat(keep, OUTPUTS, 0), BLOCK, 1)[:, : matrix.shape[1]] for keep, matrix in pairs]
 
 
 def keep_largest(w_OI: np.ndarray, pattern: str) -> np.ndarray:

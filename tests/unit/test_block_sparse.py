@@ -8,15 +8,21 @@ import importlib
 import numpy as np
 import pytest
 
+from minislm.compression.prune import Prune
+from minislm.compression.quantize import Quantize
 from minislm.errors import UsageError
+from minislm.models import model_class
+from minislm.models.decoder import DecoderConfig
 from minislm.ops.block_sparse import block_sparse_entries, pack_block_sparse, pack_block_sparse_panels
 from minislm.ops.formats import format_named
 from minislm.ops.panels import round_activations
 from minislm.testing.cases.block_sparse import random_blocks_mask
+from minislm.testing.programs import check_program_equals_forward
 from minislm.weights.quantized import Quantized
 from minislm.weights.sparse import Sparse
 
 kernels = pytest.importorskip("minislm.kernels")
+CONFIG = DecoderConfig.uniform(vocab_size=23, d_model=32, context=16, n_layers=2, n_heads=2, d_ff=96)
 
 
 @pytest.mark.parametrize("shape", [(16, 1), (48, 70), (32, 64), (16, 300), (64, 0)])
@@ -78,3 +84,27 @@ def test_columns_and_starts_that_lie_are_refused(rng, name, n_rows):
                 product(rounded, *layout._replace(starts=starts), **options)
     finally:
         kernels.instruction_set(before)
+
+
+def test_pruning_keeps_the_blocks_of_the_largest_squares():
+    model = model_class(CONFIG.type)[0].create(CONFIG, seed=1)
+    small = Prune(sparsity=2 / 3, storage="16x32").run(model, where="blocks.*.mlp.*")
+    for path, weight in small.weights().items():
+        if "mlp" not in path:
+            assert weight is model.weights()[path]
+            continue
+        w_OI = model.weights()[path].dense()
+        squares = np.square(w_OI).reshape(w_OI.shape[0] // 16, 16, -1, 32).sum(axis=(1, 3))
+        kept = np.unpackbits(weight.index["blocks"], axis=1, bitorder="little", count=squares.shape[1]).astype(bool)
+        assert kept.sum() == round(kept.size / 3)
+        assert squares[kept].min() >= squares[~kept].max()
+        np.testing.assert_array_equal(weight.dense(), np.where(np.kron(kept, np.ones((16, 32))) > 0, w_OI, 0))
+    bytes_small = Quantize("int8").run(small, where="blocks.*.mlp.*")
+    assert {weight.activations for path, weight in bytes_small.weights().items() if "mlp" in path} == {"int8-row"}
+    check_program_equals_forward(bytes_small, n_positions=5, bound=0.05)
+
+
+def test_pruning_names_the_matrix_that_blocks_do_not_fit():
+    model = model_class(CONFIG.type)[0].create(CONFIG, seed=1)
+    with pytest.raises(UsageError, match="23 outputs"):
+        Prune(sparsity=0.5, storage="16x32").run(model)
