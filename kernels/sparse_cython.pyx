@@ -8,7 +8,7 @@ import numpy as np
 from minislm.kernels import border, compressed
 from minislm.ops.nm import place_bits
 
-from codes cimport PADDING, describe, packed
+from codes cimport describe, packed
 from libc.stdint cimport int32_t, uint8_t
 from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
 
@@ -60,7 +60,7 @@ def bitmap_product(x_NI, mask_OP, values, starts, scales=None, zeros=None, *, fo
     if len(x) > compressed.FEW:
         matrix.multiply_many(sparse_kernels_for(shared.chosen).bitmap_many, x, y)
     else:
-        matrix.multiply(sparse_kernels_for(shared.chosen).bitmap, compressed.padded(x, PADDING), y)
+        matrix.multiply(sparse_kernels_for(shared.chosen).bitmap, x, y)
     return border.delivered(y, out)
 
 

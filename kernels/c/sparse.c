@@ -79,6 +79,14 @@ static inline int64_t set_bits(const struct sparse_task *t, const uint8_t *mask,
     return count;
 }
 
+/* LANES numbers, of which only so many are there. */
+static inline lanes load_up_to(const float *x, int64_t n) {
+    if (n >= LANES) return load(x);
+    float some[LANES] = {0};
+    memcpy(some, x, n * sizeof *x);
+    return load(some);
+}
+
 /* Multiply a run from input i by `rows` rows of x from `first` on, and add to their sums. */
 INLINE void bitmap_multiply(
     const struct sparse_task *t, const uint8_t *mask, const float *values, int64_t i, int64_t first, lanes *sums,
@@ -90,7 +98,7 @@ INLINE void bitmap_multiply(
         const unsigned bits = lane_bits(t, mask, i);
         const lanes w = expanded(values, bits);
         values += __builtin_popcount(bits);
-        for (int n = 0; n < rows; n++) sum[n] += w * load(x + n * t->x_stride + i);
+        for (int n = 0; n < rows; n++) sum[n] += w * load_up_to(x + n * t->x_stride + i, t->inputs - i);
     }
     for (int n = 0; n < rows; n++) sums[first + n] = sum[n];
 }

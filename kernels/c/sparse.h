@@ -14,7 +14,7 @@ struct sparse_task {
     const int32_t *columns; /* (n_values,) of csr */
     int n, m, place_bits;   /* of n:m */
     int64_t inputs, outputs;
-    const float *x; /* (rows, x_stride), rows that end in zeros; for csr_many (inputs, MANY) columns of it */
+    const float *x; /* (rows, x_stride), of n:m rows that end in zeros; for csr_many (inputs, MANY) columns of it */
     int64_t rows, x_stride;
     float *y; /* (rows, outputs) */
     int64_t *bad;

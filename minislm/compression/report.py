@@ -172,7 +172,7 @@ def storage_of(part: Any) -> str:
     Returns
     -------
     str
-        Such as ``"float32"``, ``"int4-32"``, ``"int8 x int8-row"`` (weights x activations), ``"2:4 of int4-32"`` or
+        Such as ``"float32"``, ``"int4-32"``, ``"int8 x int8-row"`` (weights x activations), ``"2:4 of float32"`` or
         ``"float32 @ float32"``.
 
     Examples

@@ -84,7 +84,7 @@ def test_storage_in_words(model):
     for weight, words in (
         (Dense(w_OI.astype(np.float16)), "float16"),
         (quantized, "int8 x int8-row"),
-        (Quantize("int4-32").run(sparse, where=UP).weights()[UP], "2:4 of int4-32"),
+        (Quantize("int4-32").run(sparse, where=UP).weights()[UP], "2:4 of int4-32 x int8-32"),
         (Masked.from_dense(w_OI, w_OI > 0), "masked float32"),
         (FakeQuantized.nearest(w_OI, "int3"), "float32 rounded as int3"),
         (quantized + Dense(w_OI[:, :3]) @ Dense(w_OI[:3]), "int8 x int8-row + float32 @ float32"),

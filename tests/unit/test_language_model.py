@@ -84,10 +84,9 @@ def test_save_then_load(tmp_path, plain_bytes, choices):
 
 @pytest.mark.parametrize("storage", WEIGHTS)
 def test_every_storage_comes_back_bit_by_bit(tmp_path, lm, rng, storage):
-    path = "blocks.1.mlp.up.weight"
-    shape = (32, 32) if storage == "diagonal" else (40, 32)
-    if storage == "diagonal":
-        path = "blocks.1.attention.query.weight"
+    path, shape = "blocks.1.mlp.up.weight", (40, 32)
+    if storage in ("diagonal", "sparse"):  # which is square, or has blocks of 16 outputs
+        path, shape = "blocks.1.attention.query.weight", (32, 32)
     for weight in sample_weights(storage, rng, *shape, np.float32):
         changed = dataclasses.replace(lm, model=lm.model.replaced({path: weight}))
         save(changed, tmp_path / "model")
