@@ -142,7 +142,6 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("quantized_rows", "numba", "quantized_rows_numba:quantized_rows", INTEGERS),
     Kernel("bitmap_product", "cython", "sparse_cython:bitmap_product"),
     Kernel("bitmap_product", "numba", "bitmap_product_numba:bitmap_product"),
-    Kernel("nm_product", "cython", "sparse_cython:nm_product"),
     Kernel("nm_product", "numba", "nm_product_numba:nm_product"),
     Kernel("csr_product", "cython", "sparse_cython:csr_product"),
     Kernel("csr_product", "numba", "csr_product_numba:csr_product"),

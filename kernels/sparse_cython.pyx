@@ -6,7 +6,6 @@ Starts, masks and columns are checked by the C itself, row by row, before it fol
 import numpy as np
 
 from minislm.kernels import border, compressed
-from minislm.ops.nm import place_bits
 
 from codes cimport describe, packed
 from libc.stdint cimport int32_t, uint8_t
@@ -27,7 +26,6 @@ cdef extern from "sparse.h" nogil:
         const uint8_t *bits
         int64_t row_bytes
         const int32_t *columns
-        int n, m, place_bits
         int64_t inputs, outputs
         const float *x
         int64_t rows, x_stride
@@ -35,11 +33,9 @@ cdef extern from "sparse.h" nogil:
         int64_t *bad
     ctypedef struct sparse_kernels "const struct sparse_kernels":
         kernel *bitmap
-        kernel *nm
         kernel *csr
         kernel *csr_many
         kernel *bitmap_many
-        kernel *nm_many
     sparse_kernels *sparse_kernels_for(int)
 
 cdef const runtime *shared = the_runtime()
@@ -61,28 +57,6 @@ def bitmap_product(x_NI, mask_OP, values, starts, scales=None, zeros=None, *, fo
         matrix.multiply_many(sparse_kernels_for(shared.chosen).bitmap_many, x, y)
     else:
         matrix.multiply(sparse_kernels_for(shared.chosen).bitmap, x, y)
-    return border.delivered(y, out)
-
-
-def nm_product(
-    x_NI, values, places_OP, scales=None, zeros=None, *, int n, int m, format=None, out=None, int threads=1
-):
-    """Same as `ops.nm.nm_product`."""
-    x = border.checked(x_NI, "x", 2)
-    cdef int bits = place_bits(m)
-    cdef int64_t n_values = compressed.nm_values(x.shape[1], n, m)
-    places = border.checked(places_OP, "places", 2, compressed.UINT8)
-    border.same_shape(places, "places", (len(places), -(-n_values * bits // 8)))
-    matrix = Matrix(x.shape[1], len(places), threads)
-    matrix.take_bits(places)
-    matrix.take_rows(values, scales, zeros, format, n_values)
-    matrix.task.n, matrix.task.m, matrix.task.place_bits = n, m, bits
-    y = border.output(out, (len(x), len(places)), x)
-    if len(x) > compressed.FEW:
-        matrix.multiply_many(sparse_kernels_for(shared.chosen).nm_many, x, y)
-    else:
-        x = compressed.nm_padded(x, n_values // n, m)
-        matrix.multiply(sparse_kernels_for(shared.chosen).nm, x, y)
     return border.delivered(y, out)
 
 
@@ -133,10 +107,6 @@ cdef class Matrix:
         self.task.starts = <const int64_t *>reading(starts)
         self.alive.append(starts)
         self.take_values(values, scales, zeros, format, None, starts[-1])
-
-    cdef take_rows(self, values, scales, zeros, format, n_values):
-        """Take values of which every row has as many."""
-        self.take_values(values, scales, zeros, format, self.task.outputs, n_values)
 
     cdef take_values(self, values, scales, zeros, format, n_rows, n_values):
         values, scales, zeros = compressed.stored_values(values, scales, zeros, format, n_rows, n_values)

@@ -182,110 +182,6 @@ static void bitmap_many(const void *task, int64_t first, int64_t last) {
     }
 }
 
-/* ---- n of every m ---- */
-
-struct nm_room {
-    struct values values;
-    uint8_t places[RUN + 8];
-    float x[RUN];
-};
-
-/* Unpack the places of `count` values of row o, from value `first`. */
-static inline const uint8_t *places_of(
-    const struct sparse_task *t, struct nm_room *room, int64_t o, int64_t first, int64_t count) {
-    const int64_t before = first % 8; /* values since the last one that begins a byte */
-    unpack(t->bits + o * t->row_bytes + first / 8 * t->place_bits, before + count, room->places, t->place_bits);
-    return room->places + before;
-}
-
-#if LANES > 4
-/* The numbers of x at places in a window of 2 * LANES inputs. */
-static inline lanes picked(const float *window, lanes_of_ints place) {
-#if LANES == 16
-    return (lanes)_mm512_permutex2var_ps(_mm512_loadu_ps(window), (__m512i)place, _mm512_loadu_ps(window + 16));
-#else
-    const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(window), (__m256i)place);
-    const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(window + 8), (__m256i)place);
-    return (lanes)_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32((__m256i)place, 28)));
-#endif
-}
-#endif
-
-/* Where half of the inputs are stored, as in 2:4 and 4:8: multiply LANES values at a time, which lie in a window of
-   2 * LANES inputs, and return how many were done. The others are too few, or too near to the end of the places. */
-INLINE int64_t nm_half(
-    const struct sparse_task *t, const float *values, const uint8_t *bits, int64_t count, const float *x, float *sums,
-    const int rows) {
-    int64_t u = 0;
-#if LANES > 4
-    if (t->m != 2 * t->n || LANES % t->n || t->place_bits > DIRECT) return 0;
-    const int64_t readable = t->bits + t->outputs * t->row_bytes - bits - BEYOND;
-    const lanes_of_ints mask = (lanes_of_ints){0} + ((1 << t->place_bits) - 1);
-    lanes_of_ints group;
-    for (int l = 0; l < LANES; l++) group[l] = l / t->n * t->m;
-    lanes sum[FEWEST];
-    for (int n = 0; n < rows; n++) sum[n] = all(0);
-    for (; u + LANES <= count && u / 8 * t->place_bits <= readable; u += LANES) {
-        const lanes_of_ints place = (ints_of_bits(bits + u / 8 * t->place_bits, t->place_bits) & mask) + group;
-        for (int n = 0; n < rows; n++) sum[n] += load(values + u) * picked(x + n * t->x_stride + 2 * u, place);
-    }
-    for (int n = 0; n < rows; n++) sums[n] += sum_of_lanes(sum[n]);
-#endif
-    return u;
-}
-
-static void nm(const void *task, int64_t first, int64_t last) {
-    const struct sparse_task *t = task;
-    const int64_t step = RUN / t->n * t->n;
-    struct nm_room room;
-    prepare_values(&room.values, t);
-    for (int64_t o = first; o < last; o++) {
-        float sums[SPARSE_FEW] = {0};
-        for (int64_t u = 0; u < t->n_values; u += step) {
-            const int64_t count = smaller(step, t->n_values - u);
-            const float *values = values_of(t, &room.values, o, u, count), *x = t->x + u / t->n * t->m;
-            const uint8_t *bits = t->bits + o * t->row_bytes + u / 8 * t->place_bits;
-            int64_t n = 0, done = 0;
-            for (; n + FEWEST <= t->rows; n += FEWEST)
-                done = nm_half(t, values, bits, count, x + n * t->x_stride, sums + n, FEWEST);
-            for (; n < t->rows; n++) done = nm_half(t, values, bits, count, x + n * t->x_stride, sums + n, 1);
-            if (done == count) continue;
-            const uint8_t *places = places_of(t, &room, o, u + done, count - done);
-            for (n = 0; n < t->rows; n++) {
-                const float *group = x + n * t->x_stride + done / t->n * t->m;
-                for (int64_t k = 0; k < count - done; group += t->m)
-                    for (int j = 0; j < t->n; j++, k++) room.x[k] = group[places[k]];
-                sums[n] += dot(values + done, room.x, count - done);
-            }
-        }
-        for (int64_t n = 0; n < t->rows; n++) t->y[n * t->outputs + o] = sums[n];
-    }
-}
-
-static void nm_many(const void *task, int64_t first, int64_t last) {
-    const struct sparse_task *t = task;
-    const int64_t groups = DEPTH / t->m;
-    struct nm_room room;
-    prepare_values(&room.values, t);
-    float panel[DEPTH * PANEL] __attribute__((aligned(64)));
-    for (int64_t u = first; u < last; u++) {
-        const struct unit unit = unit_of(t, u);
-        for (int64_t l = 0; l == 0 || l < t->inputs; l += groups * t->m) {
-            const int64_t at = l / t->m * t->n, count = smaller(groups * t->n, t->n_values - at);
-            const int64_t k = smaller(groups * t->m, t->inputs - l);
-            memset(panel, 0, k * PANEL * sizeof *panel);
-            for (int64_t j = 0; j < unit.outputs; j++) {
-                const float *values = values_of(t, &room.values, unit.output + j, at, count);
-                const uint8_t *places = places_of(t, &room, unit.output + j, at, count);
-                for (int64_t v = 0, group = 0; v < count; group += t->m)
-                    for (int g = 0; g < t->n; g++, v++)
-                        if (group + places[v] < k) panel[(group + places[v]) * PANEL + j] = values[v];
-            }
-            multiply_panel(t, &unit, panel, l, k);
-        }
-    }
-}
-
 /* ---- compressed rows ---- */
 
 /* `count` values of row o from `at` on; null, and noted, if one of their columns does not lie in the matrix. */
@@ -343,9 +239,7 @@ static void csr_many(const void *task, int64_t first, int64_t last) {
 
 const struct sparse_kernels PER_SET(sparse_kernels) = {
     .bitmap = bitmap,
-    .nm = nm,
     .csr = csr,
     .csr_many = csr_many,
     .bitmap_many = bitmap_many,
-    .nm_many = nm_many,
 };

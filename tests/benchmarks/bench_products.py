@@ -14,6 +14,7 @@ that a busy machine disturbs less.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import os
 import statistics
@@ -40,14 +41,16 @@ MATRICES = (
 COLD_BYTES = 256 * 2**20
 
 
-def arguments(kind: str, w_OI: np.ndarray, rng: np.random.Generator) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-    """Store a matrix in one of `MATRICES`; return the op, and its arguments behind x."""
+def arguments(
+    kind: str, w_OI: np.ndarray, rng: np.random.Generator
+) -> tuple[str, tuple[Any, ...], dict[str, Any], Quantized | Sparse | None]:
+    """Store a matrix in one of `MATRICES`; return the op, its arguments behind x, and what lies in panels."""
     storage, _, detail = kind.partition(" ")
     n_outputs, n_inputs = w_OI.shape
     if storage == "low-rank":  # a quarter of the dense matrix's numbers
         rank = max(1, n_outputs * n_inputs // (4 * (n_outputs + n_inputs)))
         factors = rng.normal(size=(rank, n_inputs)), rng.normal(size=(n_outputs, rank))
-        return "low_rank_product", tuple(factor.astype(np.float32) for factor in factors), {}
+        return "low_rank_product", tuple(factor.astype(np.float32) for factor in factors), {}, None
     if storage in ("bitmap", "csr") or ":" in storage:
         mask_OI = rng.random(w_OI.shape) < (0.1 if storage == "csr" else 0.5)
         if ":" in storage:
@@ -56,17 +59,17 @@ def arguments(kind: str, w_OI: np.ndarray, rng: np.random.Generator) -> tuple[st
             mask_OI = (order < n).reshape(w_OI.shape)
         sparse = Sparse.from_dense(w_OI, mask_OI, storage, detail or None)
         family, constants, options = sparse._product
-        return f"{family}_product", constants, options
-    quantized = Quantized.nearest(w_OI, storage)
+        return f"{family}_product", constants, options, None if storage == "csr" else sparse
+    quantized = Quantized.nearest(w_OI, storage, detail or "float")
     options = {"format": quantized.format, **({"activations": detail} if detail else {})}
-    return f"quantized_product{'_int8' if detail else ''}", quantized.stored, options
+    return f"quantized_product{'_int8' if detail else ''}", quantized.stored, options, quantized
 
 
 def engines(
     kind: str, w_OI: np.ndarray, copies: int, threads: int, tiers: list[str], rng: np.random.Generator
 ) -> dict[str, Iterator[Call]]:
     """Return for each engine an endless iterator over its calls, one for each copy of the weights."""
-    op, constants, options = arguments(kind, w_OI, rng)
+    op, constants, options, weight = arguments(kind, w_OI, rng)
     stored = [tuple(array.copy() for array in constants if array is not None) for _ in range(copies)]
     dense = [w_OI.copy() for _ in range(copies)]
     reference = load_op(op)
@@ -75,10 +78,8 @@ def engines(
         "numpy": [lambda x, arrays=arrays: reference(x, *arrays, **options) for arrays in stored],
     }
     for tier in tiers:
-        if tier == "cython" and op.startswith("quantized_product"):  # as a Program lays it out
-            storage, _, detail = kind.partition(" ")
-            panels = [Quantized.nearest(w_OI, storage, detail or "float").repacked("panels") for _ in range(copies)]
-            found[tier] = [weight.apply for weight in panels]
+        if tier == "cython" and weight is not None:  # in panels, as a Program lays it out
+            found[tier] = [dataclasses.replace(weight).apply for _ in range(copies)]
             continue
         row = next(row for row in KERNELS if (row.op, row.technology) == (op, tier))
         kernel = dispatch._Row(row).kernel
