@@ -11,6 +11,8 @@ import weakref
 import numpy as np
 import pytest
 
+from minislm.compression.prune import Prune
+from minislm.compression.quantize import Quantize
 from minislm.config import Head
 from minislm.dispatch import backend, ops, threads
 from minislm.inference import replays
@@ -262,3 +264,23 @@ def test_a_program_tells_which_steps_python_takes_part_in():
         assert "attend" in program.interpreted()
     mean = EncoderConfig.uniform(**SHORT, heads=(Head("intent", "sequence", ("a", "b")),), pooling="mean")
     assert Program.of(created(mean)).interpreted() == ["pool_mean"]
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        *((Prune(sparsity=0.5),), (Prune(pattern="2:4"),), (Prune(sparsity=0.5, storage="16x32"),)),
+        *((Prune(pattern="2:4"), Quantize("int8")), (Prune(sparsity=0.5), Quantize("int4-32"))),
+        *((Prune(sparsity=0.5, storage="16x32"), Quantize("int8")), (Prune(sparsity=0.9, storage="csr"),)),
+    ],
+    ids=repr,
+)
+def test_sparse_matrices_are_replayed_without_python(methods):
+    model = created(DecoderConfig.uniform(**SIZES | {"d_model": 48}))
+    for method in methods:
+        model = method.run(model, where="blocks.*")
+    program, cache = ready(model)
+    write(program, cache, 4)
+    assert program.interpreted() == []
+    parts = [len(replay._parts) for shapes in program._replays._of.values() for replay in shapes.values() if replay]
+    assert parts == [1]
