@@ -51,8 +51,8 @@ class Encoder(RivalEncoder):
         kinds = set()
         for op in self.compiled.get_runtime_model().get_ops():
             info = op.get_rt_info()
-            if "FullyConnected" in str(info.get("layerType")) or "MatMul" in str(info.get("layerType")):
-                kinds.add(str(info["primitiveType"].astype(str) if hasattr(info["primitiveType"], "astype") else ""))
+            if info["layerType"].astype(str) in ("FullyConnected", "MatMul"):
+                kinds.add(info["primitiveType"].astype(str))
         settings = f"{self.format}, {self.hint}, {self.n_requests} requests"
         size = self.file.with_suffix(".bin").stat().st_size if self.file.suffix == ".xml" else self.file.stat().st_size
         return Facts(openvino.__version__.split("-")[0], " ".join(sorted(kinds)), settings, size)
