@@ -2,19 +2,17 @@
 
 from minislm.kernels import border
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel_rows, reading, runtime, the_runtime, writing
 
 
 cdef extern from "activation.h" nogil:
-    enum:
-        BLOCK
     ctypedef struct activation_task "struct activation_task":
         const float *dy
         const float *x
         const float *up
         float *y
         float *dup
-        int64_t n
+        int64_t n, width
     ctypedef struct activation_kernels "const struct activation_kernels":
         kernel *gelu
         kernel *gelu_tanh
@@ -78,8 +76,8 @@ cdef one_input(kernel *work, x, out, int threads):
     x = border.checked(x, "x")
     y = border.output(out, x.shape, *(() if out is x else (x,)))
     cdef activation_task task
-    task.x, task.y, task.n = <const float *>reading(x), <float *>writing(y), x.size
-    run(work, &task, threads)
+    task.x, task.y = <const float *>reading(x), <float *>writing(y)
+    run(work, &task, x, threads)
     return border.delivered(y, out), (x,)
 
 
@@ -90,8 +88,7 @@ cdef one_input_backward(kernel *work, dy, saved, out, int threads):
     dx = border.output(out, x.shape, dy, x)
     cdef activation_task task
     task.dy, task.x, task.y = <const float *>reading(dy), <const float *>reading(x), <float *>writing(dx)
-    task.n = x.size
-    run(work, &task, threads)
+    run(work, &task, x, threads)
     return border.delivered(dx, out)
 
 
@@ -116,8 +113,7 @@ cdef gated(kernel *work, gate, up, out, int threads):
     y = border.output(out, gate.shape, gate, up)
     cdef activation_task task
     task.x, task.up, task.y = <const float *>reading(gate), <const float *>reading(up), <float *>writing(y)
-    task.n = gate.size
-    run(work, &task, threads)
+    run(work, &task, gate, threads)
     return border.delivered(y, out), (gate, up)
 
 
@@ -130,12 +126,14 @@ def silu_gate_backward(dy, saved, *, out=None, int threads=1):
     dgate, dup = border.output(out, gate.shape, dy, gate, up), border.output(None, gate.shape)
     cdef activation_task task
     task.dy, task.x, task.up = <const float *>reading(dy), <const float *>reading(gate), <const float *>reading(up)
-    task.y, task.dup, task.n = <float *>writing(dgate), <float *>writing(dup), gate.size
-    run(activation_kernels_for(shared.chosen).silu_gate_backward, &task, threads)
+    task.y, task.dup = <float *>writing(dgate), <float *>writing(dup)
+    run(activation_kernels_for(shared.chosen).silu_gate_backward, &task, gate, threads)
     return border.delivered(dgate, out), dup
 
 
-cdef int run(kernel *work, activation_task *task, int threads) except -1:
+cdef int run(kernel *work, activation_task *task, like, int threads) except -1:
+    """Run it on arrays of the shape of one of them."""
+    task.n, task.width = like.size, border.row_width(like)
     with nogil:
-        shared.parallel(work, task, sizeof(task[0]), -(-task.n // BLOCK), 16, threads)
+        parallel_rows(work, task, sizeof(task[0]), -(-task.n // task.width), 1 + 32768 // task.width, threads)
     return 0

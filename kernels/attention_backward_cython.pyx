@@ -6,7 +6,7 @@ from minislm.kernels import border
 
 from libc.stdint cimport uint8_t
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, the_runtime, writing
 from scores cimport describe, scoring
 
 
@@ -72,5 +72,5 @@ def attention_backward(dy_BTHK, saved, *, out=None, int threads=1):
     cdef int64_t grain = 1 + WORTH_A_THREAD // (1 + 5 * task.t * task.s * task.width * (task.h // task.g))
     cdef kernel *work = attention_backward_kernels_for(shared.chosen).attention_backward
     with nogil:
-        shared.parallel(work, &task, sizeof(task), n, grain, threads)
+        parallel(work, &task, sizeof(task), n, grain, threads)
     return border.delivered(dq, out), dk, dv, None if dbias is None else dbias.sum(axis=0)

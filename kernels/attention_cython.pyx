@@ -10,7 +10,7 @@ from minislm.ops.packed import rounded_up
 
 from libc.stdint cimport uint8_t
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, the_runtime, writing
 from scores cimport describe, scoring
 from store cimport enter_store, store
 
@@ -114,7 +114,7 @@ cdef run(attention_task *task, q, k, y, counts, firsts, lengths, int threads):
     cdef int64_t grain = 1 + WORTH_A_THREAD // (1 + 2 * rows * task.width * longest // max(units, 1))
     cdef attention_kernels *kernels = attention_kernels_for(shared.chosen)
     with nogil:
-        shared.parallel(kernels.attention, task, sizeof(task[0]), units, grain, threads)
+        parallel(kernels.attention, task, sizeof(task[0]), units, grain, threads)
         if task.shares > 1:
             grain = 1 + WORTH_A_THREAD // (1 + task.width * task.spans)
-            shared.parallel(kernels.attention_joined, task, sizeof(task[0]), rows, grain, threads)
+            parallel(kernels.attention_joined, task, sizeof(task[0]), rows, grain, threads)

@@ -30,6 +30,11 @@ def checked(array: Any, name: str, n_axes: int | None = None, dtype: np.dtype = 
     return array
 
 
+def row_width(array: np.ndarray) -> int:
+    """Return how many numbers stand in a row: in a piece of 2048, if the array is no matrix."""
+    return max(1, array.shape[-1]) if array.ndim > 1 else 2048
+
+
 def same_shape(array: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless the array has that shape."""
     if array.shape != shape:

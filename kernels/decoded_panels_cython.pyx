@@ -6,7 +6,7 @@ from minislm.kernels import border, compressed
 from minislm.ops.block_panels import CODES
 
 from libc.stdint cimport int64_t
-from native cimport kernel, reading, runtime, the_runtime, writing
+from native cimport kernel, parallel, reading, runtime, the_runtime, writing
 from panels cimport describe, describe_blocks, describe_masks, panels
 
 
@@ -100,5 +100,5 @@ cdef multiplied(decoded_task *task, x, arrays, b_O, out, int threads):
     cdef int64_t grain = 1 + WORTH // (1 + task.w.inputs * 32 * (3 + min(task.n, UNIT_ROWS)))
     cdef kernel *work = decoded_panels_kernels_for(shared.chosen).product
     with nogil:
-        shared.parallel(work, task, sizeof(task[0]), units, grain, threads)
+        parallel(work, task, sizeof(task[0]), units, grain, threads)
     return border.delivered(y, out)

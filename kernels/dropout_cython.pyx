@@ -6,7 +6,7 @@ from minislm.kernels import border
 from minislm.ops.dropout import stream_start, threshold
 
 from libc.stdint cimport uint64_t
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, the_runtime, writing
 
 
 cdef extern from "dropout.h" nogil:
@@ -37,7 +37,7 @@ def dropout(x, *, rate, key, out=None, int threads=1):
     task.x, task.y, task.kept = <const float *>reading(x), <float *>writing(y), <unsigned char *>writing(kept)
     task.n, task.factor = x.size, 1.0 / (1.0 - rate)
     with nogil:
-        shared.parallel(dropout_kernels_for(shared.chosen).drop, &task, sizeof(task), -(-task.n // BLOCK), 16, threads)
+        parallel(dropout_kernels_for(shared.chosen).drop, &task, sizeof(task), -(-task.n // BLOCK), 16, threads)
     return border.delivered(y, out), (kept, rate)
 
 
@@ -51,5 +51,5 @@ def dropout_backward(dy, saved, *, out=None, int threads=1):
     task.x, task.y, task.kept = <const float *>reading(dy), <float *>writing(dx), <unsigned char *>reading(kept)
     task.n, task.factor = dy.size, 1.0 / (1.0 - rate)
     with nogil:
-        shared.parallel(dropout_kernels_for(shared.chosen).drop_again, &task, sizeof(task), -(-task.n // BLOCK), 16, threads)
+        parallel(dropout_kernels_for(shared.chosen).drop_again, &task, sizeof(task), -(-task.n // BLOCK), 16, threads)
     return border.delivered(dx, out)

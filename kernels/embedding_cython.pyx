@@ -2,7 +2,7 @@
 
 from minislm.kernels import border
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, the_runtime, writing
 
 
 cdef extern from "embedding.h" nogil:
@@ -39,7 +39,7 @@ def embedding(ids_N, w_VD, *, out=None, int threads=1):
     cdef int64_t n = ids.shape[0]
     cdef kernel *work = embedding_kernels_for(shared.chosen).embedding
     with nogil:
-        shared.parallel(work, &task, sizeof(task), n, 1 + 262144 // (1 + task.d), threads)
+        parallel(work, &task, sizeof(task), n, 1 + 262144 // (1 + task.d), threads)
     return border.delivered(x, out), (ids_N, len(w))
 
 
@@ -55,5 +55,5 @@ def embedding_backward(dx_ND, saved, *, out=None, int threads=1):
     task.n, task.v, task.d = dx.shape[0], n_rows, dx.shape[1]
     cdef kernel *work = embedding_kernels_for(shared.chosen).embedding_backward
     with nogil:
-        shared.parallel(work, &task, sizeof(task), -(-task.d // COLUMNS_PER_UNIT), 1 + 2048 // (1 + task.n), threads)
+        parallel(work, &task, sizeof(task), -(-task.d // COLUMNS_PER_UNIT), 1 + 2048 // (1 + task.n), threads)
     return border.delivered(dw, out)

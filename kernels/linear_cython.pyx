@@ -2,7 +2,7 @@
 
 from minislm.kernels import border
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel_rows, reading, runtime, the_runtime, writing
 
 
 cdef extern from "linear.h" nogil:
@@ -11,13 +11,11 @@ cdef extern from "linear.h" nogil:
         const float *b
         float *y
         int64_t o
-    enum:
-        BLOCK
     ctypedef struct add_task "struct add_task":
         const float *x
         const float *y
         float *z
-        int64_t n
+        int64_t n, width
     ctypedef struct linear_kernels "const struct linear_kernels":
         kernel *add
         kernel *add_bias
@@ -34,10 +32,10 @@ def add(x, y, *, out=None, int threads=1):
     z = border.output(out, a.shape, *(term for term in (a, b) if term is not out))
     cdef add_task task
     task.x, task.y, task.z, task.n = <const float *>reading(a), <const float *>reading(b), <float *>writing(z), a.size
-    cdef int64_t blocks = (task.n + BLOCK - 1) // BLOCK
+    task.width = border.row_width(a)
     cdef kernel *work = linear_kernels_for(shared.chosen).add
     with nogil:
-        shared.parallel(work, &task, sizeof(task), blocks, 32, threads)
+        parallel_rows(work, &task, sizeof(task), -(-task.n // task.width), 1 + 65536 // task.width, threads)
     return border.delivered(z, out)
 
 
@@ -60,5 +58,5 @@ cdef by_rows(kernel *work, x, b, name, out, int threads):
     task.o = x.shape[1]
     cdef int64_t n = x.shape[0]
     with nogil:
-        shared.parallel(work, &task, sizeof(task), n, 1 + 262144 // (1 + task.o), threads)
+        parallel_rows(work, &task, sizeof(task), n, 1 + 262144 // (1 + task.o), threads)
     return border.delivered(y, out)

@@ -5,7 +5,7 @@ import numpy as np
 from minislm.kernels import border
 from minislm.ops import loss
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, the_runtime, writing
 
 
 cdef extern from "loss.h" nogil:
@@ -81,5 +81,5 @@ cdef int64_t kept(targets, int64_t v, int64_t ignore) except -2:
 
 cdef int run(kernel *work, cross_entropy_task *task, int64_t n, int threads) except -1:
     with nogil:
-        shared.parallel(work, task, sizeof(task[0]), n, 1 + 32768 // (1 + task.v), threads)
+        parallel(work, task, sizeof(task[0]), n, 1 + 32768 // (1 + task.v), threads)
     return 0

@@ -4,7 +4,7 @@ import numpy as np
 
 from minislm.kernels import border
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, the_runtime, writing
 
 
 cdef extern from "low_rank.h" nogil:
@@ -36,6 +36,6 @@ def low_rank_product(x_NI, right_RI, left_OR, *, out=None, int threads=1):
     second.n, second.inputs, second.outputs = x.shape[0], right.shape[0], left.shape[0]
     cdef kernel *work = low_rank_kernels_for(shared.chosen).factor
     with nogil:
-        shared.parallel(work, &first, sizeof(first), first.outputs, 1 + WORTH // (1 + first.inputs * first.n), threads)
-        shared.parallel(work, &second, sizeof(second), second.outputs, 1 + WORTH // (1 + second.inputs * second.n), threads)
+        parallel(work, &first, sizeof(first), first.outputs, 1 + WORTH // (1 + first.inputs * first.n), threads)
+        parallel(work, &second, sizeof(second), second.outputs, 1 + WORTH // (1 + second.inputs * second.n), threads)
     return border.delivered(y, out)

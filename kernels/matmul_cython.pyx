@@ -6,7 +6,7 @@ import numpy as np
 from minislm.kernels import border, compressed
 from minislm.ops.float_panels import OUTPUTS
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, stage, the_runtime, writing
 
 
 cdef extern from "matmul.h" nogil:
@@ -38,6 +38,7 @@ cdef extern from "matmul.h" nogil:
     ctypedef struct matmul_kernels "const struct matmul_kernels":
         kernel *product
         kernel *panel_product
+        kernel *panel_product_by_rows
     matmul_kernels *matmul_kernels_for(int)
     parts product_parts(int64_t m, int64_t n)
     int64_t panel_product_units(const panel_product_task *)
@@ -111,11 +112,13 @@ def float_panel_product(x_NI, panels, b_O=None, *, n_outputs, out=None, int thre
         task.bias = <const float *>reading(b)
     task.x, task.panels, task.y = <const float *>reading(x), reading(w), <float *>writing(y)
     task.m, task.n, task.k = x.shape[0], y.shape[1], x.shape[1]
-    cdef int64_t units = panel_product_units(&task)
-    cdef int64_t grain = 1 + WORTH // (1 + (READING + task.m) * task.n * task.k // max(1, units))
-    cdef kernel *work = matmul_kernels_for(shared.chosen).panel_product
+    cdef matmul_kernels *kernels = matmul_kernels_for(shared.chosen)
+    cdef stage whole
+    whole.work, whole.task, whole.n = kernels.panel_product, &task, panel_product_units(&task)
+    whole.grain = 1 + WORTH // (1 + (READING + task.m) * task.n * task.k // max(1, whole.n))
+    whole.by_rows, whole.rows, whole.anew = kernels.panel_product_by_rows, task.m, w.nbytes
     with nogil:
-        shared.parallel(work, &task, sizeof(task), units, grain, threads)
+        shared.run_stage(&whole, sizeof(task), threads)
     return border.delivered(y, out)
 
 
@@ -126,4 +129,4 @@ cdef void run(product_task *task, int threads) noexcept:
     cdef int64_t work_of_a_unit = 1 + task.m * task.n * task.k // max(1, units)
     cdef kernel *work = matmul_kernels_for(shared.chosen).product
     with nogil:
-        shared.parallel(work, task, sizeof(task[0]), units, 1 + WORTH // work_of_a_unit, threads)
+        parallel(work, task, sizeof(task[0]), units, 1 + WORTH // work_of_a_unit, threads)

@@ -11,8 +11,11 @@ cdef extern from "threads.h" nogil:
         const void *task
         int64_t n
         int64_t grain
+        kernel *by_rows
+        int64_t rows
+        int64_t anew
     void run_stages(const stage *stages, int64_t n_stages, int threads)
-    ctypedef void parallel_runner(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads)
+    ctypedef void stage_runner(const stage *stage, size_t size, int threads)
     ctypedef struct recording "struct recording":
         stage *stages
         int64_t n
@@ -34,9 +37,9 @@ cdef extern from "threads.h" nogil:
         WRITTEN
     ctypedef struct runtime "struct runtime":
         instruction_set chosen
-        parallel_runner *parallel
+        stage_runner *run_stage
         int (*touched)(void *array, const void *start, int64_t size, touch how) except -1
-    void parallel(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads)
+    void run_stage(const stage *stage, size_t size, int threads)
     int64_t tasks_shared()
     bint can_run(instruction_set)
 
@@ -54,6 +57,22 @@ cdef inline const runtime *the_runtime() except NULL:
     global runtime_here
     runtime_here = <const runtime *>PyCapsule_Import("minislm.kernels.runtime_cython.capsule", 0)
     return runtime_here
+
+
+cdef inline void parallel(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads) noexcept nogil:
+    """Do a task of n units, of which a thread takes at least `grain` at a time."""
+    cdef stage whole
+    whole.work, whole.task, whole.n, whole.grain = work, task, n, grain
+    whole.by_rows, whole.rows, whole.anew = NULL, 0, 0
+    runtime_here.run_stage(&whole, size, threads)
+
+
+cdef inline void parallel_rows(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads) noexcept nogil:
+    """The same where units are rows, and a row of results needs no other row than the same one of other results."""
+    cdef stage whole
+    whole.work, whole.task, whole.n, whole.grain = work, task, n, grain
+    whole.by_rows, whole.rows, whole.anew = work, n, 0
+    runtime_here.run_stage(&whole, size, threads)
 
 
 cdef inline const void *reading(object array) except? NULL:

@@ -4,7 +4,7 @@ import numpy as np
 
 from minislm.kernels import border
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, parallel_rows, reading, runtime, the_runtime, writing
 
 
 cdef extern from "norm.h" nogil:
@@ -71,7 +71,7 @@ def rms_norm(x_ND, w_D, *, double eps, out=None, int threads=1):
 
 cdef int run_rows(kernel *work, norm_task *task, int64_t n, int threads) except -1:
     with nogil:
-        shared.parallel(work, task, sizeof(task[0]), n, 1 + 65536 // (1 + task.d), threads)
+        parallel_rows(work, task, sizeof(task[0]), n, 1 + 65536 // (1 + task.d), threads)
     return 0
 
 
@@ -110,5 +110,5 @@ cdef backward(dy_ND, x_ND, w_D, mean_N, r_N, out, int threads):
         task.mean = <const float *>reading(mean)
         work = norm_kernels_for(shared.chosen).layer_norm_backward
     with nogil:
-        shared.parallel(work, &task, sizeof(task), n_parts, 1 + 32768 // (1 + ROWS_PER_PART * task.d), threads)
+        parallel(work, &task, sizeof(task), n_parts, 1 + 32768 // (1 + ROWS_PER_PART * task.d), threads)
     return border.delivered(dx, out), *sums.sum(axis=1)

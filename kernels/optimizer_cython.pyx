@@ -4,7 +4,7 @@ import numpy as np
 
 from minislm.kernels import border
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, the_runtime, writing
 
 
 cdef extern from "optimizer.h" nogil:
@@ -54,4 +54,4 @@ def adamw(w, dw, m, v, *, int64_t step, double learning_rate, double beta1, doub
     task.rate, task.unbias = learning_rate / (1 - beta1**step), (1 - beta2**step) ** -0.5
     cdef kernel *work = optimizer_kernels_for(shared.chosen).adamw
     with nogil:
-        shared.parallel(work, &task, sizeof(task), -(-task.n // BLOCK), 32, threads)
+        parallel(work, &task, sizeof(task), -(-task.n // BLOCK), 32, threads)

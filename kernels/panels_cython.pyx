@@ -9,7 +9,7 @@ from minislm.ops.block_panels import CODES
 from minislm.ops.panels import RoundedRows, n_blocks
 
 from libc.stdint cimport int8_t, int64_t
-from native cimport kernel, reading, runtime, the_runtime, writing
+from native cimport kernel, parallel_rows, reading, runtime, stage, the_runtime, writing
 from panels cimport describe, describe_blocks, describe_columns, describe_masks, panels
 
 
@@ -33,6 +33,7 @@ cdef extern from "panels.h" nogil:
     ctypedef struct panels_kernels "const struct panels_kernels":
         kernel *round
         kernel *product
+        kernel *product_by_rows
     panels_kernels *panels_kernels_for(int)
 
 cdef const runtime *shared = the_runtime()
@@ -54,7 +55,7 @@ def round_activations(x_NI, *, int64_t group, scale=None, out=None, int threads=
     task.given = -1 if scale is None else scale
     cdef kernel *work = panels_kernels_for(shared.chosen).round
     with nogil:
-        shared.parallel(work, &task, sizeof(task), n, 1 + WORTH_ROUNDING // (1 + task.inputs), threads)
+        parallel_rows(work, &task, sizeof(task), n, 1 + WORTH_ROUNDING // (1 + task.inputs), threads)
     return border.delivered(rows, out)
 
 
@@ -173,8 +174,13 @@ cdef multiplied(panel_task *task, rounded_NP, arrays, b_O, out, int threads):
     if b is not None:
         task.bias = <const float *>reading(b)
     task.y = <float *>writing(y)
-    cdef kernel *work = panels_kernels_for(shared.chosen).product
-    cdef int64_t grain = 1 + WORTH // (1 + 16 * task.w.inputs * (3 + task.x.n)), n_panels = (task.w.outputs + 15) // 16
+    cdef panels_kernels *kernels = panels_kernels_for(shared.chosen)
+    cdef stage whole
+    whole.work, whole.task, whole.n = kernels.product, task, (task.w.outputs + 15) // 16
+    whole.grain = 1 + WORTH // (1 + 16 * task.w.inputs * (3 + task.x.n))
+    whole.by_rows, whole.rows, whole.anew = kernels.product_by_rows, task.x.n, sum(array.nbytes for array in arrays[:2])
+    if task.w.columns is not NULL:
+        whole.by_rows = NULL  # blocks are passed over for all rows at once
     with nogil:
-        shared.parallel(work, task, sizeof(task[0]), n_panels, grain, threads)
+        shared.run_stage(&whole, sizeof(task[0]), threads)
     return border.delivered(y, out)

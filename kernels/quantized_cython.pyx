@@ -3,7 +3,7 @@
 from minislm.kernels import border, compressed
 
 from codes cimport describe, packed
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, the_runtime, writing
 
 
 cdef extern from "quantized.h" nogil:
@@ -31,5 +31,5 @@ def quantized_rows(ids_N, codes_OP, scales_OJ, zeros_OJ=None, *, format, int64_t
     cdef int64_t n = ids.shape[0]
     cdef kernel *work = quantized_kernels_for(shared.chosen).decode
     with nogil:
-        shared.parallel(work, &task, sizeof(task), n, 1 + WORTH // (1 + n_inputs), threads)
+        parallel(work, &task, sizeof(task), n, 1 + WORTH // (1 + n_inputs), threads)
     return border.delivered(w, out)

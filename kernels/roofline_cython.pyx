@@ -4,7 +4,7 @@ import numpy as np
 
 from minislm.kernels import border
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, the_runtime, writing
 
 
 cdef extern from "roofline.h" nogil:
@@ -40,7 +40,7 @@ def read(bytes_X, int64_t rounds, *, int threads=1):
     task.rounds, task.sums = rounds, <int64_t *>writing(sums)
     cdef kernel *work = roofline_kernels_for(shared.chosen).read
     with nogil:
-        shared.parallel(work, &task, sizeof(task), threads, 1, threads)
+        parallel(work, &task, sizeof(task), threads, 1, threads)
     return task.part * threads * rounds
 
 
@@ -69,4 +69,4 @@ cdef peak(kernel *work, int64_t iterations, int threads):
     cdef peak_task task
     task.iterations, task.start, task.ends = iterations, 0.5, <float *>writing(ends)
     with nogil:
-        shared.parallel(work, &task, sizeof(task), threads, 1, threads)
+        parallel(work, &task, sizeof(task), threads, 1, threads)

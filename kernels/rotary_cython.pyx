@@ -8,7 +8,7 @@ from minislm.kernels import border
 from minislm.ops import rotary as reference
 from minislm.ops.packed import rounded_up
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel_rows, reading, runtime, the_runtime, writing
 
 
 cdef extern from "rotary.h" nogil:
@@ -78,5 +78,5 @@ cdef rotate(x, cosine, sine, positions, bint interleaved, float direction, out, 
     cdef int64_t n = x.shape[0]
     cdef kernel *work = rotary_kernels_for(shared.chosen).rotate
     with nogil:
-        shared.parallel(work, &task, sizeof(task), n, 1 + 65536 // (1 + task.heads * task.width), threads)
+        parallel_rows(work, &task, sizeof(task), n, 1 + 65536 // (1 + task.heads * task.width), threads)
     return border.delivered(y, out)

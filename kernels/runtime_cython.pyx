@@ -1,9 +1,10 @@
-# distutils: sources = kernels/c/threads.c kernels/c/processor.c
+# distutils: sources = kernels/c/threads.c kernels/c/joined.c kernels/c/processor.c
 """The instruction set that the compiled kernels use, and the one thread pool that they share."""
 
 import os
 
 from cpython.pycapsule cimport PyCapsule_New
+from libc.stdlib cimport free, malloc
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from native cimport (
@@ -13,10 +14,10 @@ from native cimport (
     forget_stages,
     instruction_set,
     int64_t,
-    parallel,
     record,
     recorder,
     recording,
+    run_stage,
     run_stages,
     runtime,
     stage,
@@ -24,6 +25,12 @@ from native cimport (
     touch,
 )
 
+
+cdef extern from "joined.h" nogil:
+    bint joinable(const stage *, int threads)
+    stage joined(const stage *, int64_t n, int threads)
+    void part(const stage *)
+    int64_t tasks_of(const stage *)
 
 cdef extern from *:
     """
@@ -39,7 +46,7 @@ BUILT = tuple(COMPILED.decode().split())
 AVAILABLE = tuple(name for name in BUILT if can_run(<instruction_set><int>NAMES.index(name)))
 
 cdef runtime shared
-shared.parallel = &parallel
+shared.run_stage = &run_stage
 shared.touched = &touched
 capsule = PyCapsule_New(&shared, "minislm.kernels.runtime_cython.capsule", NULL)
 
@@ -85,20 +92,27 @@ cdef class Recording:
     """
 
     cdef recording stages
-    cdef list known, held
+    cdef stage *joined  # what `run` does; NULL: the stages one after the other
+    cdef int64_t n_joined
+    cdef list known, held, touches  # of each stage: the arrays of its step, and whether it writes them
     cdef int64_t first, last
     cdef bint strange, delivered
 
     def __init__(self, known):
         self.stages.owner = <void *>self
-        self.known, self.held = [extent(array) for array in known], list(known)
+        self.known, self.held, self.touches = [extent(array) for array in known], list(known), []
 
     def __dealloc__(self):
+        self.part()
         forget_stages(&self.stages, 0)
 
     def __len__(self):
         """Tasks."""
         return self.stages.n
+
+    def sizes(self):
+        """Of each stage that `run` does after `join`: its rows, 0 where they depend on others, and how many tasks it joins."""
+        return [(self.joined[i].rows, tasks_of(&self.joined[i])) for i in range(self.n_joined)]
 
     def step(self, run, result, constants):
         """Do a step and write it down.
@@ -122,25 +136,72 @@ cdef class Recording:
         self.strange, self.delivered = False, self.first == self.last
         self.known += [extent(array) for array in constants]
         cdef recording *before = record(&self.stages)
+        touched = []
+        self.touches.append(touched)
         try:
             run()
         finally:
             record(before)
+            self.touches.pop()
             del self.known[n_known : n_known + len(constants)]
         if self.strange or not self.delivered or self.stages.failed or self.stages.n == n_before:
             forget_stages(&self.stages, n_before)
             del self.known[n_known:], self.held[n_held:]
             return False
+        self.touches += [touched] * (self.stages.n - n_before)
         return True
+
+    def join(self, int threads):
+        """Let `run` do stages of which each needs but the same row of those before it block of rows by block of rows.
+
+        Buffers share memory, and a block may be ahead of another: of two arrays of joined stages one of which is
+        written, no part may be in common, unless they are the same rows.
+        """
+        cdef int64_t first = 0, n, size = max(1, self.stages.n) * sizeof(stage)
+        self.part()
+        self.joined = <stage *>malloc(size)
+        if self.joined is NULL:
+            raise MemoryError()
+        while first < self.stages.n:
+            n = 1
+            arrays = list(self.touches[first])
+            while joinable(&self.stages.stages[first], threads) and first + n < self.stages.n:
+                if not joinable(&self.stages.stages[first + n], threads):
+                    break
+                if self.stages.stages[first + n].rows != self.stages.stages[first].rows:
+                    break
+                if self.touches[first + n] is self.touches[first + n - 1] or clash(arrays, self.touches[first + n]):
+                    break
+                arrays += self.touches[first + n]
+                n += 1
+            self.joined[self.n_joined] = self.stages.stages[first]
+            if n > 1:
+                self.joined[self.n_joined] = joined(&self.stages.stages[first], n, threads)
+                if self.joined[self.n_joined].task is NULL:
+                    raise MemoryError()
+            self.n_joined += 1
+            first += n
 
     def run(self, int threads):
         """Do all steps again."""
         with nogil:
-            run_stages(self.stages.stages, self.stages.n, threads)
+            if self.joined is NULL:
+                run_stages(self.stages.stages, self.stages.n, threads)
+            else:
+                run_stages(self.joined, self.n_joined, threads)
+
+    cdef void part(self):
+        """Undo `join`."""
+        cdef int64_t i
+        for i in range(self.n_joined):
+            part(&self.joined[i])
+        free(self.joined)
+        self.joined, self.n_joined = NULL, 0
 
     cdef int touch(self, array, int64_t start, int64_t size, touch how) except -1:
         cdef int64_t first, last
         self.held.append(array)
+        self.touches[-1].append((start, start + size, how == WRITTEN))
         if how == WRITTEN:
             self.known.append((start, start + size))
             self.delivered |= start <= self.first and self.last <= start + size
@@ -150,6 +211,16 @@ cdef class Recording:
                     return 0
             self.strange = True
         return 0
+
+
+cdef bint clash(list arrays, list others):
+    """Whether some have memory in common that one of them writes, and are not the same."""
+    cdef int64_t first, last, start, end
+    for first, last, writes in arrays:
+        for start, end, also in others:
+            if (writes or also) and first < end and start < last and not (first == start and last == end):
+                return True
+    return False
 
 
 cdef extent(array):

@@ -2,7 +2,7 @@
 
 from minislm.kernels import border
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, the_runtime, writing
 
 
 cdef extern from "softmax.h" nogil:
@@ -45,5 +45,5 @@ def softmax_backward(dp_NV, saved, *, out=None, int threads=1):
 
 cdef int run(kernel *work, softmax_task *task, int64_t n, int threads) except -1:
     with nogil:
-        shared.parallel(work, task, sizeof(task[0]), n, 1 + 32768 // (1 + task.v), threads)
+        parallel(work, task, sizeof(task[0]), n, 1 + 32768 // (1 + task.v), threads)
     return 0

@@ -9,7 +9,7 @@ from minislm.kernels import border, compressed
 
 from codes cimport describe, packed
 from libc.stdint cimport int32_t, uint8_t
-from native cimport int64_t, kernel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, the_runtime, writing
 
 
 cdef extern from "sparse.h" nogil:
@@ -132,7 +132,7 @@ cdef class Matrix:
         self.task.x, self.task.y = <const float *>reading(x), <float *>writing(y)
         self.task.rows, self.task.x_stride = y.shape[0], x.shape[1]
         with nogil:
-            shared.parallel(work, &self.task, sizeof(self.task), units, 1 + WORTH // (1 + cost), self.threads)
+            parallel(work, &self.task, sizeof(self.task), units, 1 + WORTH // (1 + cost), self.threads)
         self.check()
 
     cdef check(self):

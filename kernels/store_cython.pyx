@@ -2,7 +2,7 @@
 
 from minislm.kernels import border
 
-from native cimport int64_t, kernel, reading, runtime, the_runtime
+from native cimport int64_t, kernel, parallel_rows, reading, runtime, the_runtime
 from store cimport enter_store, store
 
 
@@ -38,4 +38,4 @@ def store_rows(x_NGK, rows_N, stored_SGK, scales_SG=None, *, out=None, int threa
     cdef int64_t n = x.shape[0]
     cdef kernel *work = store_kernels_for(shared.chosen).store_rows
     with nogil:
-        shared.parallel(work, &task, sizeof(task), n, 1 + WORTH_A_THREAD // (1 + task.g * task.width), threads)
+        parallel_rows(work, &task, sizeof(task), n, 1 + WORTH_A_THREAD // (1 + task.g * task.width), threads)

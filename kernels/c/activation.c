@@ -8,7 +8,7 @@
     const float *dy = t->dy, *x = t->x, *up = t->up;                                        \
     float *y = t->y, *dup = t->dup;                                                         \
     (void)dy, (void)up, (void)dup;                                                          \
-    _Pragma("GCC ivdep") for (int64_t i = first * BLOCK, end = smaller(last * BLOCK, t->n); i < end; i++) __VA_ARGS__
+    _Pragma("GCC ivdep") for (int64_t i = first * t->width, end = smaller(last * t->width, t->n); i < end; i++) __VA_ARGS__
 
 static inline float gelu_of(float x) { return 0.5f * x * (1 + error_function(x * 0.707106781f)); }
 

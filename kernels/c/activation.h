@@ -3,12 +3,10 @@
 #define MINISLM_ACTIVATION_H
 #include "kernel.h"
 
-enum { BLOCK = 2048 }; /* numbers in a unit */
-
 struct activation_task {
     const float *dy, *x, *up; /* dy for backwards only, up for gates only; n numbers each */
     float *y, *dup;           /* the result, or x's gradient; up's gradient */
-    int64_t n;
+    int64_t n, width;         /* of a unit: a row */
 };
 
 struct activation_kernels {

@@ -3,7 +3,7 @@
 static void add(const void *task, int64_t first, int64_t last) {
     const struct add_task *t = task;
 #pragma GCC ivdep
-    for (int64_t i = first * BLOCK, end = smaller(last * BLOCK, t->n); i < end; i++) t->z[i] = t->x[i] + t->y[i];
+    for (int64_t i = first * t->width, end = smaller(last * t->width, t->n); i < end; i++) t->z[i] = t->x[i] + t->y[i];
 }
 
 static void add_bias(const void *task, int64_t first, int64_t last) {

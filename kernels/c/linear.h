@@ -9,17 +9,14 @@ struct rows_task {
     int64_t o;
 };
 
-enum { BLOCK = 2048 }; /* numbers in a unit of `add` */
-
 struct add_task {
     const float *x, *y;
     float *z; /* may be x or y */
-    int64_t n;
+    int64_t n, width; /* numbers, of which so many are a unit: a row */
 };
 
 struct linear_kernels {
-    kernel *add;             /* units: blocks */
-    kernel *add_bias, *scale; /* x + b and x * b; units: rows */
+    kernel *add, *add_bias, *scale; /* x + y, x + b and x * b; units: rows */
 };
 FAMILY(linear_kernels)
 #endif

@@ -43,14 +43,13 @@ static void widen(const uint16_t *in, int64_t n, int stored, float *out) {
         }
 }
 
-static void panel_product(const void *task, int64_t first, int64_t last) {
-    const struct panel_product_task *t = task;
-    const int64_t groups = panel_groups(t), width = together(t) * PANEL, size = t->k * PANEL;
+/* Some rows from i on, UNIT_ROWS at most, by groups [first, last) of panels. */
+static void rows_by_panels(const struct panel_product_task *t, int64_t i, int64_t rows, int64_t first, int64_t last) {
+    const int64_t width = together(t) * PANEL, size = t->k * PANEL;
     const int few = t->m <= FEW;
     float wide[DEPTH * PANEL] __attribute__((aligned(64)));
-    for (int64_t unit = first; unit < last; unit++) {
-        const int64_t i = unit / groups * UNIT_ROWS, start = unit % groups * width, end = smaller(start + width, t->n);
-        const int64_t rows = smaller(UNIT_ROWS, t->m - i);
+    for (int64_t group = first; group < last; group++) {
+        const int64_t start = group * width, end = smaller(start + width, t->n);
         const struct left left = {t->x + i * t->k, t->k, 1};
         float *c = t->y + i * t->n;
         for (int64_t j = start; j < end;) {
@@ -80,4 +79,23 @@ static void panel_product(const void *task, int64_t first, int64_t last) {
     }
 }
 
-const struct matmul_kernels PER_SET(matmul_kernels) = {.product = product, .panel_product = panel_product};
+static void panel_product(const void *task, int64_t first, int64_t last) {
+    const struct panel_product_task *t = task;
+    const int64_t groups = panel_groups(t);
+    for (int64_t unit = first; unit < last; unit++) {
+        const int64_t i = unit / groups * UNIT_ROWS, group = unit % groups;
+        rows_by_panels(t, i, smaller(UNIT_ROWS, t->m - i), group, group + 1);
+    }
+}
+
+static void panel_product_by_rows(const void *task, int64_t first, int64_t last) {
+    const struct panel_product_task *t = task;
+    for (int64_t i = first; i < last; i += UNIT_ROWS)
+        rows_by_panels(t, i, smaller(UNIT_ROWS, last - i), 0, panel_groups(t));
+}
+
+const struct matmul_kernels PER_SET(matmul_kernels) = {
+    .product = product,
+    .panel_product = panel_product,
+    .panel_product_by_rows = panel_product_by_rows,
+};

@@ -56,7 +56,7 @@ static inline int64_t panel_product_units(const struct panel_product_task *t) {
 }
 
 struct matmul_kernels {
-    kernel *product, *panel_product;
+    kernel *product, *panel_product, *panel_product_by_rows;
 };
 FAMILY(matmul_kernels)
 #endif

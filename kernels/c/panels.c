@@ -373,13 +373,13 @@ struct wide {
     int64_t sums[NEAR][SIDE][OUTPUTS];
 };
 
-/* The outputs of panels [panel, panel + side) for the rows from `near` on, NEAR at most. */
+/* The outputs of panels [panel, panel + side) for some rows from `near` on, NEAR at most. */
 static void near_rows(
-    const struct panel_task *t, int64_t near, int64_t panel, int64_t side, struct wide *wide, int64_t *set) {
+    const struct panel_task *t, int64_t near, int64_t rows, int64_t panel, int64_t side, struct wide *wide,
+    int64_t *set) {
     (void)set;
     const struct panels *w = &t->w;
     const int whole = !t->segment_blocks, bits = w->bits, two_level = !!w->supers;
-    const int64_t rows = smaller(NEAR, t->x.n - near);
     const int64_t blocks = whole ? w->blocks : (w->inputs + BLOCK_INPUTS - 1) / BLOCK_INPUTS;
     const int in_spans = whole && blocks > SPAN;
     uint8_t room[SIDE * DEPTH * QUADS * LINE_BYTES] __attribute__((aligned(64)));
@@ -423,25 +423,36 @@ static void near_rows(
 
 #include "panel_blocks.h"
 
-static void product(const void *task, int64_t first, int64_t last) {
-    const struct panel_task *t = task;
-    if (t->w.columns) return blocks_product(t, first, last);
+/* Rows [row, end) by panels [first, last). */
+static void part_of_product(const struct panel_task *t, int64_t row, int64_t end, int64_t first, int64_t last) {
     const int64_t side = t->x.n == 1 ? 1 : SIDE;
     for (int64_t panel = first; t->w.inputs == 0 && panel < last; panel++)
-        for (int64_t n = 0; n < t->x.n; n++) EACH(part, PARTS) put(t, n, panel, part, bias_of(t, panel, part));
+        for (int64_t n = row; n < end; n++) EACH(part, PARTS) put(t, n, panel, part, bias_of(t, panel, part));
     struct wide wide;
     int64_t set = 0; /* rows that matrix instructions take */
-    for (int64_t near = 0; near < t->x.n; near += NEAR) {
-        for (int64_t i = 0; !t->segment_blocks && i < smaller(NEAR, t->x.n - near); i++) {
+    for (int64_t near = row; near < end; near += NEAR) {
+        const int64_t rows = smaller(NEAR, end - near);
+        for (int64_t i = 0; !t->segment_blocks && i < rows; i++) {
             wide.x[i] = 0;
             for (int64_t b = 0; b < t->x.blocks; b++) wide.x[i] += x_sum(&t->x, near + i, b);
         }
         for (int64_t panel = first; panel < last; panel += side)
-            near_rows(t, near, panel, smaller(side, last - panel), &wide, &set);
+            near_rows(t, near, rows, panel, smaller(side, last - panel), &wide, &set);
     }
 #ifdef __AMX_INT8__
     if (set) _tile_release();
 #endif
+}
+
+static void product(const void *task, int64_t first, int64_t last) {
+    const struct panel_task *t = task;
+    if (t->w.columns) return blocks_product(t, first, last);
+    part_of_product(t, 0, t->x.n, first, last);
+}
+
+static void product_by_rows(const void *task, int64_t first, int64_t last) {
+    const struct panel_task *t = task;
+    part_of_product(t, first, last, 0, (t->w.outputs + OUTPUTS - 1) / OUTPUTS);
 }
 
 /* ---- rounding ---- */
@@ -501,4 +512,4 @@ static void round_rows(const void *task, int64_t first, int64_t last) {
     }
 }
 
-const struct panels_kernels PER_SET(panels_kernels) = {.round = round_rows, .product = product};
+const struct panels_kernels PER_SET(panels_kernels) = {.round = round_rows, .product = product, .product_by_rows = product_by_rows};

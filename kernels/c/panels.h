@@ -56,6 +56,7 @@ struct round_task {
 struct panels_kernels {
     kernel *round;   /* unit: a row of x */
     kernel *product; /* unit: a panel */
+    kernel *product_by_rows;
 };
 FAMILY(panels_kernels)
 #endif

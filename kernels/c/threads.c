@@ -208,7 +208,7 @@ struct recording *record(struct recording *where) {
 struct recording *recorder(void) { return recording; }
 
 /* Write down a stage with a copy of its task. */
-static void note(struct recording *to, kernel *work, const void *task, size_t size, int64_t n, int64_t grain) {
+static void note(struct recording *to, const struct stage *stage, size_t size) {
     void *copy = malloc(size);
     if (copy && to->n == to->room) {
         int64_t room = 2 * to->room + 16;
@@ -220,7 +220,8 @@ static void note(struct recording *to, kernel *work, const void *task, size_t si
         to->failed = 1;
         return;
     }
-    to->stages[to->n++] = (struct stage){work, memcpy(copy, task, size), n, grain};
+    to->stages[to->n] = *stage;
+    to->stages[to->n++].task = memcpy(copy, stage->task, size);
 }
 
 void forget_stages(struct recording *recorded, int64_t kept) {
@@ -230,8 +231,7 @@ void forget_stages(struct recording *recorded, int64_t kept) {
     recorded->stages = 0, recorded->room = 0;
 }
 
-void parallel(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads) {
-    if (recording) note(recording, work, task, size, n, grain);
-    struct stage stage = {work, task, n, grain};
-    run_stages(&stage, 1, threads);
+void run_stage(const struct stage *stage, size_t size, int threads) {
+    if (recording) note(recording, stage, size);
+    run_stages(stage, 1, threads);
 }

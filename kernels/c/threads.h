@@ -14,18 +14,22 @@ struct stage {
     kernel *work;
     const void *task;
     int64_t n, grain;
+    /* Where a row of results needs no other row than the same one of other stages: what does rows [first, last), of how
+       many, and the bytes, of a matrix, that it reads for every call. */
+    kernel *by_rows;
+    int64_t rows, anew;
 };
 
 /* Do stages one after the other, each on at most `threads` threads, the caller being one of them; return when all are
    done. The helpers are woken once for all of them. */
 void run_stages(const struct stage *stages, int64_t n_stages, int threads);
 
-/* Do one task of `size` bytes, and write it down if this thread is recording. */
-typedef void parallel_runner(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads);
+/* Do one stage, whose task has `size` bytes, and write it down if this thread is recording. */
+typedef void stage_runner(const struct stage *stage, size_t size, int threads);
 
-parallel_runner parallel;
+stage_runner run_stage;
 
-/* The stages that a thread gave to `parallel` while it recorded, with copies of their tasks: `run_stages` does them
+/* The stages that a thread gave to `run_stage` while it recorded, with copies of their tasks: `run_stages` does them
    again. What the tasks point to must stay where it was. */
 struct recording {
     struct stage *stages;
@@ -60,7 +64,7 @@ enum touch { FIXED, READ, WRITTEN };
    array that a task points to (-1: a Python error is set). */
 struct runtime {
     enum instruction_set chosen;
-    parallel_runner *parallel;
+    stage_runner *run_stage;
     int (*touched)(void *array, const void *start, int64_t size, enum touch how);
 };
 

@@ -262,12 +262,10 @@ class Program(Lowering):
         sizes: list[int] = []
         free: list[int] = []
         for step in self.steps:
-            if free:
-                place = min(free, key=lambda p: (sizes[p] < step.row_bytes, abs(sizes[p] - step.row_bytes)))
+            place = next((p for p in free if sizes[p] == step.row_bytes), len(sizes))  # so the same row is at one place
+            if place < len(sizes):
                 free.remove(place)
-                sizes[place] = max(sizes[place], step.row_bytes)
             else:
-                place = len(sizes)
                 sizes.append(step.row_bytes)
             places.append(place)
             dead = {x for x in (step.result, *step.inputs) if x not in kept and last_use[x] == step.result}

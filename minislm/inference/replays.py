@@ -5,6 +5,9 @@ of the same shape does the same tasks over the same memory; only what the sequen
 that too stands in memory. So the second pass of a shape is written down as it runs, and those after it write their
 table and ids over its own and let the pool do all the tasks, in one call without the GIL. Steps of which Python does a
 part are called as before, between two such calls.
+
+Between two attentions no row needs another one. There a pass over many rows goes block by block through all the tasks
+(`c/joined.h`): what is written about a block stays in the nearest caches, and no thread waits for another.
 """
 
 from __future__ import annotations
@@ -87,6 +90,8 @@ class Replay:
     ----------
     buffers : list of ndarray
         Of the last run.
+    recordings : list of Recording
+        Of the compiled kernels.
     """
 
     def __init__(self, program: Program, current: Pass, inputs: list[np.ndarray], recording: type) -> None:
@@ -97,15 +102,23 @@ class Replay:
         self.buffers = [array.copy() for array in inputs]
         self.buffers[program.positions] = mine.positions_N
         known = [*program.memory, *self.buffers, *self._table.values(), *(() if cache is None else cache.arrays())]
-        self._parts = list[Callable[[], Any]]()  # recordings, and steps that stand between them
+        self.recordings = list[Any]()
+        self._parts = list[Callable[[], Any]]()  # what they run, and steps that stand between them
         self._n_inputs, now, n_threads = len(inputs), recording(known), threads()
         for step, call in program.calls(mine, self.buffers):
             constants = [array for array in step.constants if isinstance(array, np.ndarray)]
             if now.step(call, self.buffers[-1], constants):
                 continue
-            self._parts += [partial(now.run, n_threads), call]
+            self._end(now, n_threads)
+            self._parts.append(call)
             now = recording(known)
-        self._parts.append(partial(now.run, n_threads))
+        self._end(now, n_threads)
+
+    def _end(self, recording: Any, n_threads: int) -> None:
+        """Let a recording be run from now on."""
+        recording.join(n_threads)
+        self.recordings.append(recording)
+        self._parts.append(partial(recording.run, n_threads))
 
     def run(self, current: Pass, inputs: list[np.ndarray]) -> None:
         """Run another pass of the shape.

@@ -28,7 +28,7 @@ def checkout(tmp_path):
     (tmp_path / "minislm").mkdir()
     (tmp_path / "minislm" / "__init__.py").write_text("")
     (tmp_path / "kernels" / "c").mkdir(parents=True)
-    plain_c = ("c/*.h", "c/threads.c", "c/processor.c", "c/linear.c")
+    plain_c = ("c/*.h", "c/threads.c", "c/joined.c", "c/processor.c", "c/linear.c")
     for pattern in ("runtime_cython.pyx", "linear_cython.pyx", "native.pxd", *plain_c):
         for path in (ROOT / "kernels").glob(pattern):
             shutil.copy(path, tmp_path / "kernels" / path.relative_to(ROOT / "kernels"))

@@ -25,6 +25,7 @@ from minislm.models.encoder import EncoderConfig
 from minislm.models.transformer import TransformerConfig
 from minislm.ops.packed import STORED
 from minislm.testing.replays import check_replays
+from minislm.weights.quantized import Quantized
 
 runtime = pytest.importorskip("minislm.kernels.runtime_cython")
 
@@ -284,3 +285,67 @@ def test_sparse_matrices_are_replayed_without_python(methods):
     assert program.interpreted() == []
     parts = [len(replay._parts) for shapes in program._replays._of.values() for replay in shapes.values() if replay]
     assert parts == [1]
+
+
+LONG = {
+    "encoder": EncoderConfig.uniform(**SIZES, heads=(Head("intent", "sequence", ("a", "b")),)),
+    "decoder": LLAMA,
+}
+
+
+def read_long(model):
+    """Results of three passes of one shape over many rows, and the sizes of what was done in the last of them."""
+    rng, found, program = np.random.default_rng(3), [], Program.of(model)
+    cache = KVCache.create(model.config.layers, 3, 140)
+    for counts in ((130, 9, 121), (121, 9, 130), (9, 130, 121)):
+        ids = rng.integers(0, 23, sum(counts))
+        if isinstance(model.config, EncoderConfig):
+            found += program.run_all(ids, np.array(counts)).values()
+        else:
+            slots = np.array([cache.claim() for _ in counts])
+            found.append(program.run(ids, slots, np.array(counts), cache, every=True))
+            for slot in slots:
+                cache.release(slot)
+    replayed = [replay for shapes in program._replays._of.values() for replay in shapes.values() if replay]
+    return found, [recording.sizes() for replay in replayed for recording in replay.recordings]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("storage", ["float32", "int8", "int4-32", "2:4"])
+@pytest.mark.parametrize("family", LONG)
+def test_many_rows_go_through_joined_stages_block_by_block(family, storage, number, monkeypatch):
+    model, before = created(LONG[family]), threads()
+    if storage == "2:4":
+        model = Quantize("int8").run(Prune(pattern="2:4").run(model, where="*blocks.*"), where="*")
+    elif storage != "float32":
+        rounded = {path: Quantized.nearest(w.dense(), storage) for path, w in model.weights().items()}
+        activations = "int8-row" if storage == "int8" else "int8-32"
+        model = model.replaced({path: weight.with_activations(activations) for path, weight in rounded.items()})
+    try:
+        threads(number)
+        found, sizes = read_long(model)
+        monkeypatch.setattr(replays, "compiled", lambda: None)
+        expected, _ = read_long(model)
+    finally:
+        threads(before)
+    assert [y.tobytes() for y in found] == [y.tobytes() for y in expected]
+    assert all(max(n for _, n in parts) > 5 for parts in sizes if len(parts) > 1)
+    assert sizes
+
+
+def test_rows_of_different_widths_in_one_place_are_not_joined(monkeypatch):
+    model = created(LONG["encoder"])
+    apart, joined = read_long(model)
+    plan = Program._plan
+
+    def one_size(self):  # every piece of memory is as large as the largest row, and given to any of them
+        rows, self.steps = self.steps, [step._replace(width=64, dtype=np.dtype(np.float32)) for step in self.steps]
+        try:
+            return plan(self)
+        finally:
+            self.steps = rows
+
+    monkeypatch.setattr(Program, "_plan", one_size)
+    found, parted = read_long(model)
+    assert [y.tobytes() for y in found] == [y.tobytes() for y in apart]
+    assert len(parted[0]) > len(joined[0])
