@@ -155,7 +155,7 @@ def _decoder(name: str, cache: Path, n_tokens: int) -> Suite:
         ),
         tuple(rows),
         reference=Contender("minislm float16", ".own:Decoder", {**where, "format": "float16"}),
-        most_error=0.2,
+        most_error=0.5 if large else 0.2,  # rounding random weights adds up over the layers; unrelated logits are at 2
         logits=True,
     )
 

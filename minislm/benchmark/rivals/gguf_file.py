@@ -72,7 +72,7 @@ def _write(folder: Path, path: Path) -> None:
     for name, array in tensors.items():
         stem = name.removesuffix(".weight")
         parts = stem.split(".")
-        layer = parts[2] if parts[1] == "layers" else None
+        layer = parts[2] if parts[1:2] == ["layers"] else None
         pattern = stem.replace(f"layers.{layer}.", "layers.{}.") if layer else stem
         theirs = names[pattern].replace("{}", layer or "")
         writer.add_tensor(f"{theirs}.weight", _ordered(array, theirs, config))
