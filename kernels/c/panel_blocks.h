@@ -6,18 +6,6 @@ enum { BLOCK_ROWS = LANES == 16 ? 12 : LANES == 8 ? 2 : 1 };
 
 #define ROWS_OF(i, n) _Pragma("GCC unroll 12") for (int i = 0; i < (n); i++)
 
-/* What the sums of a block start from: `factors` of each output times the sum of the codes of x. */
-INLINE lanes_of_ints start_of(const int16_t *halves, lanes_of_ints factors) {
-#if LANES == 16
-    int32_t both;
-    memcpy(&both, halves, sizeof both);
-    const lanes_of_ints twice = (factors & 0xffff) | factors << 16;
-    return (lanes_of_ints)_mm512_madd_epi16(_mm512_set1_epi32(both), (__m512i)twice);
-#else
-    return factors * (halves[0] + halves[1]);
-#endif
-}
-
 /* R rows of x, from the n-th on, by the blocks [first, end) of a panel. */
 INLINE void blocks_tile(
     const struct panel_task *t, int64_t n, int64_t panel, int64_t first, int64_t end, const int bits, const int R) {

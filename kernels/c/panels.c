@@ -180,6 +180,18 @@ INLINE void end_ints(
     }
 }
 
+/* What the sums of a block start from: `factors` of each output times the sum of the codes of x. */
+INLINE lanes_of_ints start_of(const int16_t *halves, lanes_of_ints factors) {
+#if LANES == 16
+    int32_t both;
+    memcpy(&both, halves, sizeof both);
+    const lanes_of_ints twice = (factors & 0xffff) | factors << 16;
+    return (lanes_of_ints)_mm512_madd_epi16(_mm512_set1_epi32(both), (__m512i)twice);
+#else
+    return factors * (halves[0] + halves[1]);
+#endif
+}
+
 /* Add R rows of x by P panels, with scales for groups: segment after segment. */
 INLINE void grouped_tile(
     const struct piece *piece, int64_t n, row_totals *totals, const int bits, const int R, const int P) {
@@ -284,26 +296,14 @@ RUNNER(q4_k, NARROW)
 RUNNER(q6_k, NARROW)
 
 /* One row and one panel, for codes as they are stored: nothing is written but the sums. */
-#define DIRECT(kind)                                                                            \
-    static void kind##_direct(const struct piece *piece, int64_t n, row_totals *totals) {        \
-        if (piece->streams) {                                                                   \
-            if (piece->t->w.bits == WIDE) kind##_tile(piece, n, totals, MASKED + WIDE, 1, 1);   \
-            else if (piece->t->w.bits == 4) kind##_tile(piece, n, totals, MASKED + 4, 1, 1);    \
-            else kind##_tile(piece, n, totals, MASKED + NARROW, 1, 1);                          \
-            return;                                                                             \
-        }                                                                                       \
-        switch (piece->t->w.bits) {                                                             \
-        case 2: kind##_tile(piece, n, totals, 2, 1, 1); break;                                  \
-        case 3: kind##_tile(piece, n, totals, 3, 1, 1); break;                                  \
-        case 4: kind##_tile(piece, n, totals, 4, 1, 1); break;                                  \
-        case 5: kind##_tile(piece, n, totals, 5, 1, 1); break;                                  \
-        case 6: kind##_tile(piece, n, totals, 6, 1, 1); break;                                  \
-        case 7: kind##_tile(piece, n, totals, 7, 1, 1); break;                                  \
-        default: kind##_tile(piece, n, totals, WIDE, 1, 1);                                     \
-        }                                                                                       \
+#define MASKED_DIRECT(kind)                                                                        \
+    static void kind##_masked(const struct piece *piece, int64_t n, row_totals *totals) {          \
+        if (piece->t->w.bits == WIDE) kind##_tile(piece, n, totals, MASKED + WIDE, 1, 1);          \
+        else if (piece->t->w.bits == 4) kind##_tile(piece, n, totals, MASKED + 4, 1, 1);           \
+        else kind##_tile(piece, n, totals, MASKED + NARROW, 1, 1);                                 \
     }
-DIRECT(grouped)
-DIRECT(whole)
+MASKED_DIRECT(grouped)
+MASKED_DIRECT(whole)
 static void two_level_direct(const struct piece *piece, int64_t n, row_totals *totals) {
     if (piece->t->w.zeros) q4_k_tile(piece, n, totals, 4, 1, 1);
     else q6_k_tile(piece, n, totals, 6, 1, 1);
@@ -395,8 +395,8 @@ static void near_rows(
             .panel_bytes = w->blocks * bits * LINE_BYTES, .block_bytes = bits * LINE_BYTES,
             .more = in_spans ? block % SPAN > 0 : block > 0, .last = !in_spans && block + DEPTH >= blocks,
             .sums = wide->x, .near = near, .streams = masked ? streams : NULL};
-        if (t->x.n == 1) {
-            (two_level ? two_level_direct : whole ? whole_direct : grouped_direct)(&piece, near, totals);
+        if (t->x.n == 1 && (two_level || masked)) {
+            (two_level ? two_level_direct : whole ? whole_masked : grouped_masked)(&piece, near, totals);
 #ifdef __AMX_INT8__
         } else if (t->x.n >= MATRIX_ROWS && !two_level && !masked) {
             matrix_piece(&piece, near, rows, side, totals, room, set);
@@ -422,6 +422,7 @@ static void near_rows(
 }
 
 #include "panel_blocks.h"
+#include "panel_row.h"
 
 /* Rows [row, end) by panels [first, last). */
 static void part_of_product(const struct panel_task *t, int64_t row, int64_t end, int64_t first, int64_t last) {
@@ -447,6 +448,8 @@ static void part_of_product(const struct panel_task *t, int64_t row, int64_t end
 static void product(const void *task, int64_t first, int64_t last) {
     const struct panel_task *t = task;
     if (t->w.columns) return blocks_product(t, first, last);
+    if (t->x.n == 1 && !t->w.masks.bits && !t->w.supers && (t->segment_blocks || t->w.inputs <= SPAN * BLOCK_INPUTS))
+        return row_product(t, first, last);
     part_of_product(t, 0, t->x.n, first, last);
 }
 

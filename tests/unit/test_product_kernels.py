@@ -134,6 +134,8 @@ def test_sums_of_bytes_are_exact_at_their_extremes(kernel, name, n_inputs):
         y_NO = product(x_NI, codes, scales, zeros, format=format, activations="int8-row")
         expected = exact_NO.astype(np.float32) * (np.float32(1.0) / np.float32(127))
         assert np.array_equal(y_NO, expected)  # one float32 rounding of an exact sum
+        row_NO = product(x_NI[:1], codes, scales, zeros, format=format, activations="int8-row")
+        assert np.array_equal(row_NO, expected[:1])
 
 
 @pytest.mark.parametrize("name", ["int8", "uint4-32", "int8-128", "int2-64"])
@@ -161,7 +163,9 @@ def test_rows_longer_than_32_bits_hold(kernel, name, n_rows):
 
 
 @pytest.mark.parametrize("activations", ["int8-row", "int8-32"])
-@pytest.mark.parametrize("name", ["int8", "int4", "uint8-32", "int4-32", "uint3-64", "int8-128"])
+@pytest.mark.parametrize(
+    "name", ["int8", "int4", "uint8-32", "int4-32", "uint3-64", "int8-128", "int2-32", "int5-64", "uint6", "int7-32"]
+)
 def test_rows_of_x_do_not_depend_on_each_other(kernel, name, activations):
     if kernel.technology != "cython":
         pytest.skip("BLAS may add in another order")
