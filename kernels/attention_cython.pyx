@@ -47,7 +47,8 @@ cdef extern from "attention.h" nogil:
 
 cdef const runtime *shared = the_runtime()
 
-cdef int64_t WORTH_A_THREAD = 1 << 20  # multiplications
+cdef int64_t WORTH_A_THREAD = 1 << 19  # multiplications
+cdef int64_t READING = 32  # of them take as long as to read a key and turn it over, or a value
 cdef int64_t UNITS_PER_THREAD = 2  # where there are fewer units, they share the keys of their queries
 
 
@@ -111,7 +112,8 @@ cdef run(attention_task *task, q, k, y, counts, firsts, lengths, int threads):
         units *= task.shares
         parts = np.empty(rows * task.spans * (task.width + PART), border.FLOAT32)
         task.parts = <float *>writing(parts)
-    cdef int64_t grain = 1 + WORTH_A_THREAD // (1 + 2 * rows * task.width * longest // max(units, 1))
+    cdef int64_t rows_of_a_unit = rows * task.shares // max(units, 1) + READING
+    cdef int64_t grain = 1 + WORTH_A_THREAD // (1 + 2 * rows_of_a_unit * task.width * longest // task.shares)
     cdef attention_kernels *kernels = attention_kernels_for(shared.chosen)
     with nogil:
         parallel(kernels.attention, task, sizeof(task[0]), units, grain, threads)
