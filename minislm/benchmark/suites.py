@@ -134,8 +134,8 @@ def _decoder(name: str, cache: Path, n_tokens: int) -> Suite:
     own, theirs = ["int4-32"], ["q4_0", "q4_0 fa"]
     theirs += [] if name == "llama-15m" else ["q4_k_m"]  # whose groups do not fit its width
     if not large:
-        own, theirs = [*own, "int8"], [*theirs, "q8_0"]
-    four, eight = ("minislm int4-32", "llama.cpp q4*"), ("minislm int8", "llama.cpp q8*")
+        own, theirs = [*own, "int8-32"], [*theirs, "q8_0"]  # as exact as each other: groups of 32 on both sides
+    four, eight = ("minislm int4-32", "llama.cpp q4*"), ("minislm int8-32", "llama.cpp q8*")
     generation = [Target(*four, *((1.5, 2.0) if large else (1.3, 2.0)))]
     generation += [Target(four[0], "memory", 0.65, 0.90)] if large else [Target(*eight, 1.3, 2.0)]
     prompt = [Target(*four, 2.5, 4.0), Target(four[0], "int8 peak", 0.40, 0.60)] if large else []

@@ -168,18 +168,9 @@ class KVCache:
             for each slot.
         """
         slots_B, counts_B = np.asarray(slots_B, np.int64), np.asarray(counts_B, np.int64)
-        self._check(slots_B)
-        if counts_B.shape != slots_B.shape or (counts_B < 0).any():
-            raise UsageError("bad_counts", f"expected one count >= 0 for each of {slots_B.size} slots, not {counts_B}")
-        starts_B = self.lengths_C[slots_B]
-        full_B = starts_B + counts_B > self.capacity
-        if full_B.any():
-            b = int(full_B.argmax())
-            raise GenerationError(
-                "kv_cache_full",
-                f"cache slot {slots_B[b]} holds {starts_B[b]} of {self.capacity} positions and {counts_B[b]} more were "
-                "to be appended; truncate or release it, or create the cache with more capacity",
-            )
+        starts_B = self._starts(slots_B, counts_B)
+        if counts_B.size and counts_B.min() == counts_B.max() == 1:  # a pass of generation, which many small calls delay
+            return slots_B * self.capacity + starts_B, starts_B
         offsets_B = np.cumsum(counts_B) - counts_B
         positions_N = np.arange(counts_B.sum()) + np.repeat(starts_B - offsets_B, counts_B)
         return np.repeat(slots_B * self.capacity, counts_B) + positions_N, positions_N
@@ -257,8 +248,8 @@ class KVCache:
         GenerationError, UsageError
             As `place`.
         """
-        self.place(slots_B, counts_B)
-        self.lengths_C[slots_B] += counts_B
+        slots_B, counts_B = np.asarray(slots_B, np.int64), np.asarray(counts_B, np.int64)
+        self.lengths_C[slots_B] = self._starts(slots_B, counts_B) + counts_B
 
     def fill_source(
         self,
@@ -405,13 +396,27 @@ class KVCache:
         """Return rows of a layer's keys and values up to a length; views where `Stored.read` has them."""
         return part.k_layers[layer].read(rows_B, longest), part.v_layers[layer].read(rows_B, longest)
 
+    def _starts(self, slots_B: np.ndarray, counts_B: np.ndarray) -> np.ndarray:
+        """Return where the next tokens of some slots begin, after a check that they fit."""
+        self._check(slots_B)
+        if counts_B.shape != slots_B.shape or (counts_B < 0).any():
+            raise UsageError("bad_counts", f"expected one count >= 0 for each of {slots_B.size} slots, not {counts_B}")
+        starts_B: np.ndarray = self.lengths_C[slots_B]
+        full_B = starts_B + counts_B > self.capacity
+        if full_B.any():
+            b = int(full_B.argmax())
+            raise GenerationError(
+                "kv_cache_full",
+                f"cache slot {slots_B[b]} holds {starts_B[b]} of {self.capacity} positions and {counts_B[b]} more were "
+                "to be appended; truncate or release it, or create the cache with more capacity",
+            )
+        return starts_B
+
     def _check(self, slots_B: np.ndarray) -> None:
         """Refuse slots that are out of range, free, or named twice."""
-        inside = slots_B.size == 0 or (slots_B.min() >= 0 and slots_B.max() < self.n_slots)
-        if not inside or not self._claimed_C[slots_B].all() or np.unique(slots_B).size != slots_B.size:
-            raise UsageError(
-                "bad_slot", f"expected different claimed slots among 0 to {self.n_slots - 1}, not {slots_B.tolist()}"
-            )
+        slots = slots_B.tolist()  # few: of whole numbers Python sees to faster than NumPy
+        if len({*slots}) < len(slots) or not all(0 <= slot < self.n_slots and self._claimed_C[slot] for slot in slots):
+            raise UsageError("bad_slot", f"expected different claimed slots among 0 to {self.n_slots - 1}, not {slots}")
 
 
 def _packed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -123,8 +123,7 @@ class Program(Lowering):
             Codes ``bad_slot`` and ``bad_counts``: the table contradicts itself, the ids or the cache. Code
             ``no_source``: a sequence of an encoder-decoder has no source.
         """
-        crosses = any(step.op == "attend_source" for step in self.steps)
-        current = CachedPass.begin(cache, slots_B, counts_B, every=every, crosses=crosses)
+        current = CachedPass.begin(cache, slots_B, counts_B, every=every, crosses=self._crosses)
         buffers = self._execute(current, ids_N)
         cache.advance(current.slots_B, current.counts_B)
         return buffers[-1].copy()
@@ -172,6 +171,11 @@ class Program(Lowering):
             current = SourcePass.begin(cache, slots_B, counts_B)
         buffers = self._execute(current, ids_N, types_N)
         return {name: buffers[x].copy() for name, x in self.results.items()}
+
+    @cached_property
+    def _crosses(self) -> bool:
+        """Whether a step reads sources."""
+        return any(step.op == "attend_source" for step in self.steps)
 
     def _execute(self, current: Pass, ids_N: np.ndarray, types_N: np.ndarray | None = None) -> list[np.ndarray]:
         """Run every step; return all buffers, of which only the last and those of results still hold their values."""
