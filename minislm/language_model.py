@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from minislm.inference.generation import Generation, Prompt
 from minislm.inference.program import Program
 from minislm.inference.settings import GenerationSettings
 from minislm.inference.settings_file import read_fields, read_settings, write_settings
+from minislm.inference.spares import Spares
 from minislm.layers.base import Context
 from minislm.models.base import Model
 from minislm.models.encoder import Encoder
@@ -29,6 +31,8 @@ from minislm.text.published import tokenizer_files
 from minislm.text.roles import DEFAULT
 from minislm.text.tokenizer import Tokenizer
 from minislm.weights.quantized import CHOICES
+
+WRITES, READS = "writes", "reads a source"  # kinds of programs
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,7 @@ class LanguageModel:
     history: tuple[Mapping[str, Any], ...] = ()
     published: str | None = None
     trained_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    spares: Spares = field(default_factory=Spares, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.tokenizer.vocab_size > self.model.config.vocab_size:
@@ -118,7 +123,10 @@ class LanguageModel:
             As `generate`.
         """
         settings = self.settings.replaced(**options)
-        return generate(self.program(), self.tokenizer, prompts, settings, source=self._source_program())
+        program, source = self._taken()
+        found = generate(program, self.tokenizer, prompts, settings, source=source)
+        self._give(program, source)
+        return found
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """Continue a text and give out the pieces as they come.
@@ -141,7 +149,9 @@ class LanguageModel:
             As `generate`.
         """
         settings = self.settings.replaced(**options)
-        return Stream(self.program(), self.tokenizer, prompt, settings, source=self._source_program())
+        program, source = self._taken()
+        finished = partial(self._give, program, source)
+        return Stream(program, self.tokenizer, prompt, settings, source=source, finished=finished)
 
     def chat(self, messages: Sequence[Mapping[str, Any]], *, template: str = DEFAULT, **options: Any) -> Generation:
         """Answer the last message of a conversation, by the chat template of the model's tokenizer.
@@ -359,9 +369,18 @@ class LanguageModel:
             )
         return Program.of(self.model)
 
-    def _source_program(self) -> Program | None:
-        """Lower the part that reads what an encoder-decoder is given; None: there is none."""
-        return Program.of_source(self.model) if isinstance(self.model, Transformer) else None
+    def _taken(self) -> tuple[Program, Program | None]:
+        """Take the programs of a call: what writes, and what reads the source of an encoder-decoder."""
+        program = self.spares.take(WRITES, self.program)
+        if not isinstance(self.model, Transformer):
+            return program, None
+        return program, self.spares.take(READS, partial(Program.of_source, self.model))
+
+    def _give(self, program: Program, source: Program | None) -> None:
+        """Give them back."""
+        self.spares.give(WRITES, program)
+        if source is not None:
+            self.spares.give(READS, source)
 
 
 def load(path: str | os.PathLike[str], *, context: int | None = None, activations: str | None = None) -> LanguageModel:

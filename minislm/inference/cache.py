@@ -92,6 +92,27 @@ class KVCache:
         """Bytes of all keys and values, used or not."""
         return sum(array.nbytes for array in self.arrays())
 
+    @property
+    def is_free(self) -> bool:
+        """Whether no slot is claimed."""
+        return not self._claimed_C.any()
+
+    def serves(self, slots: int, capacity: int, source_capacity: int, dtype: str) -> bool:
+        """Tell whether it has room for what `create` would make.
+
+        Parameters
+        ----------
+        slots, capacity, source_capacity, dtype
+            As of `create`.
+
+        Returns
+        -------
+        bool
+            Whether it has as many slots and positions, or more, of the same kind.
+        """
+        sizes = (self.n_slots, slots), (self.capacity, capacity), (self.sources.capacity, source_capacity)
+        return all(mine >= wanted for mine, wanted in sizes) and self.k_layers[0].array.dtype == dtype
+
     def arrays(self) -> list[np.ndarray]:
         """List all keys and values, those of sources and their scales among them.
 
@@ -169,7 +190,7 @@ class KVCache:
         """
         slots_B, counts_B = np.asarray(slots_B, np.int64), np.asarray(counts_B, np.int64)
         starts_B = self._starts(slots_B, counts_B)
-        if counts_B.size and counts_B.min() == counts_B.max() == 1:  # a pass of generation, which many small calls delay
+        if counts_B.size and counts_B.min() == counts_B.max() == 1:  # generation: small calls delay it
             return slots_B * self.capacity + starts_B, starts_B
         offsets_B = np.cumsum(counts_B) - counts_B
         positions_N = np.arange(counts_B.sum()) + np.repeat(starts_B - offsets_B, counts_B)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -95,6 +95,8 @@ class Stream:
     held : Held, optional
         For a decoder without beams: a sequence of an earlier call, of which is read again only what is new, and which
         holds this one afterwards.
+    finished : callable, optional
+        Called once, when all pieces have come and the programs are no longer needed.
     """
 
     def __init__(
@@ -107,11 +109,12 @@ class Stream:
         source: Program | None = None,
         prompt_chunk: int = PROMPT_CHUNK,
         held: Held | None = None,
+        finished: Callable[[], None] | None = None,
     ) -> None:
         if held is not None and (source is not None or settings.n_beams > 1):
             raise UsageError("bad_option", "only a decoder without beams goes on from a sequence that is held")
         self._batch = _Batch(program, source, tokenizer, [prompt], settings, prompt_chunk, held)
-        self._pieces = self._batch.pieces()
+        self._pieces, self._finished = self._batch.pieces(), finished
 
     def __iter__(self) -> Iterator[str]:
         """Return the iterator over the pieces that are still to come."""
@@ -119,12 +122,18 @@ class Stream:
 
     def __next__(self) -> str:
         """Return the next piece, never empty."""
-        return next(self._pieces)
+        try:
+            return next(self._pieces)
+        except StopIteration:
+            if self._finished is not None:
+                self._finished()
+                self._finished = None
+            raise
 
     @property
     def result(self) -> Generation:
         """The whole result; what has not been iterated over is generated first."""
-        for _ in self._pieces:
+        for _ in self:
             pass
         return self._batch.results()[0]
 
@@ -189,8 +198,7 @@ class _Batch:
     def _new_cache(self, most: int) -> KVCache:
         """Make a cache with room for the longest of so many requests at once."""
         requests = [writer.request for writer in self.writers]
-        return KVCache.create(
-            self.program.config.layers,
+        return self.program.cache(
             self.width * min(most, len(requests)),
             max(len(r.ids) + min(r.room, self.most_new) - 1 for r in requests),
             source_capacity=max(len(r.source) for r in requests),

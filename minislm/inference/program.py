@@ -20,6 +20,9 @@ from minislm.inference.steps import OPS_OF, SPECIAL, Step
 from minislm.models.base import Model
 from minislm.ops import OPS
 
+KEPT_BYTES = 64 * 2**20  # of a cache that waits for the next call
+ROOM = 256  # positions by which caches grow, so that one serves texts of many lengths
+
 
 @dataclass
 class Program(Lowering):
@@ -46,6 +49,7 @@ class Program(Lowering):
         self._capacity = 0
         self.memory: list[np.ndarray] = []
         self._replays = Replays()
+        self._cache: KVCache | None = None
 
     @classmethod
     def of(cls, model: Model, wanted: Iterable[str] | None = None) -> Program:
@@ -171,6 +175,32 @@ class Program(Lowering):
             current = SourcePass.begin(cache, slots_B, counts_B)
         buffers = self._execute(current, ids_N, types_N)
         return {name: buffers[x].copy() for name, x in self.results.items()}
+
+    def cache(self, slots: int, capacity: int, *, source_capacity: int = 0, dtype: str = "float32") -> KVCache:
+        """Return an empty cache: that of an earlier call, whose passes are written down, where it is free and fits.
+
+        Parameters
+        ----------
+        slots, capacity, source_capacity, dtype
+            As of `KVCache.create`; there may be more slots and positions.
+
+        Returns
+        -------
+        KVCache
+            Whose slots are all free. It is kept unless it is larger than 64 MiB.
+
+        Raises
+        ------
+        UsageError, UnsupportedError
+            As `KVCache.create`.
+        """
+        kept = self._cache
+        if kept is not None and kept.is_free and kept.serves(slots, capacity, source_capacity, dtype):
+            return kept
+        capacity, source_capacity = (-(-size // ROOM) * ROOM for size in (capacity, source_capacity))
+        made = KVCache.create(self.config.layers, slots, capacity, source_capacity=source_capacity, dtype=dtype)
+        self._cache = made if made.nbytes <= KEPT_BYTES else None
+        return made
 
     @cached_property
     def _crosses(self) -> bool:

@@ -165,7 +165,7 @@ def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str, *, limit: i
                 f"text {number} has {length} tokens, special ones included, and the model's {bound} {longest}; shorten "
                 "or divide it, or let it be cut (--cut)",
             )
-    program = Program.of(lm.model, [result])
+    program = lm.spares.take(result, lambda: Program.of(lm.model, [result]))
     pooled = program.writer(program.results[result]).chosen
     found: dict[int, np.ndarray] = {}
     for group in gathered(lengths, TOKENS):
@@ -174,4 +174,5 @@ def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str, *, limit: i
         rows = program.run_all(ids, counts, types)[result]
         parts = rows if pooled else np.split(rows, np.cumsum(counts)[:-1])
         found.update(zip(group, parts, strict=True))
+    lm.spares.give(result, program)
     return [found[number] for number in range(len(encoded))]

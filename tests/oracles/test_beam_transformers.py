@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minislm.config import LayerSizes
+from minislm.inference.cache import KVCache
 from minislm.inference.decoding import generate
 from minislm.inference.settings import GenerationSettings
 
@@ -26,6 +27,9 @@ class Fed:
     def __init__(self, model, *, source=None):
         self.model, self.source = model, source
         self.config = SimpleNamespace(context=CONTEXT, vocab_size=VOCAB, layers=(LayerSizes(1, 1, 1, 1),))
+
+    def cache(self, slots, capacity, **options):
+        return KVCache.create(self.config.layers, slots, capacity, **options)
 
     def run(self, ids, slots, counts, cache):
         tokens = ids.astype(np.float32).reshape(-1, 1, 1)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from minislm.config import LayerSizes
 from minislm.errors import DataError, GenerationError, UsageError
 from minislm.inference import decoding
+from minislm.inference.cache import KVCache
 from minislm.inference.decoding import Stream, generate
 from minislm.inference.program import Program
 from minislm.inference.settings import GenerationSettings
@@ -30,6 +31,9 @@ class Scripted:
         self.script, self.n_prompt, self.damage = list(script), n_prompt, damage
         self.config = SimpleNamespace(context=context, vocab_size=257, layers=(LayerSizes(1, 1, 1, 1),))
         self.passes = []
+
+    def cache(self, slots, capacity, **options):
+        return KVCache.create(self.config.layers, slots, capacity, **options)
 
     def run(self, ids, slots, counts, cache):
         assert len(ids) == sum(counts)

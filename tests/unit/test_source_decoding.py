@@ -62,7 +62,7 @@ def test_a_batch_equals_its_sources_alone(lm, n_slots, options, monkeypatch):
 
 @pytest.mark.parametrize("chunk", [1, 30, 256])
 def test_chunks_change_nothing(lm, chunk):
-    program, source = lm.program(), lm._source_program()
+    program, source = lm._taken()
     settings = GenerationSettings(**GREEDY)
     results = decoding.generate(program, BYTES, SOURCES, settings, source=source, prompt_chunk=chunk)
     assert outcomes(results) == outcomes(lm.generate_batch(SOURCES, **GREEDY))
