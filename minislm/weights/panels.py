@@ -11,13 +11,16 @@ import numpy as np
 from minislm.dispatch import ops
 from minislm.errors import unknown
 from minislm.ops.formats import Format
-from minislm.ops.panels import OUTPUTS, RoundedRows, pack_groups, unpack_groups, unpack_panels
+from minislm.ops.panels import LINE, OUTPUTS, RoundedRows, n_blocks, pack_groups, unpack_groups, unpack_panels
 from minislm.ops.quantized import ACTIVATION_GROUPS
 from minislm.ops.tiles import row_tiles
 from minislm.weights.base import Arrays, Weight
+from minislm.weights.mapped import release
 
 if TYPE_CHECKING:
     from minislm.weights.quantized import Quantized
+
+ON_THE_WAY = 8  # bytes that stand in memory for each code of a tile while it is laid out
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,7 @@ class Panels(Weight):
 
     @classmethod
     def of(cls, weight: Quantized) -> Self:
-        """Lay a matrix out.
+        """Lay a matrix out; pages of a mapped file are let go as they are read, so that it is not in memory twice.
 
         Parameters
         ----------
@@ -67,7 +70,12 @@ class Panels(Weight):
             The same numbers.
         """
         zeros = None if weight.zeros is None else pack_groups(weight.zeros)
-        lines = ops.pack_panels(weight.codes, n_inputs=weight.n_inputs, format=weight.format)
+        n_outputs, n_inputs = weight.shape
+        lines = np.empty((-(-n_outputs // OUTPUTS), n_blocks(n_inputs), weight.format.bits, LINE), np.uint8)
+        for some in row_tiles(len(lines), ON_THE_WAY * OUTPUTS * n_inputs):
+            codes_OP = weight.codes[some.start * OUTPUTS : some.stop * OUTPUTS]
+            lines[some] = ops.pack_panels(codes_OP, n_inputs=n_inputs, format=weight.format)
+            release(codes_OP)
         further = zeros, weight.activations, weight.activation_scale
         return cls(weight.format, weight.shape, lines, pack_groups(weight.scales), *further)
 

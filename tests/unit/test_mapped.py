@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 import minislm
+from minislm.evaluation.memory import forget_peak, resident_peak
 from minislm.files import safetensors
 from minislm.models.decoder import Decoder, DecoderConfig
 from minislm.text.tokenizer import Tokenizer
 from minislm.weights.mapped import release
+from minislm.weights.panels import Panels
+from minislm.weights.quantized import Quantized
 
 linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no way to ask what is resident")
 MIB = 2**20
@@ -50,6 +53,19 @@ def test_what_is_not_mapped_for_reading_stays_as_it_is(tmp_path):
     private[:] = 7  # in memory alone: letting go of it would lose it
     release(private)
     assert (private == 7).all()
+
+
+@linux
+def test_a_matrix_is_laid_out_without_being_in_memory_twice(tmp_path):
+    weight = Quantized.nearest(np.zeros((8192, 4096), np.float32), "int8")
+    safetensors.write(tmp_path / "m.safetensors", {f"w{name}": array for name, array in weight.arrays().items()})
+    stored = safetensors.read(tmp_path / "m.safetensors")
+    mapped = Quantized.from_arrays(weight.spec(), {name.removeprefix("w"): array for name, array in stored.items()})
+    before = forget_peak()
+    panels = Panels.of(mapped)
+    size = panels.lines.nbytes + panels.scales.nbytes
+    assert resident_peak() - before < size + 24 * MIB  # of the 32 that the file has
+    np.testing.assert_array_equal(panels.repacked("canonical").codes, weight.codes)
 
 
 def test_saving_lets_go_of_what_it_read(tmp_path, monkeypatch):
