@@ -195,24 +195,38 @@ def probabilities(
     GenerationError
         Code ``logits_not_finite``: a logit is infinite or not a number.
     """
+    ids, p = _candidates(logits, settings, seen, allowed_V)
+    if ids is None:
+        return p
+    p_V = np.zeros(np.size(logits))
+    p_V[ids] = p
+    return p_V
+
+
+def _candidates(
+    logits: np.ndarray, settings: GenerationSettings, seen: Sequence[int], allowed_V: np.ndarray | None
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return the ids that top-k leaves in order, None for all, and what `probabilities` says of them."""
+    check_finite(logits)
     logits_V = np.asarray(logits, np.float64)
-    check_finite(logits_V)
     if settings.repetition_penalty != 1.0:
         logits_V = penalize_repetition(logits_V, seen, settings.repetition_penalty)
     if allowed_V is not None:
         logits_V = np.where(allowed_V, logits_V, -np.inf)
     if settings.temperature == 0.0:
-        return np.where(np.arange(logits_V.size) == logits_V.argmax(), 1.0, 0.0)
+        return np.array([logits_V.argmax()]), np.ones(1)
     with np.errstate(over="ignore"):  # the highest stays 0; a tiny temperature sends the others to -inf
         logits_V = (logits_V - logits_V.max()) / settings.temperature
+    ids = None
     if settings.top_k:
         logits_V = keep_top_k(logits_V, settings.top_k)
+        ids = np.flatnonzero(logits_V > -np.inf)
+        logits_V = logits_V[ids]  # a few, and there is nothing left to do with the others
     if settings.top_p < 1.0:
         logits_V = keep_top_p(logits_V, settings.top_p)
     if settings.min_p > 0.0:
         logits_V = keep_min_p(logits_V, settings.min_p)
-    p_V: np.ndarray = ops.softmax(logits_V[None])[0][0]
-    return p_V
+    return ids, ops.softmax(logits_V[None])[0][0]
 
 
 def choose(
@@ -251,9 +265,11 @@ def choose(
     if settings.temperature == 0.0 and settings.repetition_penalty == 1.0:
         check_finite(logits)
         return int((logits if allowed_V is None else np.where(allowed_V, logits, -np.inf)).argmax())
-    p_V = probabilities(logits, settings, seen, allowed_V)
-    if settings.temperature == 0.0:
-        return int(p_V.argmax())
+    ids, p = _candidates(logits, settings, seen, allowed_V)
+    if ids is not None and ids.size == 1:
+        return int(ids[0])
     uniform = np.random.Generator(np.random.Philox(key=np.array([settings.seed, index], np.uint64))).random()
-    chosen = int(np.searchsorted(np.cumsum(p_V), uniform, side="right"))
-    return min(chosen, int(np.flatnonzero(p_V)[-1]))  # the sum of all may round to less than 1
+    chosen = int(np.searchsorted(np.cumsum(p), uniform, side="right"))
+    if chosen == p.size:  # the sum of all may round to less than 1
+        chosen = int(np.flatnonzero(p)[-1])
+    return chosen if ids is None else int(ids[chosen])
