@@ -102,8 +102,10 @@ class KVCache:
 
         Parameters
         ----------
-        slots, capacity, source_capacity, dtype
+        slots, capacity, source_capacity : int
             As of `create`.
+        dtype : str
+            The same.
 
         Returns
         -------

@@ -181,8 +181,10 @@ class Program(Lowering):
 
         Parameters
         ----------
-        slots, capacity, source_capacity, dtype
-            As of `KVCache.create`; there may be more slots and positions.
+        slots, capacity, source_capacity : int
+            As of `KVCache.create`; there may be more of each.
+        dtype : str
+            The same.
 
         Returns
         -------
