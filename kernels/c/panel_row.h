@@ -58,7 +58,7 @@ INLINE void row_panel(const struct panel_task *t, int64_t panel, const int bits,
     const int16_t *halves = x_halves(&t->x, 0);
     lanes_of_ints factors[PARTS];
     lanes scales[PARTS], y[PARTS];
-    EACH(part, PARTS) factors[part] = every(shift_of(bits) - w->zero);
+    EACH(part, PARTS) factors[part] = every(shift_of(bits) - w->zero), scales[part] = all(0);
     EACH(part, PARTS) y[part] = whole ? bias_of(t, panel, part) : all(0);
     for (int64_t first = 0, group = 0, next = 0; first < blocks; first += segment) {
         if (first == next) {
