@@ -100,6 +100,21 @@ INLINE void block_sums(int32_t sums[DEPTH], const struct piece *piece, int64_t n
 #endif
 }
 
+/* The sum of the codes of a row. */
+static int64_t row_sum(const struct rounded *x, int64_t n) {
+    int64_t sum = 0, b = 0;
+#if LANES == 16
+    __m512i sums = _mm512_setzero_si512(); /* of two halves, at most 4,064 each: 32 bits hold 500,000 of them */
+    for (; b + 16 <= x->blocks; b += 16) {
+        const __m512i halves = _mm512_loadu_si512(x_halves(x, n) + 2 * b);
+        sums = _mm512_add_epi32(sums, _mm512_madd_epi16(halves, _mm512_set1_epi16(1)));
+    }
+    sum = _mm512_reduce_add_epi32(sums);
+#endif
+    for (; b < x->blocks; b++) sum += x_sum(x, n, b);
+    return sum;
+}
+
 /* What a segment's sums start from, so that they count from the code of zero: its number times the sum of x. */
 INLINE void sum_x(int32_t sums[ROWS][DEPTH], const struct piece *piece, int64_t n, int factor, const int R) {
     const int64_t blocks = piece->end - piece->block, segment = piece->t->segment_blocks;
@@ -433,10 +448,7 @@ static void part_of_product(const struct panel_task *t, int64_t row, int64_t end
     int64_t set = 0; /* rows that matrix instructions take */
     for (int64_t near = row; near < end; near += NEAR) {
         const int64_t rows = smaller(NEAR, end - near);
-        for (int64_t i = 0; !t->segment_blocks && i < rows; i++) {
-            wide.x[i] = 0;
-            for (int64_t b = 0; b < t->x.blocks; b++) wide.x[i] += x_sum(&t->x, near + i, b);
-        }
+        for (int64_t i = 0; !t->segment_blocks && i < rows; i++) wide.x[i] = row_sum(&t->x, near + i);
         for (int64_t panel = first; panel < last; panel += side)
             near_rows(t, near, rows, panel, smaller(side, last - panel), &wide, &set);
     }
@@ -466,6 +478,21 @@ INLINE int16_t sum_of_half(const int8_t *codes) {
     int32_t sum = 0;
     for (int i = 0; i < HALF; i++) sum += codes[i];
     return (int16_t)sum;
+}
+
+static void sums_of_halves(const int8_t *codes, int64_t halves, int16_t *sums) {
+    int64_t half = 0;
+#if LANES == 16
+    for (; half + 4 <= halves; half += 4) {
+        const __m512i ones = _mm512_set1_epi8(1), all = _mm512_loadu_si512(codes + half * HALF);
+        __m512i fours = _mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, all);
+        fours = _mm512_add_epi32(fours, _mm512_shuffle_epi32(fours, 0xb1));
+        fours = _mm512_add_epi32(fours, _mm512_shuffle_epi32(fours, 0x4e));
+        const __m128i found = _mm512_castsi512_si128(_mm512_maskz_compress_epi32(0x1111, fours));
+        _mm_storel_epi64((__m128i *)(sums + half), _mm_packs_epi32(found, found));
+    }
+#endif
+    for (; half < halves; half++) sums[half] = sum_of_half(codes + half * HALF);
 }
 
 /* Round a block by its own scale, as `round_group` does, and add up its halves. */
@@ -511,7 +538,7 @@ static void round_rows(const void *task, int64_t first, int64_t last) {
                     x + u * BLOCK_INPUTS, smaller(BLOCK_INPUTS, t->inputs - u * BLOCK_INPUTS), t->given,
                     codes + u * BLOCK_INPUTS);
         }
-        for (int64_t half = 2 * b; half < 2 * t->blocks; half++) sums[half] = sum_of_half(codes + half * HALF);
+        sums_of_halves(codes + b * BLOCK_INPUTS, 2 * (t->blocks - b), sums + 2 * b);
     }
 }
 

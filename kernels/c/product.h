@@ -11,12 +11,12 @@ struct strided {
 };
 
 /* Registers of columns in a tile: as many as the registers of the processor hold, four rows of them. */
-enum { PRODUCT_REGISTERS = LANES == 16 ? 4 : 2 };
+enum { PRODUCT_REGISTERS = LANES == 16 ? 4 : 2, MOST_ROWS_OF_PRODUCT = LANES == 16 ? 8 : 4 };
 
 /* A tile of C = A B or, with `more`, C += A B: `rows` rows and `registers` registers of columns, held over all k. */
 static inline __attribute__((always_inline)) void product_tile(struct strided a, const float *b, int64_t b_row, float *c,
                                                                int64_t c_row, int64_t k, int rows, int registers, int more) {
-    lanes part[4][PRODUCT_REGISTERS];
+    lanes part[MOST_ROWS_OF_PRODUCT][PRODUCT_REGISTERS];
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < registers; j++) part[i][j] = more ? load(c + i * c_row + j * LANES) : all(0);
     for (int64_t l = 0; l < k; l++) {
@@ -55,6 +55,8 @@ static inline __attribute__((always_inline)) void product_rows(int64_t n, int64_
 static inline __attribute__((always_inline)) void any_product(int64_t m, int64_t n, int64_t k, struct strided a, const float *b,
                                                               int64_t b_row, float *c, int64_t c_row, int more) {
     int64_t i = 0;
+    if (LANES == 16 && n <= 2 * LANES) /* so few registers would wait for each other in four rows */
+        for (; i + 8 <= m; i += 8, a.start += 8 * a.row) product_rows(n, k, a, b, b_row, c + i * c_row, c_row, 8, more);
     for (; i + 4 <= m; i += 4, a.start += 4 * a.row) product_rows(n, k, a, b, b_row, c + i * c_row, c_row, 4, more);
     for (; i + 2 <= m; i += 2, a.start += 2 * a.row) product_rows(n, k, a, b, b_row, c + i * c_row, c_row, 2, more);
     for (; i < m; i++, a.start += a.row) product_rows(n, k, a, b, b_row, c + i * c_row, c_row, 1, more);

@@ -66,7 +66,30 @@ static inline void score(const struct scoring *s, int64_t h, int64_t position, s
    next multiple of LANES. */
 static inline void transpose(const float *from, int64_t row, int64_t n, int64_t width, float *to, int64_t to_row) {
     int64_t j = 0;
-    for (; j + 4 <= n; j += 4) { /* four by four, in registers */
+#if LANES == 16
+    for (; j + 16 <= n; j += 16) /* four columns of sixteen rows, in registers */
+        for (int64_t k = 0; k + 4 <= width; k += 4) {
+            const float *r = from + j * row + k;
+            __m512 of_row[4]; /* rows i, i + 4, i + 8 and i + 12 */
+            for (int i = 0; i < 4; i++, r += row) {
+                of_row[i] = _mm512_castps128_ps512(_mm_loadu_ps(r));
+                of_row[i] = _mm512_insertf32x4(of_row[i], _mm_loadu_ps(r + 4 * row), 1);
+                of_row[i] = _mm512_insertf32x4(of_row[i], _mm_loadu_ps(r + 8 * row), 2);
+                of_row[i] = _mm512_insertf32x4(of_row[i], _mm_loadu_ps(r + 12 * row), 3);
+            }
+            const __m512 low = _mm512_unpacklo_ps(of_row[0], of_row[1]), high = _mm512_unpackhi_ps(of_row[0], of_row[1]);
+            const __m512 low2 = _mm512_unpacklo_ps(of_row[2], of_row[3]), high2 = _mm512_unpackhi_ps(of_row[2], of_row[3]);
+            float *t = to + k * to_row + j;
+            _mm512_storeu_ps(t, _mm512_shuffle_ps(low, low2, 0x44));
+            _mm512_storeu_ps(t + to_row, _mm512_shuffle_ps(low, low2, 0xee));
+            _mm512_storeu_ps(t + 2 * to_row, _mm512_shuffle_ps(high, high2, 0x44));
+            _mm512_storeu_ps(t + 3 * to_row, _mm512_shuffle_ps(high, high2, 0xee));
+        }
+    if (width % 4)
+        for (int64_t k = width / 4 * 4; k < width; k++)
+            for (int64_t i = 0; i < j; i++) to[k * to_row + i] = from[i * row + k];
+#endif
+    for (; j + 4 <= n; j += 4) { /* four by four */
         const float *r = from + j * row;
         int64_t k = 0;
         for (; k + 4 <= width; k += 4) {
