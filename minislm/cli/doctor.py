@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,21 +26,25 @@ EXAMPLES = """
 minislm doctor
 minislm doctor --json
 minislm doctor --threads 1
+minislm doctor --warm
 """
 
 
 @verb("doctor", examples=EXAMPLES)
-def command(common: Common) -> None:
+@click.option("--warm", is_flag=True, help="Compile the Numba kernels now, so that nobody waits for them later.")
+def command(common: Common, warm: bool) -> None:
     """Show what this installation is made of.
 
     Versions, the processor and its instruction sets, the compiled kernels, threads, and what runs each op and why.
     """
     from minislm import dispatch
 
+    if warm:
+        _warm(common)
     values = {
         "versions": _versions(),
         "machine": _machine(),
-        "kernels": _kernels(),
+        "kernels": _kernels(warm),
         "ops": {name: choice._asdict() for name, choice in dispatch.backend().items()},
     }
     common.result(values, lambda: _render(values))
@@ -94,16 +99,30 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
-def _kernels() -> dict[str, Any]:
+def _modules(technology: str) -> list[str]:
+    table = importlib.import_module("minislm.kernels").KERNELS
+    return sorted({row.function.partition(":")[0] for row in table if row.technology == technology})
+
+
+def _warm(common: Common) -> None:
+    """Import every Numba module, which compiles what is not kept on disk yet."""
+    if importlib.util.find_spec("minislm.kernels") is None:
+        return
+    modules = _modules("numba")
+    for number, name in enumerate(modules, start=1):
+        began = time.perf_counter()
+        _states([name])
+        common.note(f"{number:>2} of {len(modules)}  {name:<32} {time.perf_counter() - began:>6.1f} s")
+
+
+def _kernels(warm: bool) -> dict[str, Any]:
     """Say which compiled modules are there, and what stands in the way of the others."""
     found: dict[str, Any] = {"installed": importlib.util.find_spec("minislm.kernels") is not None}
     found["C compiler"] = _compiler()
     if not found["installed"]:
         return found
-    table = importlib.import_module("minislm.kernels").KERNELS
-    for technology in ("cython", "numba"):
-        modules = sorted({row.function.partition(":")[0] for row in table if row.technology == technology})
-        found[f"{technology} modules"] = _states(modules)
+    found["cython modules"] = _states(_modules("cython"))
+    found["numba modules"] = _states(_modules("numba")) if warm else _uncompiled(_modules("numba"))
     if importlib.util.find_spec("minislm.kernels.runtime_cython") is not None:
         runtime = importlib.import_module("minislm.kernels.runtime_cython")
         found["instruction sets compiled"] = list(runtime.BUILT)
@@ -121,6 +140,13 @@ def _compiler() -> str:
     if subprocess.run([*words, "--version"], capture_output=True, check=False).returncode != 0:
         return f"{path} does not work: no kernels can be compiled here"
     return path
+
+
+def _uncompiled(modules: list[str]) -> str:
+    """Say whether Numba modules are there, without compiling them."""
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed: pip install numba"
+    return f"{len(modules)}, each compiled when it is first used, or now by minislm doctor --warm"
 
 
 def _states(modules: list[str]) -> list[str]:

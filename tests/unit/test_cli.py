@@ -391,6 +391,17 @@ def test_doctor_explains_every_op():
     assert "\nlinear " in result.stdout
 
 
+def test_doctor_compiles_the_numba_kernels_when_asked_to():
+    states = [json.loads(called("doctor", "--json", *options).stdout)["kernels"] for options in ((), ("--warm",))]
+    if not states[0]["installed"]:
+        pytest.skip("kernels/ was removed")
+    assert "doctor --warm" in states[0]["numba modules"]
+    (warm,) = states[1]["numba modules"]
+    n_modules = warm.split()[0]
+    assert warm == f"{n_modules} of {n_modules} ready"
+    assert f" of {n_modules}  adamw_numba " in called("doctor", "--warm").stderr
+
+
 def test_doctor_tries_the_compiler_that_an_installation_would_take(monkeypatch):
     from minislm.cli.doctor import _compiler
 
