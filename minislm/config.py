@@ -12,6 +12,7 @@ from minislm.errors import ConfigError
 
 HEAD_KINDS = ("masked", "sequence", "token", "span")
 LABELLED = ("sequence", "token")
+PROBLEMS = ("single_label", "multi_label", "regression")
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,21 @@ class Head:
         where an answer starts and ends.
     labels : tuple of str
         The classes of a sequence or token head, in the order of its logits; empty for the other kinds.
+    problem : {"single_label", "multi_label", "regression"}
+        Of how many of its classes a text is: one, whose probabilities are the softmax of the logits; or any number,
+        each with a probability of its own, the logistic function of its logit. Or the logits are numbers that were to
+        be found, such as how similar two texts are. The last two are for sequence heads alone.
 
     Raises
     ------
     ConfigError
-        Code ``config_invalid``: an impossible name, an unknown kind, or labels that the kind cannot have.
+        Code ``config_invalid``: an impossible name, an unknown kind, or labels or a problem that the kind cannot have.
     """
 
     name: str
     kind: str
     labels: tuple[str, ...] = ()
+    problem: str = "single_label"
 
     def __post_init__(self) -> None:
         if type(self.name) is not str or not self.name or "." in self.name or self.name == "hidden":
@@ -107,6 +113,12 @@ class Head:
         if type(self.labels) is not tuple or not all(type(label) is str for label in self.labels):
             raise ConfigError(
                 "config_invalid", f"the labels of head {self.name!r} must be a tuple of texts, not {self.labels!r}"
+            )
+        if self.problem not in (PROBLEMS if self.kind == "sequence" else PROBLEMS[:1]):
+            raise ConfigError(
+                "config_invalid",
+                f"the problem of head {self.name!r} must be one of {PROBLEMS}, all but the first of a sequence head "
+                f"alone; it is {self.problem!r}, and the head's kind is {self.kind!r}",
             )
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError("config_invalid", f"the labels of head {self.name!r} repeat: {self.labels!r}")

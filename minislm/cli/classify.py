@@ -9,27 +9,34 @@ from minislm.cli.common import Common, print_table, text_options, verb
 EXAMPLES = """
 minislm classify out/intents -t "play some jazz" -t "will it rain in Berlin?"
 minislm classify out/intents -f requests.txt --json
+minislm classify downloads/nli -t "It rains." --pair "It is wet." --pair "It is dry."
 """
 
 
 @verb("classify", examples=EXAMPLES)
 @click.argument("model")
+@click.option("--pair", "pairs", multiple=True, help="What each text is judged beside; repeated, or one beside all.")
 @click.option("--head", help="Which head is asked, where the model has several that classify texts.")
 @click.option("--cut", is_flag=True, help="Cut texts that are too long instead of refusing them.")
 @text_options
-def command(common: Common, model: str, texts: list[str], head: str | None, cut: bool) -> None:
+def command(common: Common, model: str, texts: list[str], pairs: tuple[str, ...], head: str | None, cut: bool) -> None:
     """Tell the class of texts with an encoder.
 
     Each text gets its likeliest class with its probability; --json: those of all classes.
+    A model that judges pairs takes the second texts by --pair.
     """
     from minislm.language_model import load
 
-    found = load(model).classify(texts, head=head, cut=cut)
+    if len(texts) == 1 or len(pairs) == 1:
+        texts, pairs = texts * max(1, len(pairs)), pairs * len(texts)
+    found = load(model).classify(texts, pairs or None, head=head, cut=cut)
+    read = {"text": texts, **({"pair": pairs} if pairs else {})}
+    rows = [dict(zip(read, row, strict=True)) for row in zip(*read.values(), strict=True)]
     common.result(
-        [{"text": text, **one._asdict()} for text, one in zip(texts, found, strict=True)],
+        [{**row, **one._asdict()} for row, one in zip(rows, found, strict=True)],
         lambda: print_table(
-            ("label", "score", "text"),
-            [(one.label, f"{one.score:.3f}", text) for text, one in zip(texts, found, strict=True)],
+            ("label", "score", *read),
+            [(one.label, f"{one.score:.3f}", *row.values()) for row, one in zip(rows, found, strict=True)],
             right=(1,),
         ),
     )

@@ -11,9 +11,10 @@ from minislm.evaluation.answers import answer_scores
 from minislm.evaluation.spans import require_aligned, span_scores
 from minislm.evaluation.translation import bleu
 from minislm.inference.answering import answers
-from minislm.inference.reading import head_of
+from minislm.inference.reading import encoded_texts, encoder_of, head_of
 from minislm.text.examples import LabelledText, TextPair
-from minislm.text.spans import OUTSIDE, Span
+from minislm.text.records import Record
+from minislm.text.spans import BIO, OUTSIDE, Span
 
 if TYPE_CHECKING:
     from minislm.language_model import LanguageModel
@@ -41,16 +42,20 @@ def judge_labelled(lm: LanguageModel, examples: Sequence[LabelledText], *, cut: 
     Raises
     ------
     DataError
-        Code ``empty_text``: no examples; code ``unknown_label``, with file and line: the model has no such class or
-        span, so that nothing it says could be right.
+        Code ``empty_text``: no examples. With file and line, code ``too_long``: a text does not fit into the model;
+        code ``unknown_label``: it has no such class or span, so that nothing it says could be right.
     MinislmError
         As the verbs of `LanguageModel`.
     """
     require_aligned(examples, examples)
+    encoder_of(lm, "judging labelled texts")
     figures: dict[str, float] = {}
     texts = [example.text for example in examples]
+    pairs = [example.pair for example in examples if example.pair is not None]
+    if examples[0].answers is None and not cut:
+        for example, encoded in zip(examples, encoded_texts(lm, texts, pairs or None), strict=True):
+            _check_length(example.record, encoded.ids, lm, " or let it be cut (--cut)")
     if examples[0].label is not None:
-        pairs = [example.pair for example in examples if example.pair is not None]
         labels = [example.label or "" for example in examples]
         known = head_of(lm, "classify", "sequence").labels
         for example in examples:
@@ -59,7 +64,8 @@ def judge_labelled(lm: LanguageModel, examples: Sequence[LabelledText], *, cut: 
         figures["accuracy"] = accuracy(labels, classes)
     if examples[0].spans is not None:
         spans = [example.spans or () for example in examples]
-        known = tuple(dict.fromkeys(tag[2:] for tag in head_of(lm, "tag", "token").labels if tag != OUTSIDE))
+        tags = [tag for tag in head_of(lm, "tag", "token").labels if tag != OUTSIDE]
+        known = tuple(dict.fromkeys(tag[2:] if tag[:2] in BIO else tag for tag in tags))
         for example in examples:
             for span in example.spans or ():
                 _check_known(example, "span", span.label, known)
@@ -77,6 +83,16 @@ def judge_labelled(lm: LanguageModel, examples: Sequence[LabelledText], *, cut: 
         given = [found.text for found in answers(lm, texts, contexts)]
         figures["exact_match"], figures["answer_f1"] = dataclasses.astuple(answer_scores(right, given))
     return figures
+
+
+def _check_length(record: Record, ids: Sequence[int], lm: LanguageModel, way_out: str) -> None:
+    longest = lm.model.config.context
+    if len(ids) > longest:
+        raise record.error(
+            "too_long",
+            f"{len(ids)} tokens, special ones among them, and the model has {longest} positions. Shorten the text,"
+            f"{way_out}",
+        )
 
 
 def _check_known(example: LabelledText, what: str, label: str | None, known: Sequence[str]) -> None:
@@ -107,13 +123,16 @@ def judge_pairs(lm: LanguageModel, examples: Sequence[TextPair], **options: Any)
     Raises
     ------
     DataError
-        Code ``empty_text``: no examples.
+        Code ``empty_text``: no examples; code ``too_long``, with file and line: a source does not fit into the model.
     UnsupportedError
         Codes ``not_an_encoder_decoder`` and ``eval_extra_missing``.
     GenerationError
         As `LanguageModel.translate`.
     """
     targets = [example.target for example in examples]
-    written = [found.text for found in lm.translate([example.source for example in examples], **options)]
+    sources = [example.source for example in examples]
+    for example, ids in zip(examples, lm.tokenizer.encode_prompts(sources), strict=True):
+        _check_length(example.place("source"), ids, lm, " or remove it")
+    written = [found.text for found in lm.translate(sources, **options)]
     quality = bleu(targets, written)
     return {"exact_match": accuracy(targets, written), "bleu": quality.score, "bleu_signature": quality.signature}

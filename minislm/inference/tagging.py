@@ -13,7 +13,7 @@ from minislm.errors import UnsupportedError
 from minislm.inference.passes import gathered
 from minislm.inference.reading import TOKENS, encoded_texts, head_of, read
 from minislm.text.pairs import Encoded
-from minislm.text.spans import OUTSIDE, spans_of
+from minislm.text.spans import BIO, OUTSIDE, spans_of
 
 if TYPE_CHECKING:
     from minislm.language_model import LanguageModel
@@ -47,7 +47,7 @@ def tag(lm: LanguageModel, texts: Sequence[str], *, head: str | None = None, cut
     Parameters
     ----------
     lm : LanguageModel
-        An encoder with a token head whose labels are BIO tags.
+        An encoder with a token head. Its labels are BIO tags; or each is of a whole word, such as a part of speech.
     texts : sequence of str
         Of any lengths that the model can read.
     head : str, optional
@@ -58,7 +58,8 @@ def tag(lm: LanguageModel, texts: Sequence[str], *, head: str | None = None, cut
     Returns
     -------
     list of list of Entity
-        The parts of each text, in order. A part holds whole words.
+        The parts of each text, in order. A part holds whole words; where labels are no BIO tags, one word, and words
+        with the label ``O`` are left out.
 
     Raises
     ------
@@ -72,9 +73,12 @@ def tag(lm: LanguageModel, texts: Sequence[str], *, head: str | None = None, cut
         Code ``context_length_exceeded``.
     """
     chosen = head_of(lm, "tag", "token", head)
-    if strange := [label for label in chosen.labels if label != OUTSIDE and label[:2] not in ("B-", "I-")]:
+    strange = [label for label in chosen.labels if label != OUTSIDE and label[:2] not in BIO]
+    if strange and len(strange) < len(chosen.labels) - (OUTSIDE in chosen.labels):
         raise UnsupportedError(
-            "labels_not_bio", f"tag reads spans from O, B- and I- labels; head {chosen.name!r} has {strange[0]!r}"
+            "labels_not_bio",
+            f"tag reads spans from O, B- and I- labels, or words from labels without these; head {chosen.name!r} has "
+            f"both, such as {strange[0]!r}",
         )
     encoded = encoded_texts(lm, texts, cut=cut)
     tokens = list(map(_tokens, texts, encoded, read(lm, encoded, chosen.name)))
@@ -94,7 +98,7 @@ def likeliest_tags(p: Sequence[np.ndarray], labels: Sequence[str], inside: Seque
     p : sequence of ndarray, (T, C)
         For each text, the probability of each tag for each token.
     labels : sequence of str
-        The C tags: ``O``, and ``B-`` and ``I-`` with a label.
+        The C tags: ``O``, and ``B-`` and ``I-`` with a label; others are of whole words, as ``O`` is.
     inside : sequence of ndarray of bool, (T,)
         For each text, whether a token goes on with the word of the token before it.
 
@@ -167,11 +171,15 @@ def _tokens(text: str, encoded: Encoded, logits: np.ndarray) -> _Tokens:
 
 def _entities(text: str, tokens: _Tokens, tags_T: np.ndarray, labels: Sequence[str]) -> list[Entity]:
     """Read the spans that the tags of a text tell of."""
-    starts_T, ends_T, _, p_TC = tokens
+    starts_T, ends_T, inside_T, p_TC = tokens
     scores_T = p_TC[np.arange(len(tags_T)), tags_T]
     found = []
     offsets = list(zip(starts_T.tolist(), ends_T.tolist(), strict=True))
-    for start, end, label in spans_of([labels[number] for number in tags_T], offsets):
+    tags = [labels[number] for number in tags_T]
+    if not any(label[:2] in BIO for label in labels):  # each is of a word
+        begun = [BIO[inside] for inside in inside_T.tolist()]
+        tags = [tag if tag == OUTSIDE else start + tag for tag, start in zip(tags, begun, strict=True)]
+    for start, end, label in spans_of(tags, offsets):
         part_T = (starts_T >= start) & (ends_T <= end)
         found.append(Entity(start, end, label, text[start:end], float(scores_T[part_T].mean())))
     return found

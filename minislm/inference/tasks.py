@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,11 +23,12 @@ class Classification(NamedTuple):
     Parameters
     ----------
     label : str
-        The likeliest class.
+        The class with the highest score.
     score : float
-        Its probability.
+        Its probability; of a head for regression, the number that it found.
     scores : dict of str to float
-        The probability of every class.
+        That of every class. Those of a head of the problem ``multi_label`` do not sum to 1: each tells of a class by
+        itself, and a text is of all those of at least a half.
     """
 
     label: str
@@ -41,7 +42,7 @@ class Filling(NamedTuple):
     Parameters
     ----------
     text : str
-        What it spells.
+        What it spells; a special token its name.
     id : int
         Its number.
     score : float
@@ -95,10 +96,9 @@ def classify(
     chosen = head_of(lm, "classify", "sequence", head)
     found = []
     for logits_V in read(lm, encoded_texts(lm, texts, pairs, cut=cut), chosen.name):
-        p_V = _probabilities(logits_V)
-        scores = dict(zip(chosen.labels, p_V.tolist(), strict=True))
-        best = int(p_V.argmax())
-        found.append(Classification(chosen.labels[best], float(p_V[best]), scores))
+        scores = dict(zip(chosen.labels, SCORES[chosen.problem](logits_V).tolist(), strict=True))
+        best = max(scores, key=scores.__getitem__)
+        found.append(Classification(best, scores[best], scores))
     return found
 
 
@@ -134,12 +134,13 @@ def fill_mask(lm: LanguageModel, text: str, *, top_k: int = 5) -> list[list[Fill
     if top_k < 1:
         raise UsageError("bad_option", f"top_k must be at least 1, not {top_k}")
     masked = _masked(lm, text)
+    decode, special = lm.tokenizer.decode, {number: name for name, number in lm.tokenizer.special_ids.items()}
     at = np.flatnonzero(np.array(masked.ids) == lm.tokenizer.mask_id)
     found = []
     for logits_V in read(lm, [masked], chosen.name)[0][at, : lm.tokenizer.vocab_size]:
         p_V = _probabilities(logits_V)
         best = np.argsort(-p_V, kind="stable")[:top_k].tolist()
-        found.append([Filling(lm.tokenizer.decode([number]), number, float(p_V[number])) for number in best])
+        found.append([Filling(special.get(number) or decode([number]), number, float(p_V[number])) for number in best])
     return found
 
 
@@ -220,3 +221,16 @@ def _masked(lm: LanguageModel, text: str) -> Encoded:
 def _probabilities(logits_V: np.ndarray) -> np.ndarray:
     p_V: np.ndarray = ops.softmax(logits_V[None])[0][0]
     return p_V
+
+
+def _logistic(logits_V: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-x)), written so that nothing overflows."""
+    p_V: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * logits_V)
+    return p_V
+
+
+SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # by the problem of a head
+    "single_label": _probabilities,
+    "multi_label": _logistic,
+    "regression": np.asarray,
+}

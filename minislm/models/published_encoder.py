@@ -9,6 +9,7 @@ from minislm.config import Head
 from minislm.errors import ConfigError, UnsupportedError
 from minislm.models.encoder import EncoderConfig
 from minislm.models.fields import Fields
+from minislm.models.published import named
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -28,6 +29,7 @@ ENDINGS = {  # of a class of the other library, by the names of our heads
     ("tags",): "ForTokenClassification",
     ("answer",): "ForQuestionAnswering",
 }
+PROBLEMS = {f"{name}_classification": name for name in ("single_label", "multi_label")} | {"regression": "regression"}
 MAX_LABELS = 100_000  # a config may claim any number
 
 
@@ -72,8 +74,12 @@ def read_heads(fields: Fields, tensors: Collection[str], marks: Mapping[str, str
         of_tokens = any(name.endswith(ENDINGS[("tags",)]) for name in named)
         of_texts = any(name.endswith(ENDINGS[("classes",)]) for name in named) or pooled
         by_token = of_tokens or not of_texts
-        fields.expect("problem_type", None, "single_label_classification")  # what a class is here: one of several
-        found.append(Head("tags" if by_token else "classes", "token" if by_token else "sequence", _labels(fields)))
+        labels = _labels(fields)
+        found.append(
+            Head("tags", "token", labels)
+            if by_token
+            else Head("classes", "sequence", labels, fields.choice("problem_type", PROBLEMS, _usual_problem(labels)))
+        )
     if marks["answer"] in tensors:
         found.append(Head("answer", "span"))
     return tuple(found)
@@ -107,6 +113,8 @@ def write_heads(config: EncoderConfig, name: str) -> dict[str, Any]:
         labels = config.heads[0].labels
         values["id2label"] = {str(number): label for number, label in enumerate(labels)}
         values["label2id"] = {label: number for number, label in enumerate(labels)}
+        if (problem := named(PROBLEMS, config.heads[0].problem)) != _usual_problem(labels):
+            values["problem_type"] = problem
     return values
 
 
@@ -172,6 +180,11 @@ def write_sentence(config: EncoderConfig) -> dict[str, Any]:
             "width": config.d_model,
         }
     }
+
+
+def _usual_problem(labels: Collection[str]) -> str:
+    """Name the problem of a head that config.json says nothing of: a single label has a probability of its own."""
+    return "multi_label_classification" if len(labels) == 1 else "single_label_classification"
 
 
 def _labels(fields: Fields) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 OUTSIDE = "O"
+BIO = ("B-", "I-")
 
 
 class Span(NamedTuple):

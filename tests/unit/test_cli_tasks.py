@@ -80,6 +80,15 @@ def test_classify(encoder, lines):
     assert values_of("classify", encoder, "-", input="play jazz in Berlin\nwill it rain in New York?") == found
 
 
+def test_classify_pairs(encoder):
+    found = values_of("classify", encoder, "-t", "play", "--pair", "rain", "--pair", "jazz")
+    assert [(one["text"], one["pair"]) for one in found] == [("play", "rain"), ("play", "jazz")]
+    assert found[0]["scores"] == language_model.load(encoder).classify(["play"], ["rain"])[0].scores
+    same = values_of("classify", encoder, "-t", "play", "-t", "it", "--pair", "rain")
+    assert [(one["text"], one["pair"]) for one in same] == [("play", "rain"), ("it", "rain")]
+    assert called("classify", encoder, "-t", "a", "-t", "b", "-t", "c", "--pair", "x", "--pair", "y").exit_code == 2
+
+
 def test_tag(encoder, lines):
     found = values_of("tag", encoder, "-f", lines)
     assert [[(span["text"], span["label"]) for span in one["spans"]] for one in found] == [
@@ -221,7 +230,9 @@ def test_texts_may_be_cut(encoder, tmp_path):
         assert called(verb, encoder, "-t", long).exit_code == 1
         assert len(values_of(verb, encoder, "-t", long, "--cut")) == 1
     data = written(tmp_path / "data.jsonl", [{"text": long, "label": "play"}])
-    assert called("eval", encoder, "--task", "classify", "--data", data).exit_code == 1
+    refused = called("eval", encoder, "--task", "classify", "--data", data)
+    assert refused.exit_code == 1
+    assert f"{data}, line 1: 5" in refused.stderr
     assert values_of("eval", encoder, "--task", "classify", "--data", data, "--cut")["accuracy"] == 1.0
 
 
@@ -236,6 +247,14 @@ def test_eval_judges_answers(encoder, tmp_path):
     ]
     found = values_of("eval", encoder, "--task", "answer", "--data", written(tmp_path / "squad.jsonl", rows))
     assert found == {"texts": 2, "exact_match": 0.5, "answer_f1": 0.5}
+
+
+def test_eval_names_the_line_of_a_source_that_is_too_long(transformer, tmp_path):
+    (tmp_path / "en").write_text("noon\n" + "a very long lunch" * 9 + "\n")
+    (tmp_path / "de").write_text("Mittag\nlang\n")
+    result = called("eval", transformer, "--task", "translate", "--data", tmp_path / "en", "--data", tmp_path / "de")
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'en'}, line 2: 15" in result.stderr
 
 
 def test_eval_judges_pairs(transformer, tmp_path):

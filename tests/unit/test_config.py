@@ -105,6 +105,12 @@ def test_impossible_heads_are_refused_by_name(name, kind, labels):
     assert caught.value.code == "config_invalid"
 
 
+@pytest.mark.parametrize(("kind", "problem"), [("sequence", "ranking"), ("token", "multi_label"), ("sequence", ["x"])])
+def test_impossible_problems_are_refused_by_name(kind, problem):
+    with pytest.raises(ConfigError, match="problem"):
+        Head("x", kind, ("a", "b"), problem)
+
+
 @pytest.mark.parametrize("heads", [[3], [{"name": "x"}], [{"name": "x", "kind": "span", "odd": 1}], 7])
 def test_damaged_heads_in_json_are_refused_by_name(heads):
     with pytest.raises(ConfigError):

@@ -225,8 +225,8 @@ BROKEN = {
         "unsupported_config",
         "architectures",
     ),
-    "several labels at once": (
-        lambda f: changed(f, problem_type="multi_label_classification"),
+    "a problem of another kind": (
+        lambda f: changed(f, problem_type="ranking"),
         "unsupported_config",
         "problem_type",
     ),

@@ -1,5 +1,6 @@
 """The verbs of encoders, on models that were told what to say, and on random ones against forward."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -83,6 +84,18 @@ def test_any_mix_of_lengths_gives_what_forward_gives(noisy, tokens, monkeypatch)
         assert list(one.scores.values()) == pytest.approx(softmax(said["intent"][0]).tolist(), abs=1e-5)
 
 
+@pytest.mark.parametrize("problem", ["multi_label", "regression"])
+def test_labels_that_do_not_exclude_each_other(noisy, problem):
+    heads = (dataclasses.replace(noisy.model.config.heads[0], problem=problem), *noisy.model.config.heads[1:])
+    model = dataclasses.replace(noisy.model, config=dataclasses.replace(noisy.model.config, heads=heads))
+    found = LanguageModel(model, noisy.tokenizer).classify(TEXTS, head="intent")
+    for text, one in zip(TEXTS, found, strict=True):
+        logits = forward(noisy, noisy.tokenizer.encode_pairs([text])[0])[0]["intent"][0]
+        expected = 1 / (1 + np.exp(-logits)) if problem == "multi_label" else logits
+        assert list(one.scores.values()) == pytest.approx(expected.tolist(), abs=1e-5)
+        assert one.scores[one.label] == one.score == max(one.scores.values())
+
+
 def test_a_pair_is_read_as_two_texts(noisy):
     one = noisy.classify(["rate this"], ["play jazz"], head="pairs")[0]
     said, _ = forward(noisy, noisy.tokenizer.encode_pairs(["rate this"], ["play jazz"])[0])
@@ -155,8 +168,22 @@ def test_the_likeliest_sequence_of_tags_is_that_of_all_that_make_sense(rng):
         assert found.tolist() == list(best)
 
 
-def test_tags_that_are_not_bio_are_refused():
-    lm = planted((Head("kinds", "token", ("noun", "verb")),), {})
+def test_labels_of_words_name_each_word():
+    words = Head("kinds", "token", ("noun", "verb", "O"))
+    said = dict.fromkeys(tokenizer().tokens, 2) | {"play": 1, "jazz": 0, "nina": 0, "simone": 0}
+    own = planted((words,), {"kinds": said})
+    found = own.tag(["play jazz, Nina Simone!", "in"])
+    assert [(one.text, one.label) for one in found[0]] == [
+        ("play", "verb"),
+        ("jazz", "noun"),
+        ("Nina", "noun"),
+        ("Simone", "noun"),
+    ]
+    assert found[1] == []
+
+
+def test_labels_both_bio_and_not_are_refused():
+    lm = planted((Head("kinds", "token", ("noun", "B-city", "I-city")),), {})
     with pytest.raises(UnsupportedError, match="'noun'") as caught:
         lm.tag(["play"])
     assert caught.value.code == "labels_not_bio"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -206,6 +207,13 @@ def test_answers_are_the_tokens_of_their_characters():
             assert text.pair[offsets[first][0] : offsets[last][1]] in task_runs.CITIES
         else:
             assert (first, last) == (0, 0)
+
+
+def test_heads_whose_labels_do_not_exclude_each_other_are_not_trained():
+    texts = labelled_texts()
+    heads = [dataclasses.replace(head, problem="multi_label") for head in heads_for(texts) if head.kind == "sequence"]
+    with pytest.raises(UnsupportedError, match="multi_label"):
+        LabelledTexts.of(texts, tokenizer(), heads, 40)
 
 
 def test_long_texts_are_refused_with_their_line_or_cut():

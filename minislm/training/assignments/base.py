@@ -192,4 +192,6 @@ def split(examples: Sequence[Example], text: Callable[[Example], str]) -> tuple[
 
 def _knows(own: Head | None, needed: Head) -> bool:
     """Tell whether a head of the model can say all that is needed."""
-    return own is not None and own.kind == needed.kind and set(needed.labels) <= set(own.labels)
+    if own is None or (own.kind, own.problem) != (needed.kind, needed.problem):
+        return False
+    return set(needed.labels) <= set(own.labels)

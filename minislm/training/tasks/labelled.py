@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minislm.config import Head
-from minislm.errors import ConfigError, DataError, UsageError
+from minislm.errors import ConfigError, DataError, UnsupportedError, UsageError
 from minislm.text.examples import LabelledText
 from minislm.text.pairs import Encoded
 from minislm.text.spans import bio_labels, tags_of
@@ -78,6 +78,8 @@ class LabelledTexts(Bucketed):
             ``bad_record``: a second text is missing.
         UsageError
             Code ``bad_option``: a head of another kind.
+        UnsupportedError
+            Code ``unsupported_config``: a head of another problem than ``single_label``.
         """
         encoded = _encoded(texts, tokenizer, context if cut else None)
         for text, row in zip(texts, encoded, strict=True):
@@ -87,6 +89,12 @@ class LabelledTexts(Bucketed):
             if head.kind not in _LABELS:
                 raise UsageError(
                     "bad_option", f"texts have labels for heads of the kinds {list(_LABELS)}, not {head.kind!r}"
+                )
+            if head.problem != "single_label":
+                raise UnsupportedError(
+                    "unsupported_config",
+                    f"head {head.name!r} is for the problem {head.problem!r}, which minislm runs and does not train: "
+                    "it trains heads that choose one label",
                 )
         asked = [head for head in heads if getattr(texts[0], _FIELDS[head.kind]) is not None]
         if not asked:
