@@ -27,7 +27,7 @@ HELP = """/help        this text
 /system ...  say what the model is to be; forgets what was said
 /again       answer the last message anew
 /quit        leave; so does Ctrl-D, and Ctrl-C twice
-Three quotes begin and end a message of several lines. Ctrl-C stops an answer."""
+Three quotes begin and end a message of several lines; pasted lines are one. Ctrl-C stops an answer."""
 QUOTES = '"""'
 
 
@@ -93,8 +93,9 @@ class _Terminal:
 
     def run(self) -> None:
         """Read messages until the person leaves."""
-        import readline  # noqa: F401  lines can be edited, and earlier ones called back
+        import readline  # lines can be edited, and earlier ones called back
 
+        readline.parse_and_bind("set enable-bracketed-paste on")  # what is pasted is one message, whatever its lines
         self.common.note(f"chatting with {self.name}; /help for help, Ctrl-D to leave")
         for message in self._messages():
             word, _, rest = message.partition(" ")
@@ -105,6 +106,7 @@ class _Terminal:
             elif word in ("/clear", "/system"):
                 system = [m for m in self.conversation.messages if m["role"] == "system"]
                 self.conversation.messages = [{"role": "system", "content": rest}] if word == "/system" else system
+                self.common.note("(begun anew)")
             elif word == "/again":
                 self._again()
             elif word.startswith("/"):
@@ -163,5 +165,9 @@ class _Terminal:
             return
         self.conversation.messages = messages[:last]
         settings = self.conversation.settings
+        if settings.temperature == 0:
+            self.common.note(
+                "(at temperature 0 the answer is always the same; --temperature 0.7 leaves some to chance)"
+            )
         self.conversation.settings = settings.replaced(seed=settings.seed + 1)
         self._answer(messages[last]["content"])

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import pty
+import re
+import readline
 import select
 import subprocess
 import sys
@@ -130,6 +132,7 @@ def until(terminal, text, seconds=60):
         assert time.monotonic() < end, seen
         if select.select([terminal], [], [], 1)[0]:
             seen += os.read(terminal, 4096).decode(errors="replace")
+            seen = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", seen)  # what the line editor tells the terminal to do
     return seen
 
 
@@ -139,7 +142,7 @@ def terminal(folder):
     person, end = pty.openpty()
     command = [sys.executable, "-m", "minislm", "chat", folder, "-n", "1800", "--threads", "1"]
     with subprocess.Popen(command, stdin=end, stdout=end, stderr=end, close_fds=True, start_new_session=True,
-                          preexec_fn=_controlling) as process:  # fmt: skip
+                          env={**os.environ, "TERM": "xterm"}, preexec_fn=_controlling) as process:  # fmt: skip
         os.close(end)
         try:
             until(person, "> ")
@@ -165,6 +168,17 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(terminal):
         until(person, "to leave)\r\n> ")
         os.write(person, said + b"\n")
     until(person, "Three quotes")
+    os.write(person, b"/quit\n")
+    assert process.wait(30) == 0
+
+
+@pytest.mark.skipif("libedit" in str(readline.__doc__), reason="libedit does not know pasted text")
+def test_pasted_lines_are_one_message(terminal):
+    process, person = terminal
+    os.write(person, b"\x1b[200~/odd\nthing\x1b[201~")
+    until(person, "thing")
+    os.write(person, b"\n")
+    until(person, "there is no command /odd\r\nthing;")
     os.write(person, b"/quit\n")
     assert process.wait(30) == 0
 
