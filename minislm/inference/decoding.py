@@ -61,7 +61,7 @@ def generate(
     GenerationError
         Code ``context_length_exceeded``: a prompt is longer than the model's context. Code ``empty_prompt``: a prompt
         is empty and the tokenizer has no end-of-text token. Code ``empty_source``: the encoder has nothing to read.
-        Code ``logits_not_finite``: the model is damaged.
+        Code ``logits_not_finite``: the model is damaged; code ``no_token_allowed``: the settings allow none.
     DataError
         Code ``bad_token_ids``: an id outside the vocabulary.
     UsageError

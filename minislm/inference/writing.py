@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minislm.errors import GenerationError
 from minislm.inference.generation import Generation, Request, Timings
 from minislm.inference.sampling import choose, repeating
 from minislm.inference.settings import GenerationSettings
@@ -65,7 +66,7 @@ class Writer(ABC):
         Raises
         ------
         GenerationError
-            Code ``logits_not_finite``.
+            Codes ``logits_not_finite`` and ``no_token_allowed``.
         """
 
     @abstractmethod
@@ -129,20 +130,32 @@ class Writer(ABC):
         -------
         ndarray of bool, (V,), or None
             False for what the settings forbid, or for all but what they force; None: all may come.
+
+        Raises
+        ------
+        GenerationError
+            Code ``no_token_allowed``: none may come.
         """
         settings, forced = self.settings, None
         if not ids:
             forced = settings.first_id
         if settings.last_id is not None and self.limit(len(ids) + 1):
             forced = settings.last_id
-        if forced is not None:
-            return np.equal(np.arange(n_tokens), forced)
         forbidden = set(settings.banned_ids)
         if len(ids) < settings.min_new_tokens:
             forbidden |= self.end_ids
         if settings.no_repeat_ngram:
             forbidden |= repeating([*self.request.ids, *ids], settings.no_repeat_ngram)
-        return np.isin(np.arange(n_tokens), list(forbidden), invert=True) if forbidden else None
+        if forced is None and not forbidden:
+            return None
+        numbers = np.arange(n_tokens)
+        allowed_V = numbers == forced if forced is not None else np.isin(numbers, list(forbidden), invert=True)
+        if not allowed_V.any():
+            what = (
+                f"forbid all {n_tokens} tokens" if forced is None else f"force token {forced}, and there are {n_tokens}"
+            )
+            raise GenerationError("no_token_allowed", f"the settings {what}, after {len(ids)} new ones; change them")
+        return allowed_V
 
 
 class Sampler(Writer):

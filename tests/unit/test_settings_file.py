@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from minislm import language_model
-from minislm.errors import ConfigError, UnsupportedError, UsageError
+from minislm.errors import ConfigError, GenerationError, UnsupportedError, UsageError
+from minislm.inference.beam import BeamSearch
 from minislm.inference.generation import Request
 from minislm.inference.sampling import repeating
 from minislm.inference.settings import GenerationSettings
@@ -97,6 +98,17 @@ def test_rules_of_writing(letters):
     assert written(letters, 4, eos_ids=(0,), min_new_tokens=2) == ([1, 1, 0], "eos")
     assert written(letters, 4, eos_ids=(9,), banned_ids=(0, 2), no_repeat_ngram=1)[0] == [1, 3, 4, 5]
     assert written(letters, 4, eos_ids=(9,), first_id=7, last_id=9) == ([7, 0, 0, 9], "eos")
+
+
+@pytest.mark.parametrize("n_beams", [1, 2])
+@pytest.mark.parametrize("options", [{"first_id": 10**9}, {"last_id": 10**9}, {"banned_ids": range(100)}])
+def test_settings_that_leave_no_token_are_an_error(letters, options, n_beams):
+    settings = GenerationSettings(temperature=0.0, max_new_tokens=1, n_beams=n_beams, **options)
+    writer = (Sampler if n_beams == 1 else BeamSearch)(Request([2], [3], 100), letters, settings)
+    logits = np.linspace(3, 0, letters.vocab_size, dtype=np.float32)[None]
+    with pytest.raises(GenerationError) as caught:
+        writer.take(logits)
+    assert caught.value.code == "no_token_allowed"
 
 
 @pytest.fixture(scope="module")
