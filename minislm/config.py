@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 from minislm.errors import ConfigError
 
 HEAD_KINDS = ("masked", "sequence", "token", "span")
+MOST_HEAD = 2**16  # the angles of a head are computed before its weights are looked at
 LABELLED = ("sequence", "token")
 PROBLEMS = ("single_label", "multi_label", "regression")
 
@@ -253,6 +254,8 @@ class Config:
         for i, sizes in enumerate(layers):
             for field in ("n_heads", "n_kv_heads", "d_head", "d_ff"):
                 _positive(f"{name}[{i}].{field}", getattr(sizes, field))
+            if sizes.d_head > MOST_HEAD:
+                raise ConfigError("config_invalid", f"{name}[{i}].d_head is {sizes.d_head}, more than {MOST_HEAD}")
             if sizes.window is not None:
                 _positive(f"{name}[{i}].window", sizes.window)
             if sizes.rotary is not None and (type(sizes.rotary) is not int or sizes.rotary < 0):

@@ -195,7 +195,12 @@ def _published_model(
 ) -> Model:
     """Make the model of a checkpoint as other libraries write it."""
     model_class, _ = models.model_class(how.family)
-    config = _opened(model_class, how.read(fields, tensors.keys()), origin, context)
+    try:
+        config = how.read(fields, tensors.keys())
+    except (ArithmeticError, TypeError, ValueError) as error:  # of what follows from fields, each of which is possible
+        told = f"{fields.origin} describes no possible model: {clipped(str(error))}"
+        raise ConfigError("config_invalid", told) from error
+    config = _opened(model_class, config, origin, context)
     parts = how.loaded(tensors, model_class.shapes(config), origin)
     parts = {path: part.with_activations("int8") if isinstance(part, Blocks) else part for path, part in parts.items()}
     specs = {path: part.spec() for path, part in parts.items() if isinstance(part, Weight)}

@@ -44,14 +44,14 @@ class Fields:
         Returns
         -------
         int, or the default
-            The number.
+            The number, at least 0.
 
         Raises
         ------
         ConfigError
             Code ``config_invalid``: missing, or no whole number.
         """
-        return self._read(name, default, lambda value: type(value) is int, "a whole number")
+        return self._read(name, default, lambda value: type(value) is int and value >= 0, "a whole number from 0")
 
     def blocks(self, name: str, default: Any = NEEDED) -> int:
         """Read how many blocks a stack has; as `whole`.
@@ -94,6 +94,24 @@ class Fields:
             The number.
         """
         value = self._read(name, default, _is_number, "a number")
+        return float(value) if _is_number(value) else value
+
+    def positive(self, name: str, default: Any = NEEDED) -> Any:
+        """Read a finite number above 0; as `whole`.
+
+        Parameters
+        ----------
+        name : str
+            The field.
+        default : object
+            What a missing one means.
+
+        Returns
+        -------
+        float, or the default
+            The number.
+        """
+        value = self._read(name, default, lambda value: _is_number(value) and value > 0, "a number above 0")
         return float(value) if _is_number(value) else value
 
     def flag(self, name: str, default: Any = NEEDED) -> Any:

@@ -43,7 +43,7 @@ def _config(fields: Fields, layers: tuple[LayerSizes, ...], **choices: Any) -> D
         norm_place="around",
         norm_offset=1.0,
         embedding_scale=math.sqrt(fields.whole("hidden_size")),
-        attention_scale=fields.number("query_pre_attn_scalar", d_head) ** -0.5,
+        attention_scale=fields.positive("query_pre_attn_scalar", d_head) ** -0.5,
         attention_cap=fields.number("attn_logit_softcapping", None),
         logit_cap=fields.number("final_logit_softcapping", None),
         **choices,

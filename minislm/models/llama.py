@@ -103,7 +103,7 @@ def layer_kinds(fields: Fields, default: Callable[[int], str] = lambda i: LAYER_
     """
     n_layers = fields.blocks("num_hidden_layers")
     kinds: list[str] = fields.list("layer_types", None) or [default(i) for i in range(n_layers)]
-    if len(kinds) != n_layers or set(kinds) - set(LAYER_KINDS):
+    if len(kinds) != n_layers or not set(map(str, kinds)) <= set(LAYER_KINDS):
         raise ConfigError(
             "config_invalid",
             f"{fields.origin}: layer_types must name one of {LAYER_KINDS} for each of {n_layers} blocks",

@@ -88,7 +88,7 @@ def read(fields: Fields, tensors: Collection[str]) -> EncoderConfig:
         activation=fields.choice("hidden_act", ACTIVATIONS, "relu"),
         pooler=activated and (pooled or any(head.kind == "sequence" for head in heads)),
         tied=fields.flag("tie_word_embeddings", True),
-        bottleneck=Bottleneck(width, fields.whole("num_feedforward_networks", 4), fields.whole("embedding_size", 128)),
+        bottleneck=Bottleneck(width, fields.blocks("num_feedforward_networks", 4), fields.whole("embedding_size", 128)),
         norm_eps=fields.number("layer_norm_eps", 1e-12),
         dropout=fields.number("hidden_dropout_prob", 0.0),
         **read_sentence(fields, d_model, context),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minislm.errors import unknown
+from minislm.errors import ConfigError, unknown
 from minislm.layers.rotary import SCALINGS, DynamicNTK, Linear, Llama3, LongRope, Rotary, Yarn
 from minislm.models.fields import Fields
 
@@ -56,6 +56,8 @@ def read_rotary(
     own = own or fields.record("rope_scaling") or Fields({}, fields.origin)
     base = own.number("rope_theta", fields.number("rope_theta", base))
     share = own.number("partial_rotary_factor", fields.number("partial_rotary_factor", share))
+    if not 0 <= share <= 1:
+        raise ConfigError("config_invalid", f"{own.origin}: partial_rotary_factor is {share}, not 0 to 1")
     return Rotary(base, int(d_head * share), interleaved, _scaling(own, fields))
 
 
@@ -120,13 +122,13 @@ def longest_context(rotaries: tuple[Rotary, ...], context: int) -> int:
 
 def _scaling(own: Fields, fields: Fields) -> Any:
     """Make the scaling that the fields say."""
-    kind = own.values.get("rope_type", own.values.get("type", "default"))
+    kind = str(own.values.get("rope_type", own.values.get("type", "default")))
     if kind in PLAIN:
         return None
     if kind == "su":
         kind = "longrope"  # its first name
     if kind not in SCALINGS:
-        raise unknown("rotary_scaling", str(kind)[:40], SCALINGS)
+        raise unknown("rotary_scaling", kind[:40], SCALINGS)
     most = fields.whole("max_position_embeddings")
     original = own.whole("original_max_position_embeddings", fields.whole("original_max_position_embeddings", most))
     if kind == "linear":

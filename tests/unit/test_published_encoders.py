@@ -209,7 +209,7 @@ BROKEN = {
     ),
     "tensor more": (more, "config_vs_weights", "bert.adapter.weight"),
     "tensor short": (short, "config_vs_weights", "classifier.weight"),
-    "width huge": (lambda f: changed(f, hidden_size=3 * 2**29), "config_invalid", "numbers"),
+    "width huge": (lambda f: changed(f, hidden_size=3 * 2**29), "config_invalid", "d_head"),
     "vocabulary huge": (lambda f: changed(f, vocab_size=2**31 - 1), "config_vs_weights", "word_embeddings"),
     "width missing": (lambda f: changed(f, hidden_size=None), "config_invalid", "hidden_size"),
     "heads do not divide": (lambda f: changed(f, num_attention_heads=5), "config_invalid", "n_heads"),
@@ -344,7 +344,7 @@ STRANGE = {
         "config_invalid",
         "1_Pooling",
     ),
-    "tokens": ({}, written("sentence_bert_config.json", {"max_seq_length": -5}), "config_invalid", "embed_tokens"),
+    "tokens": ({}, written("sentence_bert_config.json", {"max_seq_length": -5}), "config_invalid", "max_seq_length"),
 }
 
 
