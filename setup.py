@@ -7,6 +7,7 @@ C compiler the installation goes on with the Numba and NumPy tiers; MINISLM_REQU
 
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -92,6 +93,12 @@ class BuildKernels(build_ext):
         self.sets = {
             name: flags for name, flags in INSTRUCTION_SETS.items() if name == "baseline" or self.accepts(flags)
         }
+        with ThreadPoolExecutor(self.parallel) as pool:
+            self.objects = {
+                ext.name: [pool.submit(self.compile_for, ext, name) for name in self.sets_of(ext)]
+                for ext in self.extensions
+                if self.is_stale(ext)
+            }
         super().build_extensions()
 
     def accepts(self, flags: list[str]) -> bool:
@@ -105,24 +112,34 @@ class BuildKernels(build_ext):
             return False
         return True
 
-    def build_extension(self, ext: Extension) -> None:
+    def sets_of(self, ext: Extension) -> list[str]:
+        """Name the sets that an extension gains from; the runtime tells of all."""
         own = family(ext.name)
-        sets = [name for name in self.sets if own in {"runtime", *GAINING.get(name, {own})}]  # the runtime tells of all
-        have = [(f"HAVE_{name}", None) for name in sets]
-        ext.define_macros = have
-        source = c_source(ext.name)
-        stale = newer_group([*ext.sources, *ext.depends], self.get_ext_fullpath(ext.name), "newer")
-        if source.exists() and (self.force or stale):
-            ext.extra_objects = [
-                self.compiler.compile(
-                    [str(source)],
-                    output_dir=str(Path(self.build_temp) / name),
-                    macros=[*have, ("INSTRUCTION_SET", name)],
-                    include_dirs=ext.include_dirs,
-                    extra_postargs=[*FLAGS, *self.sets[name]],
-                )[0]
-                for name in sets
-            ]
+        return [name for name in self.sets if own in {"runtime", *GAINING.get(name, {own})}]
+
+    def is_stale(self, ext: Extension) -> bool:
+        """Tell whether there is C to compile for an extension, and it changed."""
+        changed = newer_group([*ext.sources, *ext.depends], self.get_ext_fullpath(ext.name), "newer")
+        return c_source(ext.name).exists() and bool(self.force or changed)
+
+    def compile_for(self, ext: Extension, name: str) -> str:
+        """Compile the C of a family for one set."""
+        objects: list[str] = self.compiler.compile(
+            [str(c_source(ext.name))],
+            output_dir=str(Path(self.build_temp) / name),
+            macros=[*self.macros_of(ext), ("INSTRUCTION_SET", name)],
+            include_dirs=ext.include_dirs,
+            extra_postargs=[*FLAGS, *self.sets[name]],
+        )
+        return objects[0]
+
+    def macros_of(self, ext: Extension) -> list[tuple[str, None]]:
+        """Say which sets there are."""
+        return [(f"HAVE_{name}", None) for name in self.sets_of(ext)]
+
+    def build_extension(self, ext: Extension) -> None:
+        ext.define_macros = self.macros_of(ext)
+        ext.extra_objects = [done.result() for done in self.objects.get(ext.name, ())]
         super().build_extension(ext)
 
 
