@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,12 +23,14 @@ minislm chat downloads/Orca-2-7b --template orca-2 --system "You answer in one s
 minislm chat phi-3.gguf --context 4096 -n 400
 echo "What is a list?" | minislm chat out/mine --json
 """
-HELP = """/help        this text
-/clear       forget what was said
-/system ...  say what the model is to be; forgets what was said
-/again       answer the last message anew
-/quit        leave; so does Ctrl-D, and Ctrl-C twice
-Three quotes begin and end a message of several lines; pasted lines are one. Ctrl-C stops an answer."""
+COMMANDS = [
+    ("/help", "this text"),
+    ("/clear", "forget what was said"),
+    ("/system ...", "say what the model is to be; forgets what was said"),
+    ("/again", "answer the last message anew"),
+    ("/quit", "leave; so does Ctrl-D, and Ctrl-C twice"),
+]
+MORE = "Three quotes begin and end a message of several lines; pasted lines are one. Ctrl-C stops an answer."
 QUOTES = '"""'
 
 
@@ -102,7 +105,7 @@ class _Terminal:
             if word == "/quit":
                 return
             if word == "/help":
-                self.common.note(HELP)
+                self.common.note(_help())
             elif word in ("/clear", "/system"):
                 system = [m for m in self.conversation.messages if m["role"] == "system"]
                 self.conversation.messages = [{"role": "system", "content": rest}] if word == "/system" else system
@@ -171,3 +174,11 @@ class _Terminal:
             )
         self.conversation.settings = settings.replaced(seed=settings.seed + 1)
         self._answer(messages[last]["content"])
+
+
+def _help() -> str:
+    """Lay the commands out for the width of the terminal."""
+    formatter = click.HelpFormatter(width=min(80, shutil.get_terminal_size().columns))
+    formatter.write_dl(COMMANDS)
+    formatter.write_text(MORE)
+    return formatter.getvalue().rstrip("\n")
