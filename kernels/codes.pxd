@@ -1,4 +1,5 @@
 # A packed matrix, as C sees it.
+from libc.string cimport memcpy
 from native cimport int64_t, reading
 
 
@@ -15,7 +16,16 @@ cdef extern from "codes.h" nogil:
         int64_t inputs
         int group_shift
         int64_t row_bytes, row_groups
-        int bits, zero, half_scales
+        int bits, zero, half_scales, tabled
+        unsigned char table[16]
+
+
+cdef inline int take_table(unsigned char *table, format) except -1:
+    """Copy the table of a format, if it has one, and return the code of zero once codes are looked up there."""
+    if format.table is None:
+        return format.zero
+    memcpy(table, reading(format.table), 16)
+    return 128
 
 
 cdef inline int describe(packed *w, codes, scales, zeros, format, int64_t inputs) except -1:
@@ -29,5 +39,6 @@ cdef inline int describe(packed *w, codes, scales, zeros, format, int64_t inputs
         w.zeros = <const unsigned char *>reading(zeros)
     w.inputs, w.row_bytes, w.row_groups = inputs, codes.shape[1], scales.shape[1]
     w.group_shift = 62 if group == 0 else group.bit_length() - 1
-    w.bits, w.zero, w.half_scales = format.bits, format.zero, scales.itemsize == 2
+    w.bits, w.half_scales, w.tabled = format.bits, scales.itemsize == 2, format.table is not None
+    w.zero = take_table(w.table, format)
     return 0

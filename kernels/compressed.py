@@ -158,12 +158,19 @@ def by_tiles(x_NI: np.ndarray, y_NO: np.ndarray, decode: Callable[[int, np.ndarr
         np.matmul(x_NI, tile.T, out=y_NO[:, first : first + len(tile)])
 
 
-def numba_scales(scales_OJ: np.ndarray, zeros_OJ: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what `jit.decode` takes: the bits of float16 scales, or float32 ones, and zeros; empty rows for none."""
+def numba_meaning(scales_OJ: np.ndarray, zeros_OJ: np.ndarray | None, format: Any) -> tuple[Any, ...]:
+    """Return what codes mean, as `jit` takes it.
+
+    The bits of float16 scales, or float32 ones, and zeros: empty rows for none; the zero of all; bits; and the table,
+    whose zero is 128, empty for none.
+    """
     none = np.empty((len(scales_OJ), 0), np.uint16)
     half = scales_OJ.dtype == FLOAT16
     zeros = none.astype(np.uint8) if zeros_OJ is None else zeros_OJ
-    return (scales_OJ.view(np.uint16) if half else none), (none.astype(np.float32) if half else scales_OJ), zeros
+    scales = (scales_OJ.view(np.uint16), none.astype(np.float32)) if half else (none, scales_OJ)
+    if format.table is None:
+        return *scales, zeros, format.zero, format.bits, np.empty(0, np.uint8)
+    return *scales, zeros, 128, format.bits, format.table
 
 
 def stored_values(

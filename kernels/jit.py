@@ -166,6 +166,15 @@ def widened(half: Any) -> Any:
 
 
 @inlined
+def unpack_codes(packed: Any, bits: Any, table: Any, codes: Any) -> None:
+    """Write the codes of a row, one to each place of `codes`, or what they are numbers of if there is a table."""
+    unpack(packed, bits, codes)
+    if table.size:
+        for i in range(codes.size):
+            codes[i] = table[codes[i]]
+
+
+@inlined
 def unpack(packed: Any, bits: Any, codes: Any) -> None:
     """Write the codes of a row, one to each place of `codes`; the widths in use have loops that LLVM can vectorise."""
     n, done = codes.size, 0

@@ -1,5 +1,6 @@
 # A matrix in panels, as C sees it.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t
+from codes cimport take_table
 from native cimport reading, writing
 
 
@@ -17,8 +18,10 @@ cdef extern from "panels.h" nogil:
         const int32_t *columns
         const void *scales
         const uint8_t *zeros
+        int tabled
+        uint8_t table[16]
         int64_t outputs, inputs, blocks, groups, group_blocks
-        int bits, zero, half_scales
+        int bits, zero, half_scales, absent
         const unsigned short *supers
         int64_t supers_of_panel
 
@@ -29,7 +32,8 @@ cdef inline int describe(panels *w, lines, scales, zeros, format, int64_t inputs
     if zeros is not None:
         w.zeros = <const uint8_t *>reading(zeros)
     w.outputs, w.inputs, w.blocks, w.groups = outputs, inputs, (inputs + 63) // 64 * 2, scales.shape[1]
-    w.group_blocks, w.bits, w.zero, w.supers = format.group // 32, format.bits, format.zero, NULL
+    w.group_blocks, w.bits, w.absent, w.supers = format.group // 32, format.bits, format.zero, NULL
+    w.tabled, w.zero = format.table is not None, take_table(w.table, format)
     w.masks.bits, w.columns, w.half_scales = NULL, NULL, format.group > 0
     return 0
 

@@ -11,7 +11,7 @@ import numpy as np
 from numba import float32, int8, int64, uint8, uint16, void
 
 from minislm.kernels import border, compressed
-from minislm.kernels.jit import compiled, inlined, reads, unpack, widened, writes
+from minislm.kernels.jit import compiled, inlined, reads, unpack_codes, widened, writes
 from minislm.kernels.quantize_activations_numba import quantize_activations
 from minislm.kernels.quantized_product_numba import quantized_product
 from minislm.ops.quantized import activation_group
@@ -42,12 +42,11 @@ def quantized_product_int8(
         return quantized_product(rounded, codes_OP, scales_OJ, zeros_OJ, format=format, out=out, threads=threads)
     codes, scales, zeros = compressed.packed(codes_OP, scales_OJ, zeros_OJ, format, None, x.shape[1])
     y = border.output(out, (len(x), len(codes)), x, scales)
-    stored = compressed.numba_scales(scales, zeros)
-    _product(x_codes, x_scales, x_group, codes, *stored, format.zero, format.bits, group, y)
+    _product(x_codes, x_scales, x_group, codes, *compressed.numba_meaning(scales, zeros, format), group, y)
     return border.delivered(y, out)
 
 
-_packed = (reads(2, uint8), reads(2, uint16), reads(2), reads(2, uint8), int64, int64, int64)
+_packed = (reads(2, uint8), reads(2, uint16), reads(2), reads(2, uint8), int64, int64, reads(1, uint8), int64)
 
 
 @inlined
@@ -60,11 +59,11 @@ def _dot(codes, x, zero):  # type: ignore[no-untyped-def]
 
 
 @compiled(void(reads(2, int8), reads(2), int64, *_packed, writes(2)))
-def _product(x_NI, x_scales_NJ1, x_group, codes_OP, halves, floats, zeros, zero, bits, group, y_NO):  # type: ignore[no-untyped-def]
+def _product(x_NI, x_scales_NJ1, x_group, codes_OP, halves, floats, zeros, zero, bits, table, group, y_NO):  # type: ignore[no-untyped-def]
     codes = np.empty(x_NI.shape[1], np.uint8)
     segment = min(x_group, group)
     for o in range(y_NO.shape[1]):
-        unpack(codes_OP[o], bits, codes)
+        unpack_codes(codes_OP[o], bits, table, codes)
         for n in range(x_NI.shape[0]):
             total = float32(0.0)
             for first in range(0, codes.size, segment):

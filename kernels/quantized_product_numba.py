@@ -8,7 +8,7 @@ import numpy as np
 from numba import float32, int64, uint8, uint16, void
 
 from minislm.kernels import border, compressed
-from minislm.kernels.jit import compiled, decode, dot, reads, unpack, writes
+from minislm.kernels.jit import compiled, decode, dot, reads, unpack_codes, writes
 from minislm.kernels.quantized_rows_numba import decode_rows
 
 
@@ -33,18 +33,18 @@ def quantized_product(
         )
     else:
         group = format.group or max(1, x.shape[1])
-        _product(x, codes, *compressed.numba_scales(scales, zeros), format.zero, format.bits, group, y)
+        _product(x, codes, *compressed.numba_meaning(scales, zeros, format), group, y)
     return border.delivered(y, out)
 
 
-_packed = (reads(2, uint8), reads(2, uint16), reads(2), reads(2, uint8), int64, int64, int64)
+_packed = (reads(2, uint8), reads(2, uint16), reads(2), reads(2, uint8), int64, int64, reads(1, uint8), int64)
 
 
 @compiled(void(reads(2), *_packed, writes(2, float32)))
-def _product(x_NI, codes_OP, halves, floats, zeros, zero, bits, group, y_NO):  # type: ignore[no-untyped-def]
+def _product(x_NI, codes_OP, halves, floats, zeros, zero, bits, table, group, y_NO):  # type: ignore[no-untyped-def]
     codes, w = np.empty(x_NI.shape[1], np.uint8), np.empty(x_NI.shape[1], np.float32)
     for o in range(y_NO.shape[1]):
-        unpack(codes_OP[o], bits, codes)
+        unpack_codes(codes_OP[o], bits, table, codes)
         decode(codes, halves[o], floats[o], zeros[o], zero, group, w)
         for n in range(x_NI.shape[0]):
             y_NO[n, o] = dot(x_NI[n], w)

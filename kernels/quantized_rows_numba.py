@@ -9,7 +9,7 @@ import numpy as np
 from numba import float32, int64, uint8, uint16, void
 
 from minislm.kernels import border, compressed
-from minislm.kernels.jit import compiled, decode, reads, unpack, writes
+from minislm.kernels.jit import compiled, decode, reads, unpack_codes, writes
 
 
 def quantized_rows(
@@ -42,7 +42,7 @@ def decode_rows(
 ) -> None:
     """Write the rows `ids` of a checked matrix to w."""
     group = format.group or max(1, w_NI.shape[1])
-    _decode(ids_N, codes_OP, *compressed.numba_scales(scales_OJ, zeros_OJ), format.zero, format.bits, group, w_NI)
+    _decode(ids_N, codes_OP, *compressed.numba_meaning(scales_OJ, zeros_OJ, format), group, w_NI)
 
 
 def stream_spans(
@@ -73,13 +73,13 @@ def stream_spans(
         first = end
 
 
-_packed = (reads(2, uint8), reads(2, uint16), reads(2), reads(2, uint8), int64, int64, int64)
+_packed = (reads(2, uint8), reads(2, uint16), reads(2), reads(2, uint8), int64, int64, reads(1, uint8), int64)
 
 
 @compiled(void(reads(1, int64), *_packed, writes(2, float32)))
-def _decode(ids_N, codes_OP, halves, floats, zeros, zero, bits, group, w_NI):  # type: ignore[no-untyped-def]
+def _decode(ids_N, codes_OP, halves, floats, zeros, zero, bits, table, group, w_NI):  # type: ignore[no-untyped-def]
     codes = np.empty(w_NI.shape[1], np.uint8)
     for n in range(ids_N.size):
         o = ids_N[n]
-        unpack(codes_OP[o], bits, codes)
+        unpack_codes(codes_OP[o], bits, table, codes)
         decode(codes, halves[o], floats[o], zeros[o], zero, group, w_NI[n])

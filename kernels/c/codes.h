@@ -1,5 +1,6 @@
 /* Matrices of small whole numbers as `minislm.ops.formats` packs them: code i of a row takes the bits
-   [i * bits, (i + 1) * bits) of the row's little-endian bit stream, and value = scale * (code - zero). */
+   [i * bits, (i + 1) * bits) of the row's little-endian bit stream, and value = scale * (code - zero), or
+   scale * (table[code] - zero). */
 #ifndef MINISLM_CODES_H
 #define MINISLM_CODES_H
 #include "functions.h"
@@ -18,7 +19,29 @@ struct packed {
     int64_t row_bytes, row_groups;
     int group_shift; /* 2^group_shift inputs share a scale: 32, 64, 128, or for whole rows 2^62 */
     int bits, zero, half_scales;
+    int tabled; /* whether codes, of 4 bits, are numbers of bytes in `table` */
+    uint8_t table[16];
 };
+
+typedef uint64_t words __attribute__((vector_size(4 * LANES)));
+typedef uint64_t words_in_memory __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
+
+/* The bytes of a table whose numbers these are, each below 16. */
+INLINE words from_table(words codes, const uint8_t *table) {
+#if LANES == 16
+    const __m128i all = _mm_loadu_si128((const __m128i *)table);
+    return (words)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(all), (__m512i)codes);
+#elif LANES == 8
+    const __m128i all = _mm_loadu_si128((const __m128i *)table);
+    return (words)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(all), (__m256i)codes);
+#else
+    uint8_t bytes[4 * LANES];
+    memcpy(bytes, &codes, sizeof bytes);
+    for (int i = 0; i < 4 * LANES; i++) bytes[i] = table[bytes[i]];
+    memcpy(&codes, bytes, sizeof bytes);
+    return codes;
+#endif
+}
 
 /* Rows are read in runs of codes, short enough for the first cache; blocks are the smallest groups. */
 enum { RUN = 512, BLOCK_SHIFT = 5, BLOCK = 1 << BLOCK_SHIFT, RUN_BLOCKS = RUN / BLOCK, PADDING = 256, BEYOND = 16 };
@@ -91,14 +114,18 @@ static inline void prepare(struct run *run, const struct packed *w) {
 enum { NO_BITS = 0, DIRECT = LANES == 4 ? 0 : 4 };
 
 /* Read row o from place `first`, a multiple of BLOCK, to `last`, at most RUN places later; unpack what has more bits
-   than `direct`, and is no byte. */
+   than `direct`, and is no byte, or has a table. */
 static inline void open_run(
     struct run *run, const struct packed *w, int64_t o, int64_t first, int64_t last, int direct) {
     const int64_t n = last - first, bytes = (n * w->bits + 7) / 8;
     run->codes = w->codes + o * w->row_bytes + first / 8 * w->bits;
     run->first = first, run->last = last, run->bits = w->bits;
-    if (w->bits > direct && w->bits < 8) {
+    if ((w->bits > direct && w->bits < 8) || w->tabled) {
         unpack(run->codes, n, run->room, w->bits);
+        for (int64_t i = 0; w->tabled && i < n; i += 4 * LANES) {
+            words_in_memory *codes = (words_in_memory *)(run->room + i);
+            *codes = from_table(*codes, w->table);
+        }
         run->codes = run->room, run->bits = 8;
     } else if (w->end - run->codes < (n + PADDING) / 8 * w->bits + BEYOND) {
         memcpy(run->end, run->codes, bytes);

@@ -39,7 +39,13 @@ INLINE lanes value(words codes, int k, struct meaning meaning, const enum kind k
 }
 
 INLINE const uint8_t *lines_of(const struct panels *w, int64_t panel, int64_t block, const int bits) {
-    return w->lines + (panel * w->blocks + block) * bits * LINE_BYTES;
+    return w->lines + (panel * w->blocks + block) * stored_bits(bits) * LINE_BYTES;
+}
+
+/* Quad q of a block; what a table says, where there is one. */
+INLINE words quad_of(const struct panels *w, const uint8_t *lines, int q, int part, const int bits) {
+    const words codes = quad(lines, q, part, stored_bits(bits));
+    return bits & TABLED ? from_table(codes, w->table) : codes;
 }
 
 /* The lines of a block: those of a masked panel are put into `room`. */
@@ -91,7 +97,7 @@ INLINE void one_row(
             const uint8_t *lines[2];
             union line room[2][QUADS];
             EACH(p, P) lines[p] = lines_here(w, panel + p, block, streams + p, room[p], bits);
-            EACH(p, P) EACH(line, stands)
+            EACH(p, P) EACH(line, stored_bits(stands))
                 __builtin_prefetch(lines_of(w, panel + p, block, bits) + line * LINE_BYTES + FETCHED_AHEAD);
             EACH(half, halves) {
                 struct meaning meanings[2][PARTS];
@@ -100,7 +106,7 @@ INLINE void one_row(
                     const int q = half * quads + each;
                     const float *four = x + b * BLOCK_INPUTS + 4 * q;
                     words codes[2];
-                    EACH(p, P) codes[p] = quad(lines[p], q, part, stands);
+                    EACH(p, P) codes[p] = quad_of(w, lines[p], q, part, stands);
                     EACH(k, 4) EACH(p, P) sums[p][part] += all(four[k]) * value(codes[p], k, meanings[p][part], kind);
                 }
             }
@@ -123,7 +129,7 @@ INLINE void decode(
             const struct meaning meaning = meaning_of(w, panel, block, half, part, kind);
             EACH(each, quads) {
                 const int q = half * quads + each;
-                const words codes = quad(lines, q, part, stands);
+                const words codes = quad_of(w, lines, q, part, stands);
                 EACH(k, 4) store(out + (4 * q + k) * PANEL + part * LANES, value(codes, k, meaning, kind));
             }
         }
@@ -235,6 +241,7 @@ STORED(5, 5, ONE_LEVEL)
 STORED(6, 6, ONE_LEVEL)
 STORED(7, 7, ONE_LEVEL)
 STORED(8, 8, ONE_LEVEL)
+STORED(tabled, TABLED + 4, ONE_LEVEL)
 STORED(masked, MASKED, ONE_LEVEL)
 STORED(q4_k, 4, BLOCKS)
 STORED(q6_k, 6, HALVES)
@@ -248,11 +255,13 @@ static void product(const void *task, int64_t first, int64_t last) {
     const int64_t pairs = panel_pairs(t);
     row_product *const row_by_panels = t->floats       ? one_row_floats
                                        : w->masks.bits ? one_row_masked
+                                       : w->tabled     ? one_row_tabled
                                        : !w->supers    ? ONE_ROW[w->bits]
                                        : w->zeros      ? one_row_q4_k
                                                        : one_row_q6_k;
     decoder *const decoded = t->floats       ? decode_floats
                              : w->masks.bits ? decode_masked
+                             : w->tabled     ? decode_tabled
                              : !w->supers    ? DECODE[w->bits]
                              : w->zeros      ? decode_q4_k
                                              : decode_q6_k;

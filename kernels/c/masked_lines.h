@@ -99,7 +99,7 @@ INLINE union line expanded_line(const uint8_t *codes, int64_t n, int bits, uint6
     return line;
 }
 
-/* The lines of a block, whose codes are next in the panel's stream. */
+/* The lines of a block, whose codes are next in the panel's stream; what a table says, where there is one. */
 INLINE void masked_block(
     const struct panels *w, int64_t panel, int64_t block, struct stream *stream, const uint8_t *absent,
     union line *lines, const int bits) {
@@ -121,14 +121,17 @@ INLINE void masked_block(
             codes = room;
         }
     }
-    EACH(q, QUADS) lines[q] = expanded_line(codes, before[q], bits, masks[q], absent);
+    EACH(q, QUADS) {
+        lines[q] = expanded_line(codes, before[q], bits, masks[q], absent);
+        if (w->tabled) EACH(part, PARTS) lines[q].part[part] = from_table(lines[q].part[part], w->table);
+    }
 }
 
-/* The codes of zero of a panel's outputs in a block. */
+/* The codes of zero of a panel's outputs in a block, as they are stored. */
 INLINE const uint8_t *absent_codes(const struct panels *w, int64_t panel, int64_t block, uint8_t *room) {
     const int64_t group = w->group_blocks ? block / w->group_blocks : 0;
     if (w->zeros) return w->zeros + (panel * w->groups + group) * OUTPUTS;
-    memset(room, w->zero, OUTPUTS);
+    memset(room, w->absent, OUTPUTS);
     return room;
 }
 

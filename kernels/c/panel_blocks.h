@@ -21,7 +21,7 @@ INLINE void blocks_tile(
         const uint8_t *lines = w->lines + block * w->bits * LINE_BYTES;
         uint8_t room[QUADS * LINE_BYTES] __attribute__((aligned(64)));
         if (R == 1) EACH(line, QUADS) __builtin_prefetch(lines + line * LINE_BYTES + FETCHED_AHEAD);
-        if (bits == NARROW) unpack_blocks(lines, 1, room, w->bits), lines = room;
+        if (bits == NARROW || w->tabled) unpack_blocks(w, lines, 1, room), lines = room;
         lanes_of_ints sums[BLOCK_ROWS][PARTS];
         EACH(part, PARTS) {
             const lanes_of_ints zeros = w->zeros ? group_zeros(w, 0, block, part) : every(w->zero);
@@ -48,7 +48,7 @@ INLINE void blocks_tile(
 
 #define BLOCKS_TILE(rows)                                                        \
     for (; last - n >= rows && rows <= BLOCK_ROWS; n += rows)                    \
-        if (t->w.bits == WIDE) blocks_tile(t, n, panel, first, end, WIDE, rows); \
+        if (unpacked(&t->w)) blocks_tile(t, n, panel, first, end, WIDE, rows);    \
         else blocks_tile(t, n, panel, first, end, NARROW, rows)
 
 /* Rows [n, last) by the blocks of a panel. */

@@ -6,14 +6,13 @@
 
 enum { PARTS = OUTPUTS / LANES };
 #define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); i++) /* n is a constant, once inlined */
-typedef uint64_t words __attribute__((vector_size(4 * LANES)));
-typedef uint64_t words_in_memory __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
-
 /* How codes stand: in lines of so many bits, 2 to 7 or WIDE; or one in a byte that has a bit to spare. With MASKED, as
-   masked panels store codes that are then NARROW or WIDE. */
-enum { NARROW = 0, WIDE = 8, MASKED = 16 };
+   masked panels store codes that are then NARROW or WIDE; with TABLED, as numbers of what is then WIDE. */
+enum { NARROW = 0, WIDE = 8, MASKED = 16, TABLED = 32 };
+INLINE int stored_bits(const int bits) { return bits % MASKED; }
+INLINE int is_wide(const int bits) { return stored_bits(bits) == WIDE || bits & TABLED; }
 
-/* Quad q of a block, one code in each byte. */
+/* Quad q of a block, one code in each byte, before any table. */
 INLINE words quad(const uint8_t *block, int q, int part, const int bits) {
     const uint8_t *at = block + part * 4 * LANES;
     if (bits == NARROW || bits == WIDE) return *(const words_in_memory *)(at + q * LINE_BYTES);
@@ -44,7 +43,7 @@ INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, co
 enum { SHIFT = 128 }; /* or sums of two products would not fit 16 bits: 128 * 127 * 2 does */
 INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, const int bits) {
     __m256i four = _mm256_set1_epi32(x);
-    if (bits == WIDE) {
+    if (is_wide(bits)) {
         const __m256i steps = _mm256_xor_si256((__m256i)codes, _mm256_set1_epi8((char)128));
         four = _mm256_sign_epi8(four, steps);
         codes = (words)_mm256_abs_epi8(steps);
@@ -79,7 +78,10 @@ INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, co
 #endif
 
 /* What products have taken away from codes. */
-INLINE int shift_of(const int bits) { return bits == WIDE || bits == MASKED + WIDE ? SHIFT : 0; }
+INLINE int shift_of(const int bits) { return is_wide(bits) ? SHIFT : 0; }
+
+/* How the codes of a matrix stand once they are unpacked. */
+INLINE int unpacked(const struct panels *w) { return w->tabled || w->bits == WIDE ? WIDE : NARROW; }
 
 INLINE lanes_of_ints every(int32_t value) { return (lanes_of_ints){0} + value; }
 INLINE lanes_of_ints load_ints(const int32_t *x) { return *(const lanes_of_ints *)x; }

@@ -150,13 +150,14 @@ INLINE void unpack_steps(const struct piece *piece, int64_t p, uint8_t *room, co
     const struct panels *w = &piece->t->w;
     const uint8_t *lines = piece->lines + p * piece->panel_bytes;
     bytes zeros = (bytes){0} + (uint8_t)w->zero;
-    for (int64_t block = piece->block; block < piece->end; block++, lines += bits * LINE_BYTES) {
+    for (int64_t block = piece->block; block < piece->end; block++, lines += stored_bits(bits) * LINE_BYTES) {
         if (w->zeros && bits != WIDE) {
             const int64_t group = w->group_blocks ? block / w->group_blocks : 0;
             zeros = (bytes)(group_zeros(w, piece->panel + p, group, 0) * 0x01010101);
         }
         EACH(q, QUADS) {
-            *(bytes *)room = (bytes)quad(lines, q, 0, bits) - zeros;
+            const words codes = quad(lines, q, 0, stored_bits(bits));
+            *(bytes *)room = (bytes)(bits & TABLED ? from_table(codes, w->table) : codes) - zeros;
             room += LINE_BYTES;
         }
     }
@@ -165,13 +166,14 @@ INLINE void unpack_steps(const struct piece *piece, int64_t p, uint8_t *room, co
 static void unpack_steps_piece(struct piece *piece, int64_t side, uint8_t *room) {
     for (int64_t p = 0; p < side; p++) {
         uint8_t *to = room + p * DEPTH * QUADS * LINE_BYTES;
-        switch (piece->t->w.bits) {
+        switch (piece->t->w.bits + (piece->t->w.tabled ? TABLED : 0)) {
         case 2: unpack_steps(piece, p, to, 2); break;
         case 3: unpack_steps(piece, p, to, 3); break;
         case 4: unpack_steps(piece, p, to, 4); break;
         case 5: unpack_steps(piece, p, to, 5); break;
         case 6: unpack_steps(piece, p, to, 6); break;
         case 7: unpack_steps(piece, p, to, 7); break;
+        case TABLED + 4: unpack_steps(piece, p, to, TABLED + 4); break;
         default: unpack_steps(piece, p, to, WIDE);
         }
     }

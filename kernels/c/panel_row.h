@@ -6,16 +6,18 @@ enum { TURNS = LANES == 4 ? 1 : 2 };
 
 /* Add the products of a block, and what its codes count from, to sums. */
 INLINE void add_row_block(
-    lanes_of_ints sums[TURNS][PARTS], const lanes_of_ints factors[PARTS], const uint8_t *lines, const int8_t *x,
-    const int16_t *halves, const int bits) {
+    lanes_of_ints sums[TURNS][PARTS], const lanes_of_ints factors[PARTS], const uint8_t *lines, const uint8_t *table,
+    const int8_t *x, const int16_t *halves, const int bits) {
     EACH(part, PARTS) sums[TURNS - 1][part] += start_of(halves, factors[part]);
-    EACH(line, bits) __builtin_prefetch(lines + line * LINE_BYTES + FETCHED_AHEAD);
+    EACH(line, stored_bits(bits)) __builtin_prefetch(lines + line * LINE_BYTES + FETCHED_AHEAD);
     EACH(q, QUADS) {
         int32_t four;
         memcpy(&four, x + 4 * q, 4);
         EACH(part, PARTS) {
             lanes_of_ints *sum = &sums[q % TURNS][part];
-            *sum = add_products(*sum, quad(lines, q, part, bits), four, bits);
+            words codes = quad(lines, q, part, stored_bits(bits));
+            if (bits & TABLED) codes = from_table(codes, table);
+            *sum = add_products(*sum, codes, four, bits);
         }
     }
 }
@@ -28,7 +30,8 @@ INLINE lanes_of_ints sum_of_turns(lanes_of_ints sums[TURNS][PARTS], int part) {
 INLINE void row_panel_of_blocks(const struct panel_task *t, int64_t panel, const int bits) {
     const struct panels *w = &t->w;
     const int64_t blocks = (w->inputs + BLOCK_INPUTS - 1) / BLOCK_INPUTS;
-    const uint8_t *lines = w->lines + panel * w->blocks * bits * LINE_BYTES;
+    const int64_t block_bytes = stored_bits(bits) * LINE_BYTES;
+    const uint8_t *lines = w->lines + panel * w->blocks * block_bytes;
     const uint16_t *scales = (const uint16_t *)w->scales + panel * w->groups * OUTPUTS;
     const int8_t *x = x_codes(&t->x, 0);
     const float *x_scale = x_scales(&t->x, 0);
@@ -39,10 +42,10 @@ INLINE void row_panel_of_blocks(const struct panel_task *t, int64_t panel, const
     for (int64_t block = 0; block < blocks; block++) {
         lanes_of_ints sums[TURNS][PARTS];
         EACH(turn, TURNS) EACH(part, PARTS) sums[turn][part] = every(0);
-        add_row_block(sums, factors, lines, x, halves, bits);
+        add_row_block(sums, factors, lines, w->table, x, halves, bits);
         EACH(part, PARTS)
             y[part] += floats(sum_of_turns(sums, part)) * (of_halves(scales + part * LANES) * x_scale[block]);
-        lines += bits * LINE_BYTES, x += BLOCK_INPUTS, halves += 2, scales += OUTPUTS;
+        lines += block_bytes, x += BLOCK_INPUTS, halves += 2, scales += OUTPUTS;
     }
     EACH(part, PARTS) put(t, 0, panel, part, y[part] + bias_of(t, panel, part));
 }
@@ -52,7 +55,8 @@ INLINE void row_panel(const struct panel_task *t, int64_t panel, const int bits,
     const struct panels *w = &t->w;
     const int64_t blocks = (w->inputs + BLOCK_INPUTS - 1) / BLOCK_INPUTS, segment = whole ? blocks : t->segment_blocks;
     const int64_t group_blocks = w->group_blocks ? w->group_blocks : blocks;
-    const uint8_t *lines = w->lines + panel * w->blocks * bits * LINE_BYTES;
+    const int64_t block_bytes = stored_bits(bits) * LINE_BYTES;
+    const uint8_t *lines = w->lines + panel * w->blocks * block_bytes;
     const int8_t *x = x_codes(&t->x, 0);
     const float *x_scale = x_scales(&t->x, 0);
     const int16_t *halves = x_halves(&t->x, 0);
@@ -69,8 +73,8 @@ INLINE void row_panel(const struct panel_task *t, int64_t panel, const int bits,
         lanes_of_ints sums[TURNS][PARTS];
         EACH(turn, TURNS) EACH(part, PARTS) sums[turn][part] = every(0);
         for (int64_t block = first; block < smaller(first + segment, blocks); block++) {
-            add_row_block(sums, factors, lines, x, halves, bits);
-            lines += bits * LINE_BYTES, x += BLOCK_INPUTS, halves += 2;
+            add_row_block(sums, factors, lines, w->table, x, halves, bits);
+            lines += block_bytes, x += BLOCK_INPUTS, halves += 2;
         }
         EACH(part, PARTS) y[part] += floats(sum_of_turns(sums, part)) * (scales[part] * x_scale[first]);
     }
@@ -88,7 +92,7 @@ INLINE void row_panel(const struct panel_task *t, int64_t panel, const int bits,
 /* The outputs of some panels for the row; sums of whole rows have to fit 32 bits. */
 static void row_product(const struct panel_task *t, int64_t first, int64_t last) {
     const int of_blocks = t->segment_blocks == 1 && t->w.group_blocks == 1 && t->w.half_scales && !t->w.zeros;
-    switch (t->w.bits) {
+    switch (t->w.bits + (t->w.tabled ? TABLED : 0)) {
         ROW_PANELS(2)
         ROW_PANELS(3)
         ROW_PANELS(4)
@@ -96,5 +100,6 @@ static void row_product(const struct panel_task *t, int64_t first, int64_t last)
         ROW_PANELS(6)
         ROW_PANELS(7)
         ROW_PANELS(WIDE)
+        ROW_PANELS(TABLED + 4)
     }
 }

@@ -70,14 +70,14 @@ INLINE void add_masked_block(some_ints sums, const struct piece *piece, int64_t 
     EACH(line, 4) __builtin_prefetch(codes + line * LINE_BYTES + FETCHED_AHEAD);
     __builtin_prefetch(w->masks.bits + (piece->panel * w->blocks + block + MASKS_AHEAD) * BLOCK_INPUTS);
     const uint8_t *absent = absent_codes(w, piece->panel, block, zeros);
-    masked_block(w, piece->panel, block, piece->streams, absent, lines, bits ? bits : w->bits);
+    masked_block(w, piece->panel, block, piece->streams, absent, lines, stored_bits(bits) ? bits : w->bits);
     lanes_of_ints some[FLIGHTS][PARTS]; /* so that products need not wait for each other */
     EACH(f, FLIGHTS) EACH(part, PARTS) some[f][part] = every(0);
     EACH(q, QUADS) {
         int32_t four;
         memcpy(&four, x + 4 * q, 4);
         lanes_of_ints *to = some[q % FLIGHTS];
-        EACH(part, PARTS) to[part] = add_products(to[part], lines[q].part[part], four, bits == WIDE ? WIDE : NARROW);
+        EACH(part, PARTS) to[part] = add_products(to[part], lines[q].part[part], four, is_wide(bits) ? WIDE : NARROW);
     }
     EACH(f, FLIGHTS) EACH(part, PARTS) sums[0][0][part] += some[f][part];
 }
@@ -85,7 +85,7 @@ INLINE void add_masked_block(some_ints sums, const struct piece *piece, int64_t 
 INLINE void add_block(
     some_ints sums, const struct piece *piece, int64_t n, int64_t block, const int bits,
     const int R, const int P) {
-    if (bits >= MASKED) add_masked_block(sums, piece, n, block, bits - MASKED);
+    if (bits & MASKED) add_masked_block(sums, piece, n, block, bits - MASKED);
     else add_quads(sums, piece, n, block, bits, R, P, 0, QUADS);
 }
 
@@ -187,7 +187,7 @@ INLINE void end_ints(
         const int64_t panel = piece->panel + p;
         const lanes bias = bias_of(t, panel, part), scales = group_scales(&t->w, panel, 0, part);
         const lanes_of_ints zeros = t->w.zeros ? group_zeros(&t->w, panel, 0, part) : every(t->w.zero);
-        const lanes_of_ints codes = zeros - every(shift_of(t->w.bits));
+        const lanes_of_ints codes = zeros - every(shift_of(unpacked(&t->w)));
         EACH(i, R) {
             const lanes_of_ints steps = sums[i][p][part] - codes * (int32_t)piece->sums[n + i - piece->near];
             put(t, n + i, panel, part, floats(steps) * (x_scales(&t->x, n + i)[0] * scales) + bias);
@@ -314,6 +314,7 @@ RUNNER(q6_k, NARROW)
 #define MASKED_DIRECT(kind)                                                                        \
     static void kind##_masked(const struct piece *piece, int64_t n, row_totals *totals) {          \
         if (piece->t->w.bits == WIDE) kind##_tile(piece, n, totals, MASKED + WIDE, 1, 1);          \
+        else if (piece->t->w.tabled) kind##_tile(piece, n, totals, MASKED + TABLED, 1, 1);         \
         else if (piece->t->w.bits == 4) kind##_tile(piece, n, totals, MASKED + 4, 1, 1);           \
         else kind##_tile(piece, n, totals, MASKED + NARROW, 1, 1);                                 \
     }
@@ -325,20 +326,24 @@ static void two_level_direct(const struct piece *piece, int64_t n, row_totals *t
 }
 
 /* Unpack a piece's codes to one in each byte. */
-INLINE void unpack_lines(const uint8_t *lines, int64_t blocks, uint8_t *room, const int bits) {
-    for (int64_t block = 0; block < blocks; block++, lines += bits * LINE_BYTES, room += QUADS * LINE_BYTES)
-        EACH(q, QUADS) EACH(part, PARTS)
-            *(words *)(room + q * LINE_BYTES + part * 4 * LANES) = quad(lines, q, part, bits);
+INLINE void unpack_lines(
+    const struct panels *w, const uint8_t *lines, int64_t blocks, uint8_t *room, const int bits) {
+    for (int64_t block = 0; block < blocks; block++, lines += stored_bits(bits) * LINE_BYTES, room += QUADS * LINE_BYTES)
+        EACH(q, QUADS) EACH(part, PARTS) {
+            const words codes = quad(lines, q, part, stored_bits(bits));
+            *(words *)(room + q * LINE_BYTES + part * 4 * LANES) = bits & TABLED ? from_table(codes, w->table) : codes;
+        }
 }
 
-static void unpack_blocks(const uint8_t *lines, int64_t blocks, uint8_t *room, int bits) {
-    switch (bits) {
-    case 2: unpack_lines(lines, blocks, room, 2); break;
-    case 3: unpack_lines(lines, blocks, room, 3); break;
-    case 4: unpack_lines(lines, blocks, room, 4); break;
-    case 5: unpack_lines(lines, blocks, room, 5); break;
-    case 6: unpack_lines(lines, blocks, room, 6); break;
-    default: unpack_lines(lines, blocks, room, 7);
+static void unpack_blocks(const struct panels *w, const uint8_t *lines, int64_t blocks, uint8_t *room) {
+    switch (w->bits + (w->tabled ? TABLED : 0)) {
+    case 2: unpack_lines(w, lines, blocks, room, 2); break;
+    case 3: unpack_lines(w, lines, blocks, room, 3); break;
+    case 4: unpack_lines(w, lines, blocks, room, 4); break;
+    case 5: unpack_lines(w, lines, blocks, room, 5); break;
+    case 6: unpack_lines(w, lines, blocks, room, 6); break;
+    case 7: unpack_lines(w, lines, blocks, room, 7); break;
+    default: unpack_lines(w, lines, blocks, room, TABLED + 4);
     }
 }
 
@@ -361,7 +366,7 @@ static void unpack_piece(struct piece *piece, int64_t side, uint8_t *room) {
             expand_panel(piece, p, to);
             continue;
         }
-        unpack_blocks(lines, blocks, to, piece->t->w.bits);
+        unpack_blocks(&piece->t->w, lines, blocks, to);
     }
     piece->lines = room, piece->block_bytes = QUADS * LINE_BYTES, piece->panel_bytes = DEPTH * piece->block_bytes;
 }
@@ -371,7 +376,7 @@ static void put_wide(const struct panel_task *t, int64_t n, int64_t panel, const
     const struct panels *w = &t->w;
     const int64_t first = panel * OUTPUTS;
     for (int o = 0; o < smaller(OUTPUTS, w->outputs - first); o++) {
-        const int zero = (w->zeros ? w->zeros[first + o] : w->zero) - shift_of(w->bits);
+        const int zero = (w->zeros ? w->zeros[first + o] : w->zero) - shift_of(unpacked(w));
         const float scale = x_scales(&t->x, n)[0] * ((const float *)w->scales)[first + o];
         const float y = (float)(sums[o] - zero * x_sum) * scale;
         t->y[n * w->outputs + first + o] = t->bias ? y + t->bias[first + o] : y;
@@ -421,8 +426,8 @@ static void near_rows(
             for (int64_t i = 0, some; i < rows; i += some) {
                 some = smaller(ROWS, rows - i);
                 if (two_level) (w->zeros ? q4_k_NARROW : q6_k_NARROW)(&piece, near + i, totals + i, some, side);
-                else if (whole) (bits == WIDE ? whole_WIDE : whole_NARROW)(&piece, near + i, totals + i, some, side);
-                else (bits == WIDE ? grouped_WIDE : grouped_NARROW)(&piece, near + i, totals + i, some, side);
+                else if (whole) (unpacked(w) ? whole_WIDE : whole_NARROW)(&piece, near + i, totals + i, some, side);
+                else (unpacked(w) ? grouped_WIDE : grouped_NARROW)(&piece, near + i, totals + i, some, side);
             }
         }
         if (in_spans && (piece.end % SPAN == 0 || piece.end == blocks))

@@ -21,9 +21,12 @@ struct panels {
     const int32_t *columns; /* of each block in `lines`, where only some of a panel's are there, its place; or null */
     const void *scales;   /* (panels, groups, OUTPUTS), float16 or float32 */
     const uint8_t *zeros; /* (panels, groups, OUTPUTS), or null: `zero` everywhere */
+    int tabled;           /* whether codes, of 4 bits, are numbers of bytes in `table`, whose zero is `zero` */
+    uint8_t table[16];
     int64_t outputs, inputs, blocks, groups;
     int64_t group_blocks; /* blocks that share a scale; 0: all of them */
     int bits, zero, half_scales;
+    int absent; /* the code of zero as it is stored: `zero`, or its number in the table */
     /* Of two levels, or null: steps of `scales`, which are bytes here, and of `zeros`, (panels, supers_of_panel, OUTPUTS),
        float16. With `zeros`, value = super * scale * code - next super * zero, for every block; without, value =
        super * (scale - 128) * (code - 32), with a scale for every half of a block. */

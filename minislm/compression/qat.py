@@ -14,6 +14,7 @@ from minislm.compression.base import Method, Report
 from minislm.compression.calibration import activation_scales, check_calibration, entering
 from minislm.compression.fitting import trained
 from minislm.compression.parts import chosen, dense_matrix, leaves, with_leaves
+from minislm.compression.scales import widest
 from minislm.errors import UnsupportedError, unknown
 from minislm.ops.formats import Format, format_named
 from minislm.training.settings import TrainSettings
@@ -34,7 +35,7 @@ class QuantizationAware(Method):
     Parameters
     ----------
     format : str
-        A symmetric storage format, such as ``"int3"`` or ``"int4-32"``.
+        A symmetric storage format, such as ``"int3"``, ``"int4-32"`` or ``"ternary"``.
     activations : {"int8", "float", "int8-row", "int8-32", "static"}
         How inputs enter the product in the end, as for `Quantize`; training sees unrounded ones.
     training : TrainSettings
@@ -50,7 +51,8 @@ class QuantizationAware(Method):
     stored dtype included, so that nothing changes when training ends: the stored values equal the trained ones bit for
     bit. Backward takes rounding for the identity and lets no gradient through where a weight is clipped; the scale's
     gradient is LSQ's. Scales begin at the least mean squared error among 40 between the one that clips nothing
-    and a fortieth part of it. A step costs about 15 operations for each weight more than training without rounding.
+    (ternary: twice the mean of the magnitudes) and a fortieth part of it. A step costs about 15 operations for each
+    weight more than training without rounding.
 
     References
     ----------
@@ -180,9 +182,9 @@ def best_scales(w_OI: np.ndarray, storage: Format) -> np.ndarray:
     Returns
     -------
     ndarray, (O, J), float32
-        From the scale that clips nothing down to a fortieth of it; never a larger error than that one's.
+        From the `widest` down to a fortieth of it; never a larger error than with `Format.fit`.
     """
-    widest_OJ = storage.fit(w_OI)[0].astype(np.float32)
+    widest_OJ = widest(storage, storage.fit(w_OI)[0])
     starts_J = np.arange(0, w_OI.shape[1], storage.group or w_OI.shape[1])
     best_OJ, least_OJ = widest_OJ, np.full(widest_OJ.shape, np.inf)
     for number in range(N_CANDIDATES, 0, -1):

@@ -33,10 +33,12 @@ class Quantize(Method):
     Parameters
     ----------
     format : str
-        A storage format of `minislm.ops.formats`, such as ``"int8"``, ``"int4-32"`` or ``"uint4-64"``.
+        A storage format of `minislm.ops.formats`, such as ``"int8"``, ``"int4-32"``, ``"uint4-64"`` or
+        ``"nf4-64"``.
     scales : {"max", "mse"}
-        How the scale of a group is chosen: the smallest with which no weight is clipped; or, of 13 between that and 0.7
-        of it, the one with the least sum of squared errors: 13 roundings instead of one.
+        How the scale of a group is chosen: the smallest with which no weight is clipped, or of ternary formats the mean
+        of the magnitudes; or, of 13 that include it, the one with the least sum of squared errors: 13 roundings instead
+        of one.
     activations : {"int8", "float", "int8-row", "int8-32", "static"}
         How inputs enter the product: rounded to signed bytes, which is fastest by far and costs little beside the
         rounding of the weights; or as they are. Bytes have one scale for each row, for every 32 inputs, or for all of

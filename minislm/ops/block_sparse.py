@@ -345,8 +345,8 @@ def block_sparse_panel_product(
     n_rows = len(rounded_NP)
     x_tiles = x_codes.reshape(n_rows, x_codes.shape[1] // BLOCK, BLOCK).astype(np.float64)
     codes = unpack_panels(lines[:, None], OUTPUTS * len(lines), BLOCK, format=format)
-    steps = codes.reshape(len(lines), OUTPUTS, BLOCK).astype(np.float64)
-    steps -= format.zero if zeros is None else zeros.reshape(len(lines), OUTPUTS, 1)
+    steps = format.code_steps(codes, None if zeros is None else zeros.reshape(-1, 1))
+    steps = steps.reshape(len(lines), OUTPUTS, BLOCK).astype(np.float64)
     scales = scales.reshape(len(lines), OUTPUTS).astype(np.float32)
     y_NO = np.zeros((n_rows, n_outputs), np.float32)
     for panel in range(len(starts) - 1):

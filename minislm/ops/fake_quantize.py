@@ -35,7 +35,8 @@ def fake_quantize(w_OI: np.ndarray, scales_OJ: np.ndarray, *, format: Format) ->
 
     Notes
     -----
-    ``v = w / s``, ``y = s * round(clip(v, -Qn, Qp))`` with the format's step range ``[-Qn, Qp]``. About 6OI
+    ``v = w / s``, ``y = s * round(clip(v, -Qn, Qp))`` with the format's step range ``[-Qn, Qp]``; where a format has
+    levels, rounded to the nearest of them. About 6OI
     operations; nothing accumulates.
 
     References
@@ -102,11 +103,12 @@ def fake_quantize_backward(dy_OI: np.ndarray, saved: tuple[Any, ...]) -> tuple[n
     w_OI, scales_OJ, format = saved
     low, high = format.step_range
     n_inputs = w_OI.shape[1]
-    steps_OI = format.steps(w_OI, format.stored(scales_OJ))
+    stored_OJ = format.stored(scales_OJ)
+    steps_OI = format.steps(w_OI, stored_OJ)
+    rounded_OI = format.code_steps(format.round(w_OI, stored_OJ, None), None)
     inside_OI = (low < steps_OI) & (steps_OI < high)
     dw_OI = dy_OI * inside_OI  # undo y = s * round(clip(w / s)) towards w
-    ends_OI = steps_OI.clip(low, high)
-    slopes_OI = dy_OI * np.where(inside_OI, np.rint(ends_OI) - ends_OI, ends_OI)  # ... and towards s
+    slopes_OI = dy_OI * (rounded_OI - np.where(inside_OI, steps_OI, 0))  # ... and towards s
     starts_J = np.arange(0, n_inputs, format.group or n_inputs)
     sizes_J = np.diff(starts_J, append=n_inputs)
     dscales_OJ = np.add.reduceat(slopes_OI, starts_J, axis=1) / np.sqrt(sizes_J * high)

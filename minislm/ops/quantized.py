@@ -374,8 +374,8 @@ def product_of_codes(
     segment = min(filter(None, (group, format.group)), default=max(n_inputs, 1))
     y_NO = np.zeros((len(x_codes_NI), n_outputs), np.float32)
     for rows in row_tiles(n_outputs, n_inputs * 8):
-        steps = codes_of(rows).astype(np.float64)
-        steps -= format.zero if zeros_OJ is None else format.spread(zeros_OJ[rows], n_inputs)
+        zeros = None if zeros_OJ is None else zeros_OJ[rows]
+        steps = format.code_steps(codes_of(rows), zeros).astype(np.float64)
         for first in range(0, n_inputs, segment):
             span = slice(first, first + segment)
             dots = (x_codes_NI[:, span] @ steps[:, span].T).astype(np.float32)

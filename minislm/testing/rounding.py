@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from minislm.ops.quantized import ACTIVATION_GROUPS, quantize_activations
@@ -77,9 +79,11 @@ def check_fake_quantized(weight: FakeQuantized, seed: int = 0) -> None:
 
 
 def _by_loops(weight: FakeQuantized, dw_OI: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return values and gradients by equations 1, 2, 3 and 5 of arXiv 1902.08153."""
+    """Return values and gradients by equations 1, 2, 3 and 5 of arXiv 1902.08153, which rounds to the nearest level."""
     format, w, scales = weight.format, weight.array, weight.scales
     low, high = (-127, 127) if format.bits == 8 else (-(2 ** (format.bits - 1)), 2 ** (format.bits - 1) - 1)
+    levels = format.levels or range(low, high + 1)
+    low, high = levels[0], levels[-1]
     values, dw = np.zeros(w.shape, np.float32), np.zeros(w.shape)
     dscales = np.zeros(scales.shape)
     for output in range(w.shape[0]):
@@ -89,7 +93,7 @@ def _by_loops(weight: FakeQuantized, dw_OI: np.ndarray) -> tuple[np.ndarray, np.
             for i in inputs:
                 number, gradient = w[output, i], dw_OI[output, i]
                 steps = number / w.dtype.type(scale) if scale else np.sign(number) * 1e9
-                code = min(max(round(float(steps)), low), high)
+                code = _nearest(levels, float(steps))
                 values[output, i] = np.float32(scale) * np.float32(code)
                 if low < steps < high:
                     dw[output, i] = gradient
@@ -98,3 +102,11 @@ def _by_loops(weight: FakeQuantized, dw_OI: np.ndarray) -> tuple[np.ndarray, np.
                     dscales[output, group] += gradient * (low if steps <= low else high)
             dscales[output, group] /= (len(inputs) * high) ** 0.5
     return values, dw, dscales
+
+
+def _nearest(levels: Sequence[int], steps: float) -> int:
+    """Return the nearest level; half-way, the even one of whole numbers in a row, and the lower one of others."""
+    near = sorted(levels, key=lambda level: abs(level - steps))[:2]
+    if len(near) == 2 and abs(near[0] - steps) == abs(near[1] - steps):
+        return min(near, key=lambda level: level % 2) if abs(near[0] - near[1]) == 1 else min(near)
+    return near[0]

@@ -31,7 +31,7 @@ from minislm.weights.sum import Sum
 Matrix = Callable[[int, int], np.ndarray]
 """Draws a matrix of the given numbers of rows and columns."""
 
-FORMATS = ("int8", "int4-32", "uint4-64", "int3", "int2-128", "uint8", "int5", "int7-32", "uint6")
+FORMATS = ("int8", "int4-32", "uint4-64", "int3", "int2-128", "uint8", "int5", "int7-32", "uint6", "nf4-64", "ternary")
 PATTERNS = (
     ("bitmap", None),
     ("2:4", None),
@@ -39,6 +39,8 @@ PATTERNS = (
     ("bitmap", "int8-32"),
     ("2:4", "int4-32"),
     ("csr", "uint5-64"),
+    ("2:4", "nf4-32"),
+    ("bitmap", "nf4-64"),
 )
 LAYOUTS = ("c", "fortran", "strided", "reversed", "read_only")
 
@@ -177,7 +179,11 @@ def _dense(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[Wei
 def _quantized(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[Weight]:
     w_OI = matrix(o, i)
     w_OI[-1] = 0.0
-    rounded = [Quantized.nearest(w_OI, name, way) for name in ("int4-32", "uint3") for way in ("int8-row", "int8-32")]
+    rounded = [
+        Quantized.nearest(w_OI, name, way)
+        for name in ("int4-32", "uint3", "nf4-32", "ternary-32")
+        for way in ("int8-row", "int8-32")
+    ]
     scale = np.array([0.02], np.float32)  # which clips beyond 2.54
     static = [Quantized.nearest(w_OI, name, "static", scale) for name in ("int8", "int4-32", "uint3")]
     return [*(Quantized.nearest(w_OI, name) for name in FORMATS), *rounded, *static]
@@ -226,7 +232,7 @@ def _masked(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[We
 def _fake_quantized(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[Weight]:
     w_OI = matrix(o, i)
     weights: list[Weight] = [FakeQuantized.nearest(w_OI, name) for name in ("int4-32", "int8")]
-    for name in ("int3", "int2-64"):  # scales that clip some, one of them zero
+    for name in ("int3", "int2-64", "nf4-32", "ternary"):  # scales that clip some, one of them zero
         format = format_named(name)
         scales_OJ = np.abs(matrix(o, format.n_groups(i))) / format.step_range[1]
         scales_OJ[-1, -1] = 0.0

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.oracle
 
 
-@pytest.mark.parametrize("name", ["int2", "int3", "int4", "int6", "int8"])
+@pytest.mark.parametrize("name", ["int2", "int3", "int4", "int6", "int8", "ternary"])
 def test_rows_are_fake_quantized_as_by_torch(name, rng):
     format = format_named(name)
     w, scales = rng.normal(size=(6, 40)).astype(np.float32), rng.uniform(0.05, 0.5, (6, 1)).astype(np.float32)
@@ -30,7 +30,7 @@ def test_rows_are_fake_quantized_as_by_torch(name, rng):
     np.testing.assert_allclose(fake_quantize(w, scales, format=format)[0], expected.numpy(), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("name", ["int2", "int3", "int4-32", "int5-64", "int8"])
+@pytest.mark.parametrize("name", ["int2", "int3", "int4-32", "int5-64", "int8", "ternary-32"])
 def test_lsq_gradients_are_those_of_torch(name, rng):
     format = format_named(name)
     low, high = format.step_range

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,11 +11,13 @@ from hypothesis import strategies as st
 
 from minislm.errors import DataError, UnsupportedError
 from minislm.ops.bits import pack_bits, pack_mask, unpack_bits, unpack_mask
-from minislm.ops.formats import BITS, FORMATS, GROUPS, format_named
+from minislm.ops.formats import BITS, FORMATS, GROUPS, NF4, format_named
 from minislm.testing.strategies import matrices
 from minislm.weights.quantized import Quantized
 
 formats = st.sampled_from(sorted(FORMATS)).map(format_named)
+even_formats = st.sampled_from(sorted(name for name in FORMATS if FORMATS[name].levels is None)).map(format_named)
+levelled_formats = st.sampled_from(sorted(name for name in FORMATS if FORMATS[name].levels)).map(format_named)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -38,8 +42,11 @@ def test_packed_masks_are_packed_codes_of_one_bit(rng):
 
 
 def test_every_width_and_group_has_both_forms():
-    assert {(f.bits, f.group, f.symmetric) for f in FORMATS.values()} == {
+    assert {(f.bits, f.group, f.symmetric) for f in FORMATS.values() if f.levels is None} == {
         (bits, group, symmetric) for bits in BITS for group in GROUPS for symmetric in (True, False)
+    }
+    assert {(f.bits, f.group) for f in FORMATS.values() if f.levels} == {
+        (bits, group) for bits in (2, 4) for group in GROUPS
     }
     assert all(FORMATS[name].name == name for name in FORMATS)
     with pytest.raises(UnsupportedError, match="Did you mean 'int4-32'") as caught:
@@ -53,7 +60,7 @@ def stored(w, format):
     return codes, scales, zeros, format.decode(codes, scales, zeros)
 
 
-@given(matrices(), formats)
+@given(matrices(), even_formats)
 def test_every_weight_is_within_half_a_step(w, format):
     codes, scales, _, decoded = stored(w, format)
     assert scales.dtype == format.scale_dtype
@@ -66,6 +73,48 @@ def test_every_weight_is_within_half_a_step(w, format):
     assert (np.abs(decoded - w.astype(np.float64)) <= steps / 2 + rounding).all()
 
 
+@given(matrices(), levelled_formats)
+def test_every_weight_takes_the_nearest_level(w, format):
+    codes, scales, zeros, decoded = stored(w, format)
+    assert zeros is None
+    assert codes.max() < len(format.levels)
+    w, levels = w.astype(np.float64), np.array(format.levels)
+    values = format.spread(scales.astype(np.float64), w.shape[1])[..., None] * levels
+    assert np.array_equal(decoded, np.take_along_axis(np.broadcast_to(values, (*w.shape, levels.size)),
+                                                      codes[..., None], axis=2)[..., 0].astype(np.float32))  # fmt: skip
+    rounding = 2.0**-22 * np.abs(w) + 2.0**-149
+    assert (np.abs(decoded - w) <= np.abs(values - w[..., None]).min(axis=2) + rounding).all()
+
+
+def test_nf4_is_the_published_one_in_whole_127ths(rng):
+    normal, last = NormalDist().inv_cdf, 0.9677083  # arXiv 2305.14314, equation 4 and appendix E, and its code
+    above = [normal(share) for share in np.linspace(last, 0.5, 9)[:-1]]
+    below = [-normal(share) for share in np.linspace(last, 0.5, 8)[:-1]]
+    published = np.sort([*above, 0.0, *below]) / max(above)
+    assert tuple(np.rint(127 * published)) == NF4
+    w = rng.normal(size=(300, 64))
+    codes, _, _, decoded = stored(w, format_named("nf4-64"))
+    theirs = np.empty_like(w)
+    for output, row in enumerate(w):
+        largest = max(abs(weight) for weight in row)
+        for i, weight in enumerate(row):
+            far = [abs(weight - largest * level) for level in published]
+            code = min(range(16), key=far.__getitem__)
+            theirs[output, i] = largest * published[code]
+            if sorted(far)[1] - sorted(far)[0] > 2.01 / 254 * largest:  # not half-way between two of theirs
+                assert codes[output, i] == code
+    assert np.linalg.norm(decoded - w) < 1.005 * np.linalg.norm(theirs - w)
+
+
+def test_ternary_is_the_published_one(rng):
+    w = rng.normal(size=(5, 70))
+    _, _, _, decoded = stored(w, format_named("ternary"))
+    for row, values in zip(w, decoded, strict=True):
+        mean = sum(abs(weight) for weight in row) / len(row)  # arXiv 2402.17764, equations 1 to 3
+        expected = [mean * max(-1, min(1, round(weight / mean))) for weight in row]
+        np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
 @given(matrices(), formats)
 def test_zero_is_zero_and_only_zero_groups_have_no_scale(w, format):
     _, scales, _, decoded = stored(w, format)
@@ -75,12 +124,16 @@ def test_zero_is_zero_and_only_zero_groups_have_no_scale(w, format):
 
 
 @given(matrices(), formats)
-def test_scales_are_the_smallest_stored_ones_that_clip_nothing(w, format):
+def test_scales_are_the_smallest_stored_ones_that_clip_nothing_or_the_mean(w, format):
     _, scales, _, _ = stored(w, format)
     starts = np.arange(0, w.shape[1], format.group or w.shape[1])
     high = np.maximum(np.maximum.reduceat(w, starts, axis=1).astype(np.float64), 0)
     low = np.minimum(np.minimum.reduceat(w, starts, axis=1).astype(np.float64), 0)
-    if format.symmetric:
+    if format.levels:
+        sizes = np.diff(starts, append=w.shape[1])
+        means = np.add.reduceat(np.abs(w, dtype=np.float64), starts, axis=1) / sizes
+        needed = np.maximum(high, -low) / 127 if format.bits == 4 else means
+    elif format.symmetric:
         most = 2 ** (format.bits - 1) - 1
         needed = np.maximum(high / most, -low / (most if format.bits == 8 else most + 1))
     else:
@@ -131,6 +184,8 @@ def test_what_is_not_finite_is_refused_with_its_place(w, format, strange, data):
 def test_a_scale_too_large_to_store_is_refused(format, sign):
     largest = 65504.0 if format.group else 2.0**119
     steps = 2**format.bits - 1 if not format.symmetric else -format.step_range[0] if sign < 0 else format.step_range[1]
+    if format.bits == 2 and format.levels:
+        steps = 8 if format.group == 32 else 40  # all that the mean is of
     w = np.zeros((2, 40), np.float64)
     w[1, 37] = sign * largest * steps
     assert np.isfinite(stored(w, format)[3]).all()

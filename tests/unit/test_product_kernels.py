@@ -116,7 +116,7 @@ def extreme(n_inputs, format, sign):
     codes_OI[1] = low
     codes_OI[2, ::2] = low
     zeros = None if format.symmetric else np.array([[0], [high], [low]], np.uint8)
-    steps_OI = codes_OI.astype(np.int64) - (format.zero if zeros is None else zeros.astype(np.int64))
+    steps_OI = format.code_steps(codes_OI, zeros).astype(np.int64)
     x_NI = sign * np.sign(steps_OI).astype(np.float32)
     x_NI[x_NI == 0] = 1.0
     exact_NO = (127 * x_NI.astype(np.int64)) @ steps_OI.T
@@ -125,7 +125,7 @@ def extreme(n_inputs, format, sign):
 
 # Sums of products of 255 and 128 surely fit 32 bits up to a length of 65,793, of 128 and 128 up to 131,071.
 @pytest.mark.parametrize("n_inputs", [1, 31, 512, 65_793, 65_794, 131_071, 131_072, 262_145])
-@pytest.mark.parametrize("name", ["int8", "uint8", "int4", "uint3"])
+@pytest.mark.parametrize("name", ["int8", "uint8", "int4", "uint3", "nf4", "ternary"])
 def test_sums_of_bytes_are_exact_at_their_extremes(kernel, name, n_inputs):
     format = format_named(name)
     for sign in (1, -1):
@@ -330,7 +330,7 @@ def test_nothing_is_read_behind_an_array(kernel, before_a_hole):
         mask_OI = rows(3, n_inputs, seed=1) > 0
         mask24_OI = np.arange(n_inputs) % 4 < np.array([[2], [2], [1]])
         cases = [("low_rank_product", (rows(5, n_inputs), rows(7, 5)), {})]
-        for name in ("int8", "int4-32", "uint3", "int2-128", "int5"):
+        for name in ("int8", "int4-32", "uint3", "int2-128", "int5", "nf4-32", "ternary"):
             stored = Quantized.nearest(w_OI, name)
             cases += [
                 ("quantized_product", stored.stored, {"format": stored.format}),

@@ -10,7 +10,16 @@ from minislm.ops.formats import format_named
 
 Cases = list[tuple[tuple[Any, ...], dict[str, Any]]]
 
-SIZES = (("int4", 1, 2), ("int3", 5, 7), ("int4-32", 3, 70), ("int8", 4, 9), ("int2-64", 2, 65), ("int5-32", 2, 31))
+SIZES = (
+    ("int4", 1, 2),
+    ("int3", 5, 7),
+    ("int4-32", 3, 70),
+    ("int8", 4, 9),
+    ("int2-64", 2, 65),
+    ("int5-32", 2, 31),
+    ("nf4-32", 3, 50),
+    ("ternary", 2, 9),
+)
 
 
 def fake_quantize(rng: np.random.Generator) -> Cases:
