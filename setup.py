@@ -33,7 +33,7 @@ INSTRUCTION_SETS = {
     "amx": [*AVX2, *AVX512, *VBMI2, "-mamx-tile", "-mamx-int8"],
 }
 # Families that gain from a set, where not all do.
-GAINING = {"avx2vnni": {"panels"}, "avx512vbmi2": {"panels", "decoded_panels"}, "amx": {"panels"}}
+GAINING = {"avx2vnni": {"attention", "panels"}, "avx512vbmi2": {"panels", "decoded_panels"}, "amx": {"panels"}}
 
 
 def extensions() -> list[Extension]:

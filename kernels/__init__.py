@@ -115,6 +115,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("attention_backward", "cython", "attention_backward_cython:attention_backward", preferred=_head_fits),
     Kernel("attention_packed", "cython", "attention_cython:attention_packed", preferred=_head_fits),
     Kernel("attention_packed", "numba", "attention_packed_numba:attention_packed"),
+    Kernel("attention_packed_int8", "cython", "attention_cython:attention_packed_int8", preferred=_head_fits),
     Kernel("store_rows", "cython", "store_cython:store_rows"),
     Kernel("rotary", "cython", "rotary_cython:rotary"),
     Kernel("rotary_backward", "cython", "rotary_cython:rotary_backward"),

@@ -38,8 +38,10 @@ cdef extern from "attention.h" nogil:
         int64_t h
         int64_t g
         int64_t width
+        int64_t tile
         scoring scoring
     int64_t attention_units(const attention_task *)
+    int64_t attention_tile(attention_task *, int64_t)
     ctypedef struct attention_kernels "const struct attention_kernels":
         kernel *attention
         kernel *attention_joined
@@ -80,16 +82,34 @@ def attention(q_BTHK, k_BSGK, v_BSGK, bias_HS1=None, *, causal=False, key_mask_B
     return y, (q, k, v, y, logsumexp, options)
 
 
-def attention_packed(q_NHK, k_SGK, v_SGK, counts_B, firsts_B, lengths_B, bias_HS1=None, k_scales_SG=None,
-                     v_scales_SG=None, *, causal=False, window=None, scale=None, cap=None, out=None, int threads=1):
+def attention_packed(q_NHK, k_SGK, v_SGK, counts_B, firsts_B, lengths_B, bias_HS1=None, *, causal=False, window=None,
+                     scale=None, cap=None, out=None, int threads=1):
     """Same as `ops.packed.attention_packed`, by tiles, and cut along the keys where there is little else to share."""
-    q, k, v, counts, firsts, lengths, k_scales, v_scales = border.packed_attention(
-        q_NHK, k_SGK, v_SGK, counts_B, firsts_B, lengths_B, k_scales_SG, v_scales_SG
-    )
+    q = border.checked(q_NHK, "q", 3)
+    k, v = border.packed_rows(k_SGK, v_SGK)
+    return to_rows(q, k, v, None, None, (counts_B, firsts_B, lengths_B), bias_HS1, causal, window, scale, cap, out, threads)
+
+
+def attention_packed_int8(q_NHK, k_SGK, v_SGK, k_scales_SG, v_scales_SG, counts_B, firsts_B, lengths_B, bias_HS1=None, *,
+                          causal=False, window=None, scale=None, cap=None, out=None, int threads=1):
+    """Same as `ops.packed.attention_packed_int8`, by tiles as `attention_packed`."""
+    q = border.checked(q_NHK, "q", 3)
+    k, k_scales = border.store(k_SGK, k_scales_SG, "k", "k_scales")
+    v, v_scales = border.store(v_SGK, v_scales_SG, "v", "v_scales")
+    for array, name in ((k, "k"), (v, "v")):
+        if array.dtype != border.INT8:
+            raise TypeError(f"{name} must be int8, not {array.dtype}")
+    table = counts_B, firsts_B, lengths_B
+    return to_rows(q, k, v, k_scales, v_scales, table, bias_HS1, causal, window, scale, cap, out, threads)
+
+
+cdef to_rows(q, k, v, k_scales, v_scales, table, bias, causal, window, scale, cap, out, int threads):
+    """Attend to rows of a store."""
+    counts, firsts, lengths = border.packed_sequences(q, k, v, *table)
     border.narrow(q)
     scale = q.shape[2] ** -0.5 if scale is None else float(scale)
     cdef attention_task task
-    held = describe(&task.scoring, Options(causal, None, window, None, scale, cap, bias_HS1), q.shape[1])
+    held = describe(&task.scoring, Options(causal, None, window, None, scale, cap, bias), q.shape[1])
     y = border.output(out, q.shape, *(array for array in (q, k, v, held, k_scales, v_scales) if array is not None))
     task.key_mask, task.positions, task.logsumexp, task.t = NULL, NULL, NULL, 1
     enter_store(&task.k, k, k_scales, False)
@@ -105,6 +125,7 @@ cdef run(attention_task *task, q, k, y, counts, firsts, lengths, int threads):
     task.lengths = <const int64_t *>reading(lengths)
     task.h, task.g, task.width = q.shape[-2], k.shape[-2], q.shape[-1]
     task.b, task.rows, task.shares = len(counts), math.prod(q.shape[:-2]), 1
+    task.tile = attention_tile(task, UNITS_PER_THREAD * threads)
     cdef int64_t longest = rounded_up(lengths.max(initial=0)), units = attention_units(task), rows = task.rows * task.h
     task.spans = -(-longest // SPAN)
     if units < UNITS_PER_THREAD * threads and threads > 1 < task.spans:

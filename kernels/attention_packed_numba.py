@@ -17,8 +17,6 @@ def attention_packed(
     firsts_B: np.ndarray,
     lengths_B: np.ndarray,
     bias_HS1: np.ndarray | None = None,
-    k_scales_SG: np.ndarray | None = None,
-    v_scales_SG: np.ndarray | None = None,
     *,
     causal: bool = False,
     window: int | None = None,
@@ -28,13 +26,13 @@ def attention_packed(
     threads: int = 1,
 ) -> np.ndarray:
     """Same as `ops.packed.attention_packed`; rows that are stored otherwise become float32 first."""
-    q, k, v, counts, firsts, lengths, k_scales, v_scales = border.packed_attention(
-        q_NHK, k_SGK, v_SGK, counts_B, firsts_B, lengths_B, k_scales_SG, v_scales_SG
-    )
+    q = border.checked(q_NHK, "q", 3)
+    k, v = border.packed_rows(k_SGK, v_SGK)
+    counts, firsts, lengths = border.packed_sequences(q, k, v, counts_B, firsts_B, lengths_B)
     if k.dtype != border.FLOAT32:
         ends = np.cumsum(lengths)
         rows = np.repeat(firsts - ends + lengths, lengths) + np.arange(lengths.sum())
-        k, v, firsts = _widened(k, k_scales, rows), _widened(v, v_scales, rows), ends - lengths
+        k, v, firsts = k[rows].astype(np.float32), v[rows].astype(np.float32), ends - lengths
     bias = border.biases(bias_HS1, q.shape[1])
     if bias is None:
         bias = np.zeros((q.shape[1], 1), np.float32)
@@ -42,12 +40,6 @@ def attention_packed(
     scale = q.shape[2] ** -0.5 if scale is None else scale
     _forward(q, k, v, counts, firsts, lengths, bias, causal, border.reach(window), scale, border.bound(cap), y)
     return border.delivered(y, out)
-
-
-def _widened(stored_SGK: np.ndarray, scales_SG: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
-    """Return some rows as float32."""
-    values = stored_SGK[rows].astype(np.float32)
-    return values if scales_SG is None else values * scales_SG[rows, :, None]
 
 
 @compiled(

@@ -148,22 +148,17 @@ def store(
     return rows, scales
 
 
-def packed_attention(
-    q_NHK: Any,
-    k_SGK: Any,
-    v_SGK: Any,
-    counts_B: Any,
-    firsts_B: Any,
-    lengths_B: Any,
-    k_scales_SG: Any,
-    v_scales_SG: Any,
-) -> tuple[Any, ...]:
-    """Check the arrays of `ops.packed.attention_packed`, whose sequences must lie inside q and k."""
-    q = checked(q_NHK, "q", 3)
-    k, k_scales = store(k_SGK, k_scales_SG, "k", "k_scales")
-    v, v_scales = store(v_SGK, v_scales_SG, "v", "v_scales")
-    if v.dtype != k.dtype:
-        raise TypeError(f"v must be {k.dtype} as k is, not {v.dtype}")
+def packed_rows(k_SGK: Any, v_SGK: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Check the keys and values of `ops.packed.attention_packed`."""
+    dtype = FLOAT16 if getattr(k_SGK, "dtype", None) == FLOAT16 else FLOAT32
+    k, v = checked(k_SGK, "k", 3, dtype), checked(v_SGK, "v", 3, dtype)
+    return k, v
+
+
+def packed_sequences(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, counts_B: Any, firsts_B: Any, lengths_B: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check the table of packed sequences, which must lie inside checked queries, keys and values."""
     attention_shapes(q, k, v)
     counts, firsts = integers(counts_B, "counts", 1), integers(firsts_B, "firsts", 1)
     lengths = integers(lengths_B, "lengths", 1)
@@ -175,7 +170,7 @@ def packed_attention(
     in_range(firsts + lengths, "firsts + lengths", 0, k.shape[0] + 1)
     if counts.sum() != q.shape[0]:
         raise ValueError(f"counts must add up to the {q.shape[0]} rows of q, not to {counts.sum()}")
-    return q, k, v, counts, firsts, lengths, k_scales, v_scales
+    return counts, firsts, lengths
 
 
 def output(

@@ -1,4 +1,4 @@
-/* Attention by tiles of TILE_ROWS queries and COLUMNS keys, whose scores never leave the nearest cache. A row of a tile is one
+/* Attention by tiles of some queries and COLUMNS keys, whose scores never leave the nearest cache. A row of a tile is one
    query head of one token; heads that share a key head stand together, so that a key is read once for all of them. Tiles that
    lie wholly in the future, or outside the window, are passed over.
 
@@ -16,8 +16,8 @@ struct queries {
 /* What rows have gathered over some keys. */
 struct gathered {
     float *y; /* (rows, width) */
-    float top[TILE_ROWS];
-    lanes total[TILE_ROWS]; /* to be added up */
+    float top[MOST_ROWS];
+    lanes total[MOST_ROWS]; /* to be added up */
 };
 
 static void forget(struct gathered *of, int64_t rows, int64_t width) {
@@ -81,16 +81,12 @@ static void gather(const struct attention_task *a, const struct queries *u, cons
                    struct gathered *got) {
     const int64_t width = a->width, rows = u->tokens * u->team, n_keys = keys.last - keys.first;
     const int64_t start = (a->firsts[u->b] + keys.first) * a->g + u->group;
-    float strip[STRIP * COLUMNS] __attribute__((aligned(64))), unused[COLUMNS], k_scales[COLUMNS], v_scales[COLUMNS];
+    float strip[STRIP * COLUMNS] __attribute__((aligned(64))), unused[COLUMNS];
     float *keys_across = room, *wide = room + COLUMNS * width;
     int64_t k_row = a->g * width, v_row = k_row;
     const float *k = widened_rows(&a->k, start * width, n_keys, &k_row, width, wide);
     transpose(k, k_row, n_keys, width, keys_across, COLUMNS);
     const float *v = widened_rows(&a->v, start * width, n_keys, &v_row, width, wide);
-    if (a->k.scales) {
-        gather_scales(&a->k, start, n_keys, a->g, k_scales);
-        gather_scales(&a->v, start, n_keys, a->g, v_scales);
-    }
     for (int64_t i = 0, end; i < rows; i = end) { /* strips of rows, so that none meets many keys in vain */
         end = smaller(i + STRIP, rows);
         const int64_t token = i / u->team, tokens = (end - 1) / u->team + 1 - token;
@@ -100,20 +96,20 @@ static void gather(const struct attention_task *a, const struct queries *u, cons
         set_product(end - i, columns, width, (struct strided){q + i * width, width, 1}, keys_across, COLUMNS, strip, COLUMNS);
         for (int64_t r = i; r < end; r++) {
             float *p = strip + (r - i) * COLUMNS;
-            for (int64_t j = 0; a->k.scales && j < n; j++) p[j] *= k_scales[j];
             score(&a->scoring, u->head + r % u->team, u->position + r / u->team, (struct range){keys.first, seen.last},
                   a->lengths[u->b], a->key_mask ? a->key_mask + a->firsts[u->b] : 0, p, unused);
             weigh(p, n, columns, got, r, width);
-            for (int64_t j = 0; a->v.scales && j < n; j++) p[j] *= v_scales[j];
         }
         add_product(end - i, width, n, (struct strided){strip, COLUMNS, 1}, v, v_row, got->y + i * width, width);
     }
 }
 
+#include "attention_bytes.h"
+
 /* Do one unit's part of one sequence. */
 static void attend(const struct attention_task *a, const struct queries *u, int64_t share) {
-    const int64_t width = a->width, rows = u->tokens * u->team, most = TILE_ROWS * width;
-    float q[most] __attribute__((aligned(64))), room[2 * COLUMNS * width] __attribute__((aligned(64)));
+    const int64_t width = a->width, rows = u->tokens * u->team, most = a->tile * width;
+    float q[most] __attribute__((aligned(64))), room[2 * COLUMNS * (width + 16)] __attribute__((aligned(64)));
     float y[most] __attribute__((aligned(64))), span_y[most] __attribute__((aligned(64)));
     struct gathered whole = {.y = y}, span = {.y = span_y};
     const struct range seen = visible(&a->scoring, u->position, u->tokens, a->lengths[u->b]);
@@ -121,13 +117,20 @@ static void attend(const struct attention_task *a, const struct queries *u, int6
         const float *from = a->q + ((u->token + i) * a->h + u->head) * width;
         for (int64_t l = 0; l < u->team * width; l++) q[i * u->team * width + l] = from[l] * a->scoring.scale;
     }
+    uint8_t codes[a->tile * (width + 3)];
+    struct byte_rows bytes = {.codes = codes};
+    if (a->k.scales) round_queries(a, q, rows, &bytes);
     forget(&whole, rows, width); /* even where no key is seen */
     int64_t number = a->shares == 1 ? seen.first / SPAN : share;
     for (struct gathered *got = &whole; number * SPAN < seen.last; number += a->shares, got = &span) {
         const int64_t end = smaller((number + 1) * SPAN, seen.last);
         int64_t j = number * SPAN < seen.first ? seen.first / COLUMNS * COLUMNS : number * SPAN;
         if (got == &span) forget(got, rows, width);
-        for (; j < end; j += COLUMNS) gather(a, u, q, (struct range){j, smaller(j + COLUMNS, end)}, room, got);
+        for (; j < end; j += COLUMNS) {
+            const struct range keys = {j, smaller(j + COLUMNS, end)};
+            if (a->k.scales) gather_bytes(a, u, &bytes, keys, (int32_t *)room, got);
+            else gather(a, u, q, keys, room, got);
+        }
         for (int64_t i = 0; i < rows; i++) {
             if (a->shares > 1) {
                 float *to = part(a, u->token + i / u->team, u->head + i % u->team, number);
@@ -151,7 +154,7 @@ static void find_sequence(const struct attention_task *a, struct queries *u, int
 
 static void attention(const void *task, int64_t first, int64_t last) {
     const struct attention_task *a = task;
-    const int64_t shared = a->h / a->g, team = attention_team(a->h, a->g), tokens = attention_tokens(a->h, a->g);
+    const int64_t shared = a->h / a->g, team = attention_team(a), tokens = attention_tokens(a);
     const int64_t teams = (shared + team - 1) / team, tiles = (a->rows + tokens - 1) / tokens;
     for (int64_t unit = first; unit < last; unit++) {
         int64_t share = unit % a->shares, tile = unit / a->shares % tiles, t = unit / a->shares / tiles, behind = 0;

@@ -12,8 +12,8 @@ enum { SPAN = 512 };
    largest score. */
 enum { PART = 17 };
 
-/* Rows that a unit does at once: query heads of tokens. */
-enum { TILE_ROWS = 64 };
+/* Rows, which are query heads of tokens, that a unit does at once; and numbers of those that a unit has room for. */
+enum { LEAST_ROWS = 64, MOST_ROWS = 256, MOST_NUMBERS = LEAST_ROWS * 256 };
 
 struct attention_task {
     const float *q;           /* (rows, H, K) */
@@ -30,17 +30,25 @@ struct attention_task {
     int64_t shares; /* units that share the spans of one query: each takes the next in turn; 1: they write y themselves */
     int64_t spans;  /* of the longest sequence that there may be */
     int64_t h, g, width;
+    int64_t tile; /* rows of a unit; what a row gives does not depend on it */
     struct scoring scoring;
 };
 
 /* Query heads that a unit does together: those that share a key head, up to the rows of a tile. Tokens of a tile. */
-static inline int64_t attention_team(int64_t h, int64_t g) { return smaller(h / g, TILE_ROWS); }
-static inline int64_t attention_tokens(int64_t h, int64_t g) { return TILE_ROWS / attention_team(h, g); }
+static inline int64_t attention_team(const struct attention_task *a) { return smaller(a->h / a->g, a->tile); }
+static inline int64_t attention_tokens(const struct attention_task *a) { return a->tile / attention_team(a); }
 
 /* Units of the kernel `attention`: (team of heads, tile of tokens, share). */
 static inline int64_t attention_units(const struct attention_task *a) {
-    int64_t team = attention_team(a->h, a->g), tokens = attention_tokens(a->h, a->g);
+    int64_t team = attention_team(a), tokens = attention_tokens(a);
     return a->g * ((a->h / a->g + team - 1) / team) * ((a->rows + tokens - 1) / tokens) * a->shares;
+}
+
+/* Rows of a tile: the more there are, the fewer times are keys laid out; but there should be `units` of them. */
+static inline int64_t attention_tile(struct attention_task *a, int64_t units) {
+    a->tile = smaller(MOST_ROWS, MOST_NUMBERS / a->width);
+    while (a->tile > LEAST_ROWS && attention_units(a) < units) a->tile = a->tile / 2 < LEAST_ROWS ? LEAST_ROWS : a->tile / 2;
+    return a->tile;
 }
 
 struct attention_kernels {

@@ -11,7 +11,7 @@ struct store {
     enum stored dtype;
 };
 
-/* One head of n rows as floats, its scale left out: the first number of the first row is number `start` of the store, and rows
+/* One head of n rows as floats: the first number of the first row is number `start` of the store, and rows
    are `row` numbers apart, as they are in the result if it is the store itself; else they are copied to `room`, side by side. */
 static inline const float *widened_rows(const struct store *s, int64_t start, int64_t n, int64_t *row, int64_t width, float *room) {
     const int64_t step = *row;
@@ -19,28 +19,18 @@ static inline const float *widened_rows(const struct store *s, int64_t start, in
     *row = width;
     for (int64_t j = 0; j < n; j++) {
         float *to = room + j * width;
-        if (s->dtype == STORED_HALF) {
-            const uint16_t *from = (const uint16_t *)s->rows + start + j * step;
-            int64_t l = 0;
+        const uint16_t *from = (const uint16_t *)s->rows + start + j * step;
+        int64_t l = 0;
 #ifdef __AVX512F__
-            for (; l + LANES <= width; l += LANES)
-                _mm512_storeu_ps(to + l, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from + l))));
+        for (; l + LANES <= width; l += LANES)
+            _mm512_storeu_ps(to + l, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from + l))));
 #elif defined __F16C__
-            for (; l + LANES <= width; l += LANES)
-                _mm256_storeu_ps(to + l, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + l))));
+        for (; l + LANES <= width; l += LANES)
+            _mm256_storeu_ps(to + l, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + l))));
 #endif
-            for (; l < width; l++) to[l] = widened(from[l]);
-        } else {
-            const int8_t *from = (const int8_t *)s->rows + start + j * step;
-            for (int64_t l = 0; l < width; l++) to[l] = from[l];
-        }
+        for (; l < width; l++) to[l] = widened(from[l]);
     }
     return room;
-}
-
-/* The scales of one head of n rows, `first` being the place of the first; rows have `heads` scales each. */
-static inline void gather_scales(const struct store *s, int64_t first, int64_t n, int64_t heads, float *to) {
-    for (int64_t j = 0; j < n; j++) to[j] = s->scales[first + j * heads];
 }
 
 struct store_task {

@@ -9,6 +9,7 @@ import numpy as np
 
 from minislm.dispatch import ops
 from minislm.inference.passes import CachedPass, Pass, SourcePass
+from minislm.inference.stored import Stored
 from minislm.layers.rotary import Turn
 
 FLOAT32 = np.dtype(np.float32)
@@ -85,9 +86,8 @@ def _attend(
     q_NHK, k_NGK, v_NGK, y_NHK = _heads(d_head, q, k, v, out)
     cache = current.cache
     cache.write(layer, current.rows_N, k_NGK, v_NGK)
-    (k_SGK, k_scales), (v_SGK, v_scales) = (part[layer].end_to_end() for part in (cache.k_layers, cache.v_layers))
     places = current.counts_B, current.firsts_B, current.lengths_B
-    ops.attention_packed(q_NHK, k_SGK, v_SGK, *places, bias_HS1, k_scales, v_scales, causal=True, **options, out=y_NHK)
+    _attend_to(cache.k_layers[layer], cache.v_layers[layer], q_NHK, places, bias_HS1, y_NHK, causal=True, **options)
 
 
 def _attend_source(
@@ -96,9 +96,26 @@ def _attend_source(
     """Let each token meet all of its sequence's source."""
     q_NHK, y_NHK = _heads(d_head, q, out)
     sources = current.cache.sources
-    (k_SGK, k_scales), (v_SGK, v_scales) = (part[layer].end_to_end() for part in (sources.k_layers, sources.v_layers))
     places = current.counts_B, current.source_firsts_B, current.source_lengths_B
-    ops.attention_packed(q_NHK, k_SGK, v_SGK, *places, None, k_scales, v_scales, **options, out=y_NHK)
+    _attend_to(sources.k_layers[layer], sources.v_layers[layer], q_NHK, places, None, y_NHK, **options)
+
+
+def _attend_to(
+    k: Stored,
+    v: Stored,
+    q_NHK: np.ndarray,
+    places: tuple[np.ndarray, ...],
+    bias_HS1: np.ndarray | None,
+    y_NHK: np.ndarray,
+    **options: Any,
+) -> None:
+    """Let packed queries meet what a cache has stored, by the op of its dtype."""
+    (k_SGK, k_scales_SG), (v_SGK, v_scales_SG) = k.end_to_end(), v.end_to_end()
+    if k_scales_SG is None:
+        ops.attention_packed(q_NHK, k_SGK, v_SGK, *places, bias_HS1, **options, out=y_NHK)
+    else:
+        stored = k_SGK, v_SGK, k_scales_SG, v_scales_SG
+        ops.attention_packed_int8(q_NHK, *stored, *places, bias_HS1, **options, out=y_NHK)
 
 
 def _attend_all(

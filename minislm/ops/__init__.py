@@ -58,6 +58,7 @@ OPS: dict[str, Op] = {
     "attention": Op("attention:attention", ("q", "k", "v", "bias")),
     "attention_map": Op("attention:attention_map", ("q", "k", "bias")),
     "attention_packed": Op("packed:attention_packed"),
+    "attention_packed_int8": Op("packed:attention_packed_int8"),
     "store_rows": Op("packed:store_rows"),
     "rotary": Op("rotary:rotary", ("x",)),
     "sinusoidal_positions": Op("positions:sinusoidal_positions"),
@@ -108,6 +109,7 @@ OPS: dict[str, Op] = {
 # Public functions of this folder that are no ops: kernels never stand in for them.
 HELPERS: tuple[str, ...] = (
     "attention:attention_probabilities",
+    "attention:scores_of_products",
     "erf:erf",
     "packed:rounded_up",
     "softmax:log_softmax",

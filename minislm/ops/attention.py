@@ -353,9 +353,21 @@ def _by_group(x_BTHK: np.ndarray, n_groups: int) -> np.ndarray:
     return x_BTGH1K.transpose(0, 2, 3, 1, 4)
 
 
-def _scores(q_BGH1TK: np.ndarray, k_BGSK: np.ndarray, options: Options) -> np.ndarray:
-    """Return the scores of keys for queries, -inf where a key is hidden from a query."""
-    s_BGH1TS = _products(q_BGH1TK, k_BGSK, options.scale)
+def scores_of_products(s_BGH1TS: np.ndarray, options: Options) -> np.ndarray:
+    """Make scores of the scaled products of queries and keys.
+
+    Parameters
+    ----------
+    s_BGH1TS : ndarray, (B, G, H1, T, S)
+        Products, scaled; they may be overwritten.
+    options : Options
+        Their cap, bias and masks.
+
+    Returns
+    -------
+    ndarray, (B, G, H1, T, S)
+        Scores, -inf where a key is hidden from a query.
+    """
     if options.cap is not None:
         s_BGH1TS = np.tanh(s_BGH1TS / options.cap) * options.cap
     if options.bias_HS1 is not None:
@@ -369,6 +381,11 @@ def _scores(q_BGH1TK: np.ndarray, k_BGSK: np.ndarray, options: Options) -> np.nd
     if options.key_mask_BS is not None:
         s_BGH1TS += _minus_infinity(~options.key_mask_BS, s_BGH1TS.dtype)[:, None, None, None]
     return s_BGH1TS
+
+
+def _scores(q_BGH1TK: np.ndarray, k_BGSK: np.ndarray, options: Options) -> np.ndarray:
+    """Return the scores of keys for queries, -inf where a key is hidden from a query."""
+    return scores_of_products(_products(q_BGH1TK, k_BGSK, options.scale), options)
 
 
 def _scores_backward(

@@ -14,7 +14,7 @@ from minislm.ops import OPS, load_op
 from minislm.testing.cases import sample_cases
 from minislm.testing.large import LARGE
 from minislm.testing.laws import arrays_in, cast, copied
-from minislm.testing.tolerances import assert_close
+from minislm.testing.tolerances import assert_close, tolerance
 
 Case = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -22,6 +22,9 @@ Case = tuple[tuple[Any, ...], dict[str, Any]]
 _HIDING = {"causal", "key_mask_BS", "window", "starts_B"}
 # The same holds for the entries that a sparse matrix does not store: its values are made not finite, not its input.
 _SPARSE = {"bitmap_product", "nm_product", "csr_product", "decoded_masked_panel_product"}
+# An op that rounds what it has computed to steps: what the other side of one rounding comes to, of the largest result.
+_STEPS = {"attention_packed_int8": 1 / 255}
+_FEW = 0.02  # of a result may lie on the other side of one
 
 
 def check_kernel(
@@ -184,7 +187,7 @@ def _check_values(
         if not _in_place(op):
             _check_same((own_args, own_options), before, f"{op} wrote into an argument")
         actual = own_args if result is None else result
-        worst = max(worst, _compare(actual, expected, f"{op}{name}", _length(args), factor))
+        worst = max(worst, _compare(actual, expected, f"{op}{name}", _length(args), factor, _STEPS.get(op, 0.0)))
     return worst
 
 
@@ -209,7 +212,7 @@ def _poisoned(args: tuple[Any, ...], value: float, place: int) -> tuple[Any, ...
     return args
 
 
-def _compare(actual: Any, expected: Any, name: str, length: int, factor: float) -> float:
+def _compare(actual: Any, expected: Any, name: str, length: int, factor: float, step: float = 0.0) -> float:
     """Compare results of any structure; return the largest error in units of the tolerance."""
     if isinstance(expected, tuple):
         if not isinstance(actual, tuple) or len(actual) != len(expected):
@@ -219,12 +222,25 @@ def _compare(actual: Any, expected: Any, name: str, length: int, factor: float) 
     if isinstance(expected, np.ndarray):
         if not isinstance(actual, np.ndarray) or actual.dtype != expected.dtype:
             raise AssertionError(f"{name} is {getattr(actual, 'dtype', actual)!r}, expected {expected.dtype}")
+        if step:
+            return _check_steps(actual, expected, name, length, factor, step)
         return assert_close(actual, expected, length=length, factor=factor, name=name)
     if isinstance(expected, float):
         return assert_close(actual, expected, dtype=np.float32, length=length, factor=factor, name=name)
     if type(actual) is not type(expected) or actual != expected:
         raise AssertionError(f"{name} is {actual!r}, expected {expected!r}")
     return 0.0
+
+
+def _check_steps(actual: np.ndarray, expected: np.ndarray, name: str, length: int, factor: float, step: float) -> float:
+    """Require results that are close but for a few, of which one number was rounded the other way."""
+    one = tolerance(actual.dtype, length=length, factor=1.0)
+    worst = assert_close(actual, expected, length=length, factor=max(factor, step / one), name=name)
+    largest = np.abs(expected, where=np.isfinite(expected), out=np.zeros_like(expected)).max(initial=0.0)
+    n_off = int((np.abs(actual - expected) > factor * one * largest).sum())
+    if n_off > max(_FEW * actual.size, actual.shape[-1]):
+        raise AssertionError(f"{n_off} of {actual.size} entries of {name} are off by more than rounding errors")
+    return worst
 
 
 def _check_same(actual: Any, expected: Any, message: str) -> None:

@@ -84,6 +84,12 @@ def _attention_packed(rng: np.random.Generator) -> Case:
     return (rng.normal(size=(6, 8, 33)), k_SGK, v_SGK, counts_B, firsts_B, lengths_B), {"causal": True}
 
 
+def _attention_packed_int8(rng: np.random.Generator) -> Case:
+    (q_NHK, k_SGK, _, *table), options = _attention_packed(rng)
+    codes = rng.integers(-127, 128, (2, *k_SGK.shape)).astype(np.int8)
+    return (q_NHK, *codes, *(rng.random((2, *k_SGK.shape[:2])) / 64), *table), options
+
+
 def _store_rows(rng: np.random.Generator) -> Case:
     x_NGK = rng.normal(size=(2003, 3, 65))
     return (x_NGK, rng.permutation(3001)[:2003], np.zeros((3001, 3, 65), np.int8), rng.random((3001, 3))), {}
@@ -223,6 +229,7 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "softmax": _one_array,
     "attention": _attention,
     "attention_packed": _attention_packed,
+    "attention_packed_int8": _attention_packed_int8,
     "store_rows": _store_rows,
     "rotary": _rotary,
     "cross_entropy": _cross_entropy,

@@ -85,7 +85,9 @@ def cached(rng: np.random.Generator, new: int, length: int, heads: int, groups: 
         out = np.empty_like(q)
 
         def mine(ks=ks, vs=vs, k_scales=k_scales, v_scales=v_scales, out=out) -> Any:  # type: ignore[no-untyped-def]
-            return ops.attention_packed(q, ks, vs, *table, None, k_scales, v_scales, causal=True, out=out)
+            if k_scales is None:
+                return ops.attention_packed(q, ks, vs, *table, causal=True, out=out)
+            return ops.attention_packed_int8(q, ks, vs, k_scales, v_scales, *table, causal=True, out=out)
 
         if dtype == "float32":
             assert_close(mine(), theirs()[0].transpose(0, 1).numpy(), length=length, factor=8.0)

@@ -60,11 +60,8 @@ def attention(q, k, v, bias=None, **options):
     return (attention_map(q, k, bias, **options) @ v).transpose(1, 2)
 
 
-def attention_packed(q, k, v, counts, firsts, lengths, bias=None, *scales, causal=False, **options):
-    k, v = (
-        x.to(q.dtype) * (1 if not scales else scale[..., None])
-        for x, scale in zip((k, v), scales or (1, 1), strict=True)
-    )
+def attention_packed(q, k, v, counts, firsts, lengths, bias=None, *, causal=False, **options):
+    k, v = (x.to(q.dtype) for x in (k, v))
     queries = q.split(counts.tolist())
     rows = []
     for query, first, length in zip(queries, firsts.tolist(), lengths.tolist(), strict=True):

@@ -30,7 +30,32 @@ def attention_packed(rng: np.random.Generator) -> Cases:
         firsts_B = rng.integers(0, len(k_SGK) - np.array(lengths) + 1)
         bias = () if reach is None else (rng.normal(size=(heads, 2 * reach + 1)),)
         cases.append(((q_NHK, k_SGK, v_SGK, np.array(counts), firsts_B, np.array(lengths), *bias), dict(options)))
-    return [*cases, *_compact(rng, cases[2]), *_compact(rng, cases[6])]
+    return [*cases, _halves(cases[2]), _halves(cases[6])]
+
+
+def attention_packed_int8(rng: np.random.Generator) -> Cases:
+    """Draw the same cases over bytes, and longer ones; scales differ much, and one value is zero."""
+    cases: Cases = []
+    for (q_NHK, k_SGK, _, *table), options in [*attention_packed(rng)[:11], *_longer(rng)]:
+        codes = rng.integers(-127, 128, (2, *k_SGK.shape)).astype(np.int8)
+        scales = rng.random((2, *k_SGK.shape[:2])) * 10.0 ** rng.integers(-4, 0, (2, *k_SGK.shape[:2]))
+        codes[1, len(k_SGK) // 2], scales[1, len(k_SGK) // 2] = 0, 0.0
+        cases.append(((q_NHK, *codes, *scales, *table), options))
+    return cases
+
+
+def _longer(rng: np.random.Generator) -> Cases:
+    """Draw sequences whose keys fill tiles, or all but fill them, of heads that fill registers and a little more."""
+    cases: Cases = []
+    for counts, lengths, heads, groups, width, options in (
+        ([1, 17], [64, 129], 4, 2, 36, {"causal": True}),
+        ([30], [191], 3, 1, 64, {"causal": True, "window": 70}),
+        ([3, 1], [65, 128], 6, 6, 17, {"cap": 20.0}),
+    ):
+        k_SGK = rng.normal(size=(sum(lengths) + 3, groups, width))
+        table = np.array(counts), rng.integers(0, len(k_SGK) - np.array(lengths) + 1), np.array(lengths)
+        cases.append(((rng.normal(size=(sum(counts), heads, width)), k_SGK, k_SGK, *table), dict(options)))
+    return cases
 
 
 def store_rows(rng: np.random.Generator) -> Cases:
@@ -49,14 +74,7 @@ def store_rows(rng: np.random.Generator) -> Cases:
     return cases
 
 
-def _compact(rng: np.random.Generator, case: tuple[tuple[Any, ...], dict[str, Any]]) -> Cases:
-    """Store the keys and values of a case as float16, and as bytes with scales."""
+def _halves(case: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Store the keys and values of a case as float16."""
     (q_NHK, k_SGK, v_SGK, *table), options = case
-    bias = table[3] if len(table) > 3 else None
-    halves = k_SGK.astype(np.float16), v_SGK.astype(np.float16)
-    codes = rng.integers(-127, 128, (2, *k_SGK.shape)).astype(np.int8)
-    scales = rng.random((2, *k_SGK.shape[:2])) / 64
-    return [
-        ((q_NHK, *halves, *table), options),
-        ((q_NHK, *codes, *table[:3], bias, *scales), options),
-    ]
+    return (q_NHK, k_SGK.astype(np.float16), v_SGK.astype(np.float16), *table), options
