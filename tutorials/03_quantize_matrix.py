@@ -102,6 +102,32 @@ for bits, error, next_error in zip(range(8, 2, -1), ladder, ladder[1:], strict=F
     assert 1.8 < next_error / error < 2.4
 
 # %% [markdown]
+# ## Levels that are not evenly spaced
+#
+# Most weights are small, so that levels should lie close where they are many. `nf4` has 16, near quantiles of a normal
+# distribution: a scale stretches them to the largest weight of a group, and each weight moves to the nearest. They beat
+# evenly spaced ones of as many bits; where tails are long even those that store a zero for each group besides.
+# `ternary` has but -1, 0 and 1. Its scale is the mean of the magnitudes, and what is larger is clipped: half of the
+# matrix is lost, so that it is for models that are trained with it.
+
+# %%
+levels = format_named("nf4").levels
+print("levels of nf4, in 127ths of the largest weight:", *levels)
+assert levels[7] == 0
+assert max(np.diff(levels)) > 3 * min(np.diff(levels))
+normal_OI = (0.02 * rng.normal(size=w_OI.shape)).astype(np.float32)
+levelled = {}
+for kind, matrix_OI in (("normal", normal_OI), ("long tails", w_OI)):
+    for name in ("int4-64", "uint4-64", "nf4-64", "ternary-64"):
+        weight = Quantized.nearest(matrix_OI, name)
+        levelled[kind, name] = error = relative_error(weight.dense(), matrix_OI)
+        print(f"{kind:10} {name:10} {weight.bits_per_weight:5.3f} bits/weight, error {error:.4f} {bar(error)}")
+    assert levelled[kind, "nf4-64"] < levelled[kind, "int4-64"]
+    assert 0.5 < levelled[kind, "ternary-64"] < 0.65
+assert levelled["normal", "nf4-64"] < 1.03 * levelled["normal", "uint4-64"]
+assert levelled["long tails", "nf4-64"] < 0.95 * levelled["long tails", "uint4-64"]
+
+# %% [markdown]
 # ## One outlier
 #
 # Its row must stretch its steps to reach it, and pays everywhere; with groups, only its 31 neighbours pay.

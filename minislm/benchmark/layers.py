@@ -48,7 +48,9 @@ def _some_blocks(w_OI: np.ndarray, rng: np.random.Generator) -> Weight:
 STORED: dict[str, Make] = {
     "float32": lambda w_OI, rng: Dense(w_OI),
     "int8": lambda w_OI, rng: _int8(w_OI),
-    "int4-32": lambda w_OI, rng: Quantized.nearest(w_OI, "int4-32", "int8-32"),
+    "int4-32": lambda w_OI, rng: Quantized.nearest(w_OI, "int4-32", "int8"),
+    "nf4-32": lambda w_OI, rng: Quantized.nearest(w_OI, "nf4-32", "int8"),
+    "ternary": lambda w_OI, rng: Quantized.nearest(w_OI, "ternary", "int8"),
     "low rank": lambda w_OI, rng: Product(*map(Dense, _factors(w_OI, rng))),
     "low rank int8": lambda w_OI, rng: Product(*(_int8(factor) for factor in _factors(w_OI, rng))),
     "2:4 int8": _two_of_four,

@@ -223,6 +223,9 @@ def _layers() -> list[Suite]:
     return [
         Suite("w8a8", (chain("int8", 2048, 16),), (rows(512, Target("int8", "int8 peak", 0.60, 0.80)),),
               most_error=0.01),
+        Suite("formats", (chain("nf4-32", 2048, 64), chain("ternary", 2048, 64), chain("int4-32", 2048, 64)),
+              tuple(rows(n, Target("nf4-32", "int4-32", 0.8, 1.0), Target("ternary", "int4-32", 1.2, 1.5))
+                    for n in (1, 128)), most_error=0.05),
         Suite("low-rank", (chain("low rank", 2048, 16), chain("float32", 2048, 16)),
               (rows(1, low_rank), rows(128, low_rank)), most_error=1e-8),
         Suite("low-rank-int8", (chain("low rank int8", 2048, 64), chain("int8", 2048, 64)),
