@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -11,6 +12,7 @@ from typing import Any
 import click
 
 from minislm import __version__
+from minislm.cli.common import tell
 from minislm.errors import FAILURE, INTERRUPTED, USAGE, MinislmError, unknown
 
 VERBS = {
@@ -83,7 +85,8 @@ class _Verbs(click.Group):
         try:
             sys.exit(super().main(*args, **{"prog_name": "minislm", **options, "standalone_mode": False}))
         except click.ClickException as error:
-            error.show()
+            error.show(told := io.StringIO())
+            tell(told.getvalue().rstrip("\n"), err=True)
             sys.exit(USAGE)
         except click.Abort:
             _fail("interrupted", INTERRUPTED)
@@ -106,7 +109,7 @@ def _fail(message: str, code: int) -> None:
     """Say in one line what went wrong and exit."""
     if os.environ.get("MINISLM_DEBUG"):
         traceback.print_exc()
-    click.echo(f"minislm: {' '.join(message.split())}", err=True)
+    tell(f"minislm: {' '.join(message.split())}", err=True)
     sys.exit(code)
 
 

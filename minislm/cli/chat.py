@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, activations_option, context_option, print_text, read_text, verb
+from minislm.cli.common import Common, activations_option, context_option, print_text, read_text, tell, verb
 from minislm.errors import MinislmError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class _Terminal:
             click.echo()
             self.common.note("(stopped)")
         except MinislmError as error:
-            click.echo(f"error: {error} [{error.code}]", err=True)
+            tell(f"error: {error} [{error.code}]", err=True)
             return
         if self.conversation.forgotten > before:
             self.common.note("(the beginning of the conversation no longer fits, and is forgotten)")

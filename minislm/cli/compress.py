@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, check_output, print_table, verb
+from minislm.cli.common import Common, check_output, print_table, tell, verb
 from minislm.cli.train_options import OWN_TASK, TASK_NAMES, files
 from minislm.errors import UsageError
 
@@ -110,4 +110,4 @@ def _compressed(lm: LanguageModel, recipe: Recipe, options: dict[str, Any], live
 def _show(report: Any, details: bool, output: Path) -> None:
     if details:
         print_table(report.COLUMNS, report.rows(), right=range(3, len(report.COLUMNS)))
-    click.echo(f"{output}: {report.summary()}")
+    tell(f"{output}: {report.summary()}")

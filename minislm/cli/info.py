@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, activations_option, print_table, verb
+from minislm.cli.common import Common, activations_option, print_table, tell, verb
 
 if TYPE_CHECKING:
     from minislm.inference.program import Program
@@ -63,16 +63,23 @@ def _show_tensors(common: Common, model: Model) -> None:
         ]
         blocks = [f"{name}: {_sizes(config[name])}" for name in ("encoder_layers", "layers") if name in config]
         heads = [f"{head['name']} ({head['kind']}, {len(head['labels'])} labels)" for head in config.get("heads", ())]
+        columns = {
+            "tensor": [row["name"] for row in rows],
+            "shape": [_by(row["shape"]) for row in rows],
+            "storage": [row["storage"] for row in rows],
+            "inputs": [row["activations"] for row in rows],
+            "bytes": [row["size_bytes"] for row in rows],
+            "bits": [f"{row['bits']:.2f}" for row in rows],
+        }
+        if len(set(columns["inputs"])) == 1:
+            choices.append(f"inputs {columns.pop('inputs')[0]}")
         print_table(
-            ("tensor", "shape", "storage", "activations", "bytes", "bits/weight"),
-            [
-                (r["name"], _by(r["shape"]), r["storage"], r["activations"], r["size_bytes"], f"{r['bits']:.2f}")
-                for r in rows
-            ],
-            right=(5,),
+            tuple(columns),
+            zip(*columns.values(), strict=True),
+            right=(len(columns) - 1,),
             title="\n".join([", ".join(choices), *blocks, *(f"head {head}" for head in heads)]),
         )
-        click.echo(f"total: {parameters:,} parameters, {size_bytes:,} bytes, {bits:.2f} bits/weight")
+        tell(f"total: {parameters:,} parameters, {size_bytes:,} bytes, {bits:.2f} bits/weight")
 
     common.result(values, render)
 
@@ -146,11 +153,11 @@ def _print_costs(title: str, costs: dict[str, Any]) -> None:
         ],
         title=title,
     )
-    click.echo(
+    tell(
         f"total: {costs['size_bytes']:,} bytes read, {costs['operations']:,} operations, "
         f"{costs['buffer_bytes_per_row']:,} bytes of buffers for each token of a pass"
     )
-    click.echo(f"Python takes part in: {', '.join(costs['interpreted']) or 'no step'}")
+    tell(f"Python takes part in: {', '.join(costs['interpreted']) or 'no step'}")
 
 
 def _tensor(path: str, part: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from minislm.compression.recipe import StepStarted
 from minislm.training.metrics import StepRecord
 
 PLAIN_EVERY_S = 15.0  # between two lines where there is no terminal
+BESIDE = 20  # columns of a terminal that percent, the time that remains and the least of a bar take
 
 
 class Live:
@@ -95,7 +96,7 @@ class Live:
             Printed on stderr, above the bar.
         """
         if self.bar is not None:
-            self.bar.console.print(text, markup=False, soft_wrap=True)
+            self.bar.console.print(text, markup=False)
         elif not self.quiet:
             click.echo(text, err=True)
 
@@ -113,9 +114,11 @@ class Live:
         if record.step > self.step + 1:
             self.line(f"{self.now}: goes on after step {record.step - 1}")
         self.step = record.step
-        state = f"loss {record.loss:.3f}  {record.tokens_per_s:,.0f} tokens/s"
+        loss = f"loss {record.loss:.3f}"
+        state = f"{loss}  {record.tokens_per_s:,.0f} tokens/s"
         if self.bar is not None:
-            self.bar.update(self.task, total=record.steps, completed=record.step, state=state)
+            fits = len(self.now) + len(state) + BESIDE <= self.bar.console.width
+            self.bar.update(self.task, total=record.steps, completed=record.step, state=state if fits else loss)
         elif time.monotonic() - self.last_line > PLAIN_EVERY_S:
             self.last_line = time.monotonic()
             self.line(f"{self.now}: step {record.step} of {record.steps}, {state}, {record.remaining_s:.0f} s left")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, print_table, verb
+from minislm.cli.common import Common, print_table, tell, verb
 from minislm.errors import UsageError
 
 
@@ -61,9 +61,9 @@ def command(common: Common, output: Path, quick: bool, full: bool) -> None:
 
     def render() -> None:
         print_table(COLUMNS, table(figures), right=range(1, len(COLUMNS)))
-        click.echo("\nMemory is what loading and running adds to a fresh process.")
-        click.echo("KL (divergence) and top 1 (the same first choice) are against the teacher.")
-        click.echo("\nTargets of the tour of full size:")
+        tell("\nMemory is what loading and running adds to a fresh process.")
+        tell("KL (divergence) and top 1 (the same first choice) are against the teacher.")
+        tell("\nTargets of the tour of full size:")
         print_table(
             ("figure", "measured", "target", ""),
             [
@@ -77,8 +77,8 @@ def command(common: Common, output: Path, quick: bool, full: bool) -> None:
             ],
             right=(1, 2),
         )
-        click.echo(f"\nWhat each writes after {PROMPT!r}:")
+        tell(f"\nWhat each writes after {PROMPT!r}:")
         print_table(("model", "continuation"), [(f.name, " ".join(f.continuation.split())) for f in figures])
-        click.echo(f"\nModels, report.json, report.md and pictures: {output}")
+        tell(f"\nModels, report.json, report.md and pictures: {output}")
 
     common.result(document, render)

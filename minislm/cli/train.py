@@ -7,10 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from minislm.cli import train_options
-from minislm.cli.common import Common, check_output, print_table, verb
+from minislm.cli.common import Common, check_output, print_table, tell, verb
 from minislm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -181,4 +179,4 @@ def _show_figures(values: dict[str, Any]) -> None:
         for name, value in figures.items()
         if value is not None
     )
-    click.echo(f"{values['model']}: {', '.join(words)}")
+    tell(f"{values['model']}: {', '.join(words)}")

@@ -210,18 +210,71 @@ def test_tables_are_plain_where_there_is_no_terminal(capsys):
     assert not any("\x1b" in line for line in lines)
 
 
-def test_titles_of_tables_are_folded_between_words_in_a_terminal(monkeypatch):
+def in_terminal(monkeypatch):
+    """Put terminals of 40 columns in place of stdout and stderr; what is returned tells the lines that came."""
+
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, Terminal())
     monkeypatch.setenv("COLUMNS", "40")
-    monkeypatch.setattr(sys, "stdout", Terminal())
+    return lambda name="stdout": click.unstyle(getattr(sys, name).getvalue()).splitlines()
+
+
+def test_titles_of_tables_are_folded_between_words_in_a_terminal(monkeypatch):
+    terminal = in_terminal(monkeypatch)
     title = "dropout 0.0, " * 9 + "[bold] 5"
     common.print_table(("a", "b"), [(1, 2)], title=title)
-    lines = sys.stdout.getvalue().splitlines()
+    assert max(map(len, terminal())) <= 40
+    assert " ".join(terminal()).startswith(title)
+
+
+def test_tables_break_no_word_in_a_terminal(monkeypatch):
+    terminal = in_terminal(monkeypatch)
+    rows = [("blocks.0.mlp.up", "dense float32 and more", 1234567), ("é界", "of 2 bits", 5)]
+    common.print_table(("tensor", "storage", "size bytes"), rows)
+    assert terminal() == [
+        "tensor          storage             size",
+        "                                   bytes",
+        "\u2500" * 40,
+        "blocks.0.mlp.up dense float32  1,234,567",
+        "                and more",
+        "é界             of 2 bits              5",
+    ]
+
+
+def test_the_first_cell_stands_above_the_others_where_they_do_not_fit_beside_it(monkeypatch):
+    terminal = in_terminal(monkeypatch)
+    name = "encoder.blocks.0.attention.query.weight"
+    common.print_table(("tensor", "shape", "bytes"), [(name, "64x64", 16384)])
+    assert terminal() == ["tensor", "  shape  bytes", "\u2500" * 40, name, "  64x64 16,384"]
+
+
+def test_a_word_longer_than_half_a_terminal_is_broken_in_later_columns(monkeypatch):
+    terminal = in_terminal(monkeypatch)
+    common.print_table(("label", "text"), [("good", "x" * 50)])
+    assert terminal()[2:] == ["good  " + "x" * 34, "      " + "x" * 16]
+
+
+def test_lines_are_folded_between_words_in_a_terminal(monkeypatch):
+    terminal = in_terminal(monkeypatch)
+    common.Common(json=False, quiet=False, seed=0).note("a" * 30 + " b-c" * 5 + "\n" + "  as it was\n" + "d" * 50)
+    assert terminal("stderr") == ["a" * 30 + " b-c b-c", "b-c b-c b-c", "  as it was", "d" * 50]
+
+
+@pytest.mark.parametrize(("verb", "code"), [("nothing", 2), ("info", 3)])
+def test_errors_are_folded_between_words_in_a_terminal_and_nowhere_else(monkeypatch, verb, code):
+    terminal = in_terminal(monkeypatch)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([verb, "not-there"])
+    assert ended.value.code == code
+    lines = terminal("stderr")
     assert max(map(len, lines)) <= 40
-    assert " ".join(lines).startswith(title)
+    piped = called(verb, "not-there", prog_name="minislm").stderr
+    assert " ".join(lines).split() == piped.split()
+    assert max(map(len, piped.splitlines())) > 40
 
 
 def test_tables_keep_what_looks_like_markup(capsys):

@@ -39,7 +39,8 @@ def test_quiet_shows_nothing(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_terminal_of_80_columns_shows_all_but_a_part_of_the_bar(monkeypatch):
+@pytest.mark.parametrize(("name", "method"), [("combined", "distil"), ("int3-qat", "quantization_aware")])
+def test_a_terminal_of_80_columns_shows_all_but_a_part_of_the_bar(monkeypatch, name, method):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -48,11 +49,11 @@ def test_a_terminal_of_80_columns_shows_all_but_a_part_of_the_bar(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     with live.Live(quiet=False) as shown:
-        shown.name("[12/26] make combined")
-        shown(StepStarted(1, 4, "distil", "*"))
+        shown.name(f"[12/26] make {name}")
+        shown(StepStarted(1, 4, method, "*"))
         shown(record(25))
         shown.bar.refresh()
-    assert "make combined: distil (1 of 4)" in terminal.getvalue()
+    assert f"make {name}: {method} (1 of 4)" in terminal.getvalue()
     assert "…" not in terminal.getvalue()
 
 
