@@ -254,7 +254,7 @@ def _beside(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]
 
     console = Console()
     folded = [
-        [line.plain for line in Text(cell).wrap(console, max(1, width), overflow="fold")]
+        [line.plain.rstrip() for line in Text(cell).wrap(console, max(1, width), overflow="fold")]
         for cell, width in zip(cells, widths, strict=True)
     ]
     return [
