@@ -14,9 +14,9 @@ from minislm.compression.base import Method, Report
 from minislm.compression.calibration import activation_scales, check_calibration, entering
 from minislm.compression.fitting import trained
 from minislm.compression.parts import chosen, dense_matrix, leaves, with_leaves
-from minislm.compression.scales import widest
+from minislm.compression.scales import least_squares
 from minislm.errors import UnsupportedError, unknown
-from minislm.ops.formats import Format, format_named
+from minislm.ops.formats import format_named
 from minislm.training.settings import TrainSettings
 from minislm.weights.base import Weight
 from minislm.weights.fake_quantized import FakeQuantized
@@ -24,8 +24,6 @@ from minislm.weights.quantized import CHOICES
 
 if TYPE_CHECKING:
     from minislm.training.data import TrainingData
-
-N_CANDIDATES = 40  # scales tried for each group, from the one that clips nothing downwards
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,8 @@ class QuantizationAware(Method):
     Forward computes with ``s round(clip(w / s, -Qn, Qp))``, the very function that storage uses, scales rounded to the
     stored dtype included, so that nothing changes when training ends: the stored values equal the trained ones bit for
     bit. Backward takes rounding for the identity and lets no gradient through where a weight is clipped; the scale's
-    gradient is LSQ's. Scales begin at the least mean squared error among 40 between the one that clips nothing
-    (ternary: twice the mean of the magnitudes) and a fortieth part of it. A step costs about 15 operations for each
-    weight more than training without rounding.
+    gradient is LSQ's. Scales begin where `Quantize` with ``scales="mse"`` puts them. A step costs about 15
+    operations for each weight more than training without rounding.
 
     References
     ----------
@@ -129,7 +126,13 @@ class QuantizationAware(Method):
             weight = model.weights()[path]
             matrices = [dense_matrix(self, path, leaf) for leaf in leaves(weight)]
             new[path] = with_leaves(
-                weight, iter([FakeQuantized(w_OI, storage, best_scales(w_OI, storage)) for w_OI in matrices])
+                weight,
+                iter(
+                    [
+                        FakeQuantized(w_OI, storage, least_squares(storage, w_OI)[0].astype(np.float32))
+                        for w_OI in matrices
+                    ]
+                ),
             )
         return model.replaced(new)
 
@@ -167,31 +170,3 @@ class QuantizationAware(Method):
                 ),
             )
         return model.replaced(new)
-
-
-def best_scales(w_OI: np.ndarray, storage: Format) -> np.ndarray:
-    """Return, for each group, the scale with the least squared error among a row of candidates.
-
-    Parameters
-    ----------
-    w_OI : ndarray, (O, I), float32 or float64
-        The matrix.
-    storage : Format
-        A symmetric format.
-
-    Returns
-    -------
-    ndarray, (O, J), float32
-        From the `widest` down to a fortieth of it; never a larger error than with `Format.fit`.
-    """
-    widest_OJ = widest(storage, storage.fit(w_OI)[0])
-    starts_J = np.arange(0, w_OI.shape[1], storage.group or w_OI.shape[1])
-    best_OJ, least_OJ = widest_OJ, np.full(widest_OJ.shape, np.inf)
-    for number in range(N_CANDIDATES, 0, -1):
-        scales_OJ = storage.stored(widest_OJ * np.float32(number / N_CANDIDATES))
-        values_OI = storage.decode(storage.round(w_OI, scales_OJ, None), scales_OJ, None)
-        error_OJ = np.add.reduceat(np.square(w_OI - values_OI, dtype=np.float64), starts_J, axis=1)
-        better_OJ = error_OJ < least_OJ
-        best_OJ = np.where(better_OJ, scales_OJ.astype(np.float32), best_OJ)
-        least_OJ = np.where(better_OJ, error_OJ, least_OJ)
-    return best_OJ

@@ -37,7 +37,7 @@ class Quantize(Method):
         ``"nf4-64"``.
     scales : {"max", "mse"}
         How the scale of a group is chosen: the smallest with which no weight is clipped, or of ternary formats the mean
-        of the magnitudes; or, of 13 that include it, the one with the least sum of squared errors: 13 roundings instead
+        of the magnitudes; or, of 25 that include it, the one with the least sum of squared errors: 25 roundings instead
         of one.
     activations : {"int8", "float", "int8-row", "int8-32", "static"}
         How inputs enter the product: rounded to signed bytes, which is fastest by far and costs little beside the

@@ -6,13 +6,13 @@ import numpy as np
 
 from minislm.ops.formats import TERNARY, Format
 
-SHARES = tuple(1 - step / 40 for step in range(1, 13))  # 0.975 to 0.7 of the scale that clips nothing
+SHARES = tuple(1 - step / 40 for step in range(1, 25))  # of the widest scale: 0.975 to 0.4
 
 
 def least_squares(storage: Format, w_OI: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Choose for each group the scale, of 13, with the least sum of squared errors.
+    """Choose for each group the scale, of 25, with the least sum of squared errors.
 
-    They are that of `Format.fit`, and 0.975 to 0.7 of the `widest`.
+    They are that of `Format.fit` and shares of it, or, of a ternary format, of twice it.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def least_squares(storage: Format, w_OI: np.ndarray) -> tuple[np.ndarray, np.nda
     Nagel et al. (2021), "A white paper on neural network quantization", arXiv 2106.08295, section 3.1.
     """
     best_OJ, zeros_OJ = storage.fit(w_OI)
-    widest_OJ = widest(storage, best_OJ)
+    widest_OJ = _widest(storage, best_OJ)
     least_OJ = _errors(storage, w_OI, best_OJ, zeros_OJ)
     for share in SHARES:
         scales_OJ = storage.stored(share * widest_OJ)
@@ -48,21 +48,11 @@ def least_squares(storage: Format, w_OI: np.ndarray) -> tuple[np.ndarray, np.nda
     return best_OJ, zeros_OJ
 
 
-def widest(storage: Format, scales_OJ: np.ndarray) -> np.ndarray:
-    """Return the largest scales that a search for the least error looks at.
+def _widest(storage: Format, scales_OJ: np.ndarray) -> np.ndarray:
+    """Return the scales of `Format.fit`, which clip nothing; of a ternary format twice those.
 
-    Parameters
-    ----------
-    storage : Format
-        What is stored.
-    scales_OJ : ndarray, (O, J)
-        Those of `Format.fit`.
-
-    Returns
-    -------
-    ndarray, (O, J), float32
-        The same, which clip nothing; of a ternary format twice those, since the best scale of normally distributed
-        weights is 1.53 times the mean of their magnitudes, and that of weights with longer tails lies higher.
+    The best scale of normally distributed weights is 1.53 times the mean of their magnitudes, and that of weights with
+    longer tails lies higher.
     """
     return scales_OJ.astype(np.float32) * np.float32(2 if storage.levels == TERNARY else 1)
 

@@ -164,8 +164,9 @@ class Format:
         Returns
         -------
         scales_OJ : ndarray, (O, J), float16 or float32
-            Rounded up to what is stored, so that every weight lies within half a step of a code. An all-zero group
-            has scale 0.
+            Rounded away from zero to what is stored, so that every weight lies within half a step of a code. A
+            symmetric format has one step more below zero than above: where the largest weight is positive, the scale
+            is negative, and that step is there for it. An all-zero group has scale 0.
         zeros_OJ : ndarray, (O, J), uint8, or None
             None for a symmetric format.
 
@@ -179,8 +180,10 @@ class Format:
         high_OJ, low_OJ = self._extremes(w_OI)
         if self.symmetric:
             least, most = self.step_range
-            scales_OJ = self._stored_up(np.maximum(high_OJ / most, low_OJ / least))
-            return scales_OJ, None
+            upright_OJ = np.maximum(high_OJ / most, low_OJ / least)
+            mirrored_OJ = np.maximum(high_OJ / -least, low_OJ / -most)
+            scales_OJ = self._stored_up(np.minimum(upright_OJ, mirrored_OJ))
+            return np.where(mirrored_OJ < upright_OJ, -scales_OJ, scales_OJ), None
         top = self.code_range[1]
         scales_OJ = self._stored_up((high_OJ - low_OJ) / top)
         zeros_OJ = np.rint(_steps(-low_OJ, scales_OJ.astype(np.float64)))

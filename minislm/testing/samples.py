@@ -232,9 +232,9 @@ def _masked(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[We
 def _fake_quantized(matrix: Matrix, rng: np.random.Generator, o: int, i: int) -> list[Weight]:
     w_OI = matrix(o, i)
     weights: list[Weight] = [FakeQuantized.nearest(w_OI, name) for name in ("int4-32", "int8")]
-    for name in ("int3", "int2-64", "nf4-32", "ternary"):  # scales that clip some, one of them zero
+    for name in ("int3", "int2-64", "nf4-32", "ternary"):  # scales of both signs that clip some, one of them zero
         format = format_named(name)
-        scales_OJ = np.abs(matrix(o, format.n_groups(i))) / format.step_range[1]
+        scales_OJ = matrix(o, format.n_groups(i)) / format.step_range[1]
         scales_OJ[-1, -1] = 0.0
         weights.append(FakeQuantized(w_OI, format, scales_OJ.astype(np.float32)))
     return weights

@@ -70,7 +70,7 @@ def test_every_weight_is_within_half_a_step(w, format):
     steps = format.spread(scales.astype(np.float64), w.shape[1])
     # Besides half a step: the float32 division before rounding, the float32 product after it.
     rounding = 2.0**-23 * np.abs(w.astype(np.float64)) + 2.0**-149
-    assert (np.abs(decoded - w.astype(np.float64)) <= steps / 2 + rounding).all()
+    assert (np.abs(decoded - w.astype(np.float64)) <= np.abs(steps) / 2 + rounding).all()
 
 
 @given(matrices(), levelled_formats)
@@ -135,7 +135,10 @@ def test_scales_are_the_smallest_stored_ones_that_clip_nothing_or_the_mean(w, fo
         needed = np.maximum(high, -low) / 127 if format.bits == 4 else means
     elif format.symmetric:
         most = 2 ** (format.bits - 1) - 1
-        needed = np.maximum(high / most, -low / (most if format.bits == 8 else most + 1))
+        larger, smaller = np.maximum(high, -low), np.minimum(high, -low)
+        needed = np.maximum(larger / (most if format.bits == 8 else most + 1), smaller / most)
+        assert (scales[high <= -low] >= 0).all()
+        scales = np.abs(scales)
     else:
         needed = (high - low) / (2**format.bits - 1)
     assert (scales >= needed).all()
@@ -147,7 +150,7 @@ def test_rounding_what_was_decoded_changes_nothing(w, format):
     codes, scales, zeros, decoded = stored(w, format)
     again = format.round(decoded, scales, zeros)
     assert format.decode(again, scales, zeros).tobytes() == decoded.tobytes()
-    used = np.broadcast_to(format.spread(scales, w.shape[1]), w.shape) >= np.finfo(scales.dtype).tiny
+    used = np.abs(np.broadcast_to(format.spread(scales, w.shape[1]), w.shape)) >= np.finfo(scales.dtype).tiny
     assert np.array_equal(again[used], codes[used])
 
 
@@ -183,7 +186,7 @@ def test_what_is_not_finite_is_refused_with_its_place(w, format, strange, data):
 @given(formats, st.sampled_from([-1.0, 1.0]))
 def test_a_scale_too_large_to_store_is_refused(format, sign):
     largest = 65504.0 if format.group else 2.0**119
-    steps = 2**format.bits - 1 if not format.symmetric else -format.step_range[0] if sign < 0 else format.step_range[1]
+    steps = -format.step_range[0] if format.symmetric else 2**format.bits - 1
     if format.bits == 2 and format.levels:
         steps = 8 if format.group == 32 else 40  # all that the mean is of
     w = np.zeros((2, 40), np.float64)

@@ -13,17 +13,15 @@ from minislm.compression.lora import Lora
 from minislm.compression.low_rank import LowRank, energy_rank, factorised
 from minislm.compression.parts import chosen
 from minislm.compression.prune import Prune
-from minislm.compression.qat import QuantizationAware, best_scales
+from minislm.compression.qat import QuantizationAware
 from minislm.compression.quantize import Quantize
 from minislm.compression.sparsity import cubic, keep_largest, keep_share
 from minislm.errors import DataError, MinislmError, UnsupportedError, UsageError
 from minislm.models.decoder import Decoder, DecoderConfig
-from minislm.ops.formats import format_named
 from minislm.testing import methods as laws
 from minislm.testing.examples import sample_data
 from minislm.training.settings import TrainSettings
 from minislm.weights.dense import Dense
-from minislm.weights.quantized import Quantized
 
 SIZES = {"vocab_size": 23, "d_model": 16, "context": 8, "n_layers": 4, "n_heads": 2, "d_ff": 20}
 SHORT = TrainSettings(steps=3, batch_size=2)
@@ -362,22 +360,6 @@ def test_scales_are_learned_or_stay(model, data):
         start = method.simulated(model, paths).weights()[UP].scales
         end = method.run(model, data, where=UP).weights()[UP].scales
         assert np.array_equal(start, end) is not lsq
-
-
-@pytest.mark.parametrize("format_name", ["int2", "int3", "int4-32", "int8", "int4"])
-def test_best_scales_are_no_worse_than_those_that_clip_nothing(format_name, rng):
-    w_OI = rng.standard_normal((12, 70)).astype(np.float32) * rng.lognormal(size=(12, 1)).astype(np.float32)
-    w_OI[3] = 0
-    storage = format_named(format_name)
-    scales = storage.stored(best_scales(w_OI, storage))
-    codes = storage.pack(storage.round(w_OI, scales, None))
-    best = Quantized(storage, 70, codes, scales)
-    laws.check_no_worse(best, Quantized.nearest(w_OI, format_name), w_OI)
-    assert not best.dense()[3].any()
-    if storage.bits <= 3:
-        assert np.linalg.norm(best.dense() - w_OI) < 0.95 * np.linalg.norm(
-            Quantized.nearest(w_OI, format_name).dense() - w_OI
-        )
 
 
 def test_int8_activations_are_stored(model):

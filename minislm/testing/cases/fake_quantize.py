@@ -23,11 +23,12 @@ SIZES = (
 
 
 def fake_quantize(rng: np.random.Generator) -> Cases:
-    """Draw weights and scales that clip some of them; one scale is zero."""
+    """Draw weights and scales of both signs that clip some of them; one scale is zero."""
     cases: Cases = []
     for name, n_outputs, n_inputs in SIZES:
         format = format_named(name)
         scales_OJ = rng.uniform(0.5, 2.0, (n_outputs, format.n_groups(n_inputs))) / format.step_range[1]
+        scales_OJ[:, ::2] *= -1.0
         if len(scales_OJ) > 1:
             scales_OJ[-1, -1] = 0.0
         cases.append(((rng.normal(size=(n_outputs, n_inputs)), scales_OJ), {"format": format}))
