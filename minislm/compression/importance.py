@@ -59,9 +59,8 @@ def unit_importance(
     totals = {coupling.path: np.zeros(coupling.n_units) for coupling in couplings}
     n_examples = 0
     for batch in data.train.evaluation(1, samples):
-        tape, grads = Tape(), Grads(consumers.__contains__)
-        _, dy = data.objective.loss(model, batch, batch.context(), tape, grads)
-        model.backward(dy, tape, grads)
+        grads = Grads(consumers.__contains__)
+        data.objective.step(model, batch, batch.context(), Tape(), grads)
         n_examples += 1
         for coupling in couplings:
             change = np.zeros(coupling.n_units)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from minislm.errors import UnsupportedError, UsageError
 from minislm.layers.base import PLAIN, Context, Grads, Layer, Tape
 from minislm.layers.linear import Linear
 from minislm.layers.rotary import Rotary
-from minislm.models.base import Model
+from minislm.models.base import Model, TokenModel
 from minislm.weights.dense import Dense
 
 SIZES = ("n_layers", "n_encoder_layers", "d_model", "n_heads", "n_kv_heads", "d_ff")
@@ -41,6 +41,36 @@ class Student(Layer):
     def config(self) -> Config:
         """The model's."""
         return self.model.config
+
+    def hidden(self, ids: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
+        """Run the model's body.
+
+        Parameters
+        ----------
+        ids, context, tape : ndarray, Context, Tape
+            As of `Model.hidden`.
+
+        Returns
+        -------
+        ndarray, (B, T, D)
+            The same.
+        """
+        return self.model.hidden(ids, context, tape)
+
+    def logits(self, h: np.ndarray, context: Context = PLAIN, tape: Tape | None = None) -> np.ndarray:
+        """Run the head of a `TokenModel`.
+
+        Parameters
+        ----------
+        h, context, tape : ndarray, Context, Tape
+            As of `TokenModel.logits`.
+
+        Returns
+        -------
+        ndarray, (..., V)
+            The same.
+        """
+        return cast("TokenModel", self.model).logits(h, context, tape)
 
     def forward(self, x: np.ndarray, context: Context = PLAIN, tape: Tape | None = None) -> Any:
         """Run the model."""

@@ -217,6 +217,78 @@ class Model(Layer):
         return positions_BT
 
 
+@dataclass(frozen=True)
+class TokenModel(Model):
+    """A Model with one head, which rates every token of its vocabulary as the next one.
+
+    Head and body can be run one after the other, so that a loss need not hold the logits of all rows at once.
+
+    Parameters
+    ----------
+    path, config : str, Config
+        As of every `Model`.
+    """
+
+    @abstractmethod
+    def logits(self, h: np.ndarray, context: Context = PLAIN, tape: Tape | None = None) -> np.ndarray:
+        """Run the head.
+
+        Parameters
+        ----------
+        h : ndarray, (..., D)
+            What `hidden` returned, or some rows of it.
+        context, tape : Context, Tape
+            As in `forward`.
+
+        Returns
+        -------
+        ndarray, (..., V)
+            Logits.
+        """
+
+    @abstractmethod
+    def logits_backward(self, dlogits: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
+        """Undo `logits`.
+
+        Parameters
+        ----------
+        dlogits : ndarray, (..., V)
+            Gradient of the logits.
+        tape, grads : Tape, Grads
+            As in `backward`.
+
+        Returns
+        -------
+        ndarray, (..., D)
+            Gradient of the hidden states.
+        """
+
+    @abstractmethod
+    def hidden_backward(self, dh: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
+        """Undo `hidden`.
+
+        Parameters
+        ----------
+        dh : ndarray, (B, T, D)
+            Gradient of the last hidden states.
+        tape, grads : Tape, Grads
+            As in `backward`.
+
+        Returns
+        -------
+        ndarray, (B, T, D)
+            Gradient of the embedded tokens.
+        """
+
+    def forward(self, x: np.ndarray, context: Context = PLAIN, tape: Tape | None = None) -> np.ndarray:
+        """Return the logits (B, T, V) of token ids (B, T)."""
+        return self.logits(self.hidden(x, context, tape), context, tape)
+
+    def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
+        """Read `forward` upwards; return the gradient of the embedded tokens, (B, T, D)."""
+        return self.hidden_backward(self.logits_backward(dy, tape, grads), tape, grads)
+
+
 def count_parameters(part: Any) -> int:
     """Count the numbers that a Weight or vector holds.
 

@@ -28,7 +28,7 @@ from minislm.layers.mlp import ACTIVATIONS, GATED
 from minislm.layers.norm import Norm
 from minislm.layers.rotary import Rotary
 from minislm.layers.soft_cap import SoftCap
-from minislm.models.base import Model
+from minislm.models.base import TokenModel
 from minislm.models.maker import BIASED, Maker
 from minislm.models.parts import Parts
 
@@ -147,7 +147,7 @@ class DecoderConfig(Config):
 
 
 @dataclass(frozen=True)
-class Decoder(Model):
+class Decoder(TokenModel):
     """Embedding, blocks, a last norm, a head.
 
     Parameters
@@ -224,23 +224,23 @@ class Decoder(Model):
             x = block.forward(x, context, tape)
         return self.final_norm.forward(x, context, tape)
 
-    def forward(self, x: np.ndarray, context: Context = PLAIN, tape: Tape | None = None) -> np.ndarray:
-        """Return the logits (B, T, V) of token ids (B, T)."""
-        h = self.hidden(x, context, tape)
+    def logits(self, h: np.ndarray, context: Context = PLAIN, tape: Tape | None = None) -> np.ndarray:
+        """Return the logits (..., V) of hidden states (..., D)."""
         logits = self.embedding.logits(h, tape) if self.head is None else self.head.forward(h, context, tape)
         logits = _scaled(logits, self.config.logit_scale)
         return logits if self.cap is None else self.cap.forward(logits, context, tape)
 
-    def backward(self, dy: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
-        """Read `forward` and `hidden` upwards; return the gradient of the embedded tokens, (B, T, D)."""
-        if self.cap is not None:
-            dy = self.cap.backward(dy, tape, grads)
+    def logits_backward(self, dlogits: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
+        """Read `logits` upwards; return the gradient of the hidden states, (..., D)."""
+        dy = dlogits if self.cap is None else self.cap.backward(dlogits, tape, grads)
         dy = _scaled(dy, self.config.logit_scale)
         if self.head is None:
-            dx = self.embedding.logits_backward(dy, tape, grads)
-        else:
-            dx = self.head.backward(dy, tape, grads)
-        dx = self.final_norm.backward(dx, tape, grads)
+            return self.embedding.logits_backward(dy, tape, grads)
+        return self.head.backward(dy, tape, grads)
+
+    def hidden_backward(self, dh: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
+        """Read `hidden` upwards; return the gradient of the embedded tokens, (B, T, D)."""
+        dx = self.final_norm.backward(dh, tape, grads)
         for block in reversed(self.blocks):
             dx = block.backward(dx, tape, grads)
         dx = self.dropout.backward(dx, tape, grads)

@@ -30,7 +30,7 @@ from minislm.layers.mlp import ACTIVATIONS, GATED
 from minislm.layers.norm import Norm
 from minislm.layers.relative_bias import RelativeBias
 from minislm.layers.sinusoids import Sinusoids
-from minislm.models.base import Model, Stack
+from minislm.models.base import Stack, TokenModel
 from minislm.models.maker import BIASED, Maker
 from minislm.models.parts import Parts
 
@@ -172,7 +172,7 @@ class TransformerConfig(Config):
 
 
 @dataclass(frozen=True)
-class Transformer(Model):
+class Transformer(TokenModel):
     """Embedding, the encoder's blocks, the decoder's blocks, a head.
 
     Parameters
@@ -307,7 +307,10 @@ class Transformer(Model):
         return x if self.encoder_norm is None else self.encoder_norm.forward(x, own, tape)
 
     def hidden(self, ids: np.ndarray, context: Context, tape: Tape | None = None) -> np.ndarray:
-        """Return the decoder's last hidden state (B, T, D), given target ids and a source in `context`."""
+        """Return the decoder's last hidden state (B, T, D), given target ids (B, T).
+
+        The encoder reads ``context.source_BS``, unless `context` has its memory already, or a cache that holds it.
+        """
         ids_BT = self.checked(ids)
         context = self._with_memory(context, len(ids_BT), tape)
         x = self.decoder_dropout.forward(self._embedded(self.embedding, ids_BT, context, tape), context, tape)
@@ -316,30 +319,30 @@ class Transformer(Model):
             x = block.forward(x, context, tape)
         return x if self.decoder_norm is None else self.decoder_norm.forward(x, context, tape)
 
-    def forward(self, x: np.ndarray, context: Context = PLAIN, tape: Tape | None = None) -> Any:
-        """Return the logits (B, T, V) of target ids (B, T).
-
-        The encoder reads ``context.source_BS``, unless `context` has its memory already, or a cache that holds it.
-        """
-        h = self.hidden(x, context, tape)
+    def logits(self, h: np.ndarray, context: Context = PLAIN, tape: Tape | None = None) -> np.ndarray:
+        """Return the logits (..., V) of hidden states (..., D)."""
         h = h if self.config.logit_scale == 1 else h * self.config.logit_scale
         logits = self.embedding.logits(h, tape) if self.head is None else self.head.forward(h, context, tape)
         if self.logit_bias is not None:
             logits += self.logit_bias
         return logits
 
-    def backward(self, dy: Any, tape: Tape, grads: Grads) -> np.ndarray:
-        """Read `forward` upwards, the decoder before the encoder; return the gradient of the target's embedded tokens.
-
-        Where `forward` was given a memory, the memory's gradient stays in ``grads.side["memory"]``.
-        """
+    def logits_backward(self, dlogits: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
+        """Read `logits` upwards; return the gradient of the hidden states, (..., D)."""
         if self.logit_bias is not None:
-            grads.add("logit_bias", dy.sum(axis=(0, 1)))
+            grads.add("logit_bias", dlogits.sum(axis=tuple(range(dlogits.ndim - 1))))
         if self.head is None:
-            dx = self.embedding.logits_backward(dy, tape, grads)
+            dh = self.embedding.logits_backward(dlogits, tape, grads)
         else:
-            dx = self.head.backward(dy, tape, grads)
-        dx = dx if self.config.logit_scale == 1 else dx * self.config.logit_scale
+            dh = self.head.backward(dlogits, tape, grads)
+        return dh if self.config.logit_scale == 1 else dh * self.config.logit_scale
+
+    def hidden_backward(self, dh: np.ndarray, tape: Tape, grads: Grads) -> np.ndarray:
+        """Read `hidden` upwards, the decoder before the encoder; return the gradient of the target's embedded tokens.
+
+        Where `hidden` was given a memory, the memory's gradient stays in ``grads.side["memory"]``.
+        """
+        dx = dh
         if self.decoder_norm is not None:
             dx = self.decoder_norm.backward(dx, tape, grads)
         for block in reversed(self.decoder_blocks):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from minislm.training.data import Batch
 
 NOT_JUDGED = -1  # a target or label that does not count
+LOGITS_BYTES, LEAST_ROWS = 1 << 23, 512  # logits that are there at a time, and of how many rows at least
 
 
 class Objective(ABC):
@@ -48,6 +50,32 @@ class Objective(ABC):
         dy : ndarray or dict of str to ndarray
             Its gradient, as `Model.backward` takes it.
         """
+
+    def step(self, model: Any, batch: Batch, context: Context, tape: Tape, grads: Grads) -> float:
+        """Run the model forward, judge it, and run it backward.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        batch : Batch
+            Inputs, and what they are judged by.
+        context : Context
+            Of the batch, with the key of dropout.
+        tape : Tape
+            Empty; empty again in the end, unless the loss is not finite: then nothing goes backward.
+        grads : Grads
+            Where the gradients of parameters are added.
+
+        Returns
+        -------
+        float
+            The loss, a mean over the batch.
+        """
+        value, dy = self.loss(model, batch, context, tape, grads)
+        if math.isfinite(value):
+            model.backward(dy, tape, grads)
+        return value
 
     @abstractmethod
     def judge(self, model: Any, batches: Iterable[Batch]) -> float:
@@ -94,14 +122,39 @@ class NextToken(Objective):
         value, saved = _cross_entropy(logits_BTV, batch.targets_BT, self.label_smoothing)
         return value, ops.cross_entropy_backward(1.0, saved).reshape(logits_BTV.shape)
 
+    def step(self, model: Any, batch: Batch, context: Context, tape: Tape, grads: Grads) -> float:
+        """Judge some rows after the other, so that the logits of few rows are there at a time [1]_.
+
+        References
+        ----------
+        .. [1] Hsu et al. (2024), "Liger Kernel", arXiv 2410.10989, section 3.2: cross-entropy fused with the linear
+           map before it.
+        """
+        h_BTD = model.hidden(batch.ids_BT, context, tape)
+        h_ND, targets_N = _flat(h_BTD, batch.targets_BT)
+        dh_ND = np.empty_like(h_ND)
+        n_judged, total = max(1, _n_judged(targets_N)), 0.0
+        for rows in _pieces(model, h_ND):
+            of_rows = Tape()
+            logits_N1V = model.logits(h_ND[rows], context, of_rows)
+            value, saved = _cross_entropy(logits_N1V, targets_N[rows], self.label_smoothing)
+            share = _n_judged(targets_N[rows]) / n_judged
+            total += share * value
+            dh_ND[rows] = model.logits_backward(ops.cross_entropy_backward(share, saved), of_rows, grads)
+        if math.isfinite(total):
+            model.hidden_backward(dh_ND.reshape(h_BTD.shape), tape, grads)
+        return total
+
     def judge(self, model: Any, batches: Iterable[Batch]) -> float:
         """Return the mean loss of a token."""
         total, count = 0.0, 0
         for batch in batches:
-            value, _ = _cross_entropy(model.forward(batch.ids_BT, batch.context()), batch.targets_BT)
-            n_judged = _n_judged(batch.targets_BT)
-            total += value * n_judged
-            count += n_judged
+            h_BTD = model.hidden(batch.ids_BT, batch.context())
+            h_ND, targets_N = _flat(h_BTD, batch.targets_BT)
+            for rows in _pieces(model, h_ND):
+                value, _ = _cross_entropy(model.logits(h_ND[rows]), targets_N[rows])
+                total += value * _n_judged(targets_N[rows])
+            count += _n_judged(targets_N)
         return total / count
 
 
@@ -153,6 +206,17 @@ def _cross_entropy(logits: np.ndarray, targets: Any, label_smoothing: float = 0.
         logits_NV, targets.reshape(-1), ignore=NOT_JUDGED, label_smoothing=label_smoothing
     )
     return judged
+
+
+def _flat(h_BTD: np.ndarray, targets_BT: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return hidden states (N, D) and targets (N,)."""
+    return h_BTD.reshape(-1, h_BTD.shape[-1]), targets_BT.reshape(-1)
+
+
+def _pieces(model: Any, h_ND: np.ndarray) -> Iterator[slice]:
+    """Cut the rows so that the logits of a piece take `LOGITS_BYTES`, or are those of `LEAST_ROWS`."""
+    n_rows = max(LEAST_ROWS, LOGITS_BYTES // (model.config.vocab_size * h_ND.itemsize))
+    return (slice(first, first + n_rows) for first in range(0, len(h_ND), n_rows))
 
 
 def _n_judged(targets: Any) -> int:

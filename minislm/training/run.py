@@ -236,10 +236,9 @@ class Run:
             batch = self.data.train.batch(index, settings.batch_size, seed=settings.seed)
             tape, grads = Tape(), Grads(flat.grad_views.__contains__, into=flat.grad_views)
             context = batch.context(dropout=(settings.seed, step, i))
-            loss, dy = self.objective.loss(self.model, batch, context, tape, grads)
+            loss = self.objective.step(self.model, batch, context, tape, grads)
             if not math.isfinite(loss):
                 raise _not_finite(step, f"the loss ({loss})", self._first_bad(tape))
-            self.model.backward(dy, tape, grads)
             if grads.side:
                 raise RuntimeError(f"no layer took the gradients that were put aside for {sorted(grads.side)}")
             total += loss

@@ -82,9 +82,9 @@ def test_every_forward_pass_drops_by_a_key_of_its_own():
     keys = []
 
     class Spy(NextToken):
-        def loss(self, model, batch, context, tape, grads):
+        def step(self, model, batch, context, tape, grads):
             keys.append(context.dropout)
-            return super().loss(model, batch, context, tape, grads)
+            return super().step(model, batch, context, tape, grads)
 
     fit(tiny_model(), tiny_data(), changed(steps=3), objective=Spy())
     assert keys == [(SETTINGS.seed, step, i) for step in (1, 2, 3) for i in (0, 1)]
@@ -185,12 +185,12 @@ class Poisoned(NextToken):
     gradient_at: int = 0
     calls: list = dataclasses.field(default_factory=list)
 
-    def loss(self, model, batch, context, tape, grads):
+    def step(self, model, batch, context, tape, grads):
         self.calls.append(1)
-        loss, dlogits = super().loss(model, batch, context, tape, grads)
+        loss = super().step(model, batch, context, tape, grads)
         if len(self.calls) == self.gradient_at:
-            dlogits[1, 2, 3] = np.inf
-        return (np.nan if len(self.calls) == self.loss_at else loss), dlogits
+            grads["final_norm.bias"][3] = np.inf
+        return np.nan if len(self.calls) == self.loss_at else loss
 
 
 def poisoned(factor, *names):
