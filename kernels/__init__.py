@@ -111,6 +111,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("softmax", "numba", "softmax_numba:softmax"),
     Kernel("softmax_backward", "cython", "softmax_cython:softmax_backward"),
     Kernel("softmax_backward", "numba", "softmax_numba:softmax_backward"),
+    Kernel("token_probabilities", "cython", "sampling_cython:token_probabilities"),
     Kernel("attention", "cython", "attention_cython:attention", preferred=_head_fits),
     Kernel("attention_backward", "cython", "attention_backward_cython:attention_backward", preferred=_head_fits),
     Kernel("attention_packed", "cython", "attention_cython:attention_packed", preferred=_head_fits),

@@ -10,6 +10,8 @@ from minislm.dispatch import ops
 from minislm.errors import GenerationError
 from minislm.inference.settings import GenerationSettings
 
+PIECE = 256  # probabilities that are added up before it is looked which of them is meant
+
 
 def penalize_repetition(logits_V: np.ndarray, seen: Sequence[int], penalty: float) -> np.ndarray:
     """Make tokens that have appeared less likely (more likely for a penalty below 1).
@@ -37,85 +39,6 @@ def penalize_repetition(logits_V: np.ndarray, seen: Sequence[int], penalty: floa
     penalized_V = logits_V.copy()
     penalized_V[ids] = np.where(logits_V[ids] < 0, logits_V[ids] * penalty, logits_V[ids] / penalty)
     return penalized_V
-
-
-def keep_top_k(logits_V: np.ndarray, k: int) -> np.ndarray:
-    """Keep the k most likely tokens, and those as likely as the last of them.
-
-    Parameters
-    ----------
-    logits_V : ndarray of float, (V,)
-        Logits.
-    k : int
-        At least 1; more than V keeps all.
-
-    Returns
-    -------
-    ndarray of float, (V,)
-        Logits, -inf for tokens that are not kept.
-
-    References
-    ----------
-    .. [1] Fan, Lewis, Dauphin (2018), "Hierarchical neural story generation", arXiv 1805.04833, section 5.4.
-    """
-    if k >= logits_V.size:
-        return logits_V
-    lowest = np.partition(logits_V, -k)[-k]
-    return np.where(logits_V < lowest, -np.inf, logits_V)
-
-
-def keep_top_p(logits_V: np.ndarray, p: float) -> np.ndarray:
-    """Keep the fewest most likely tokens that together reach a probability (nucleus sampling).
-
-    Parameters
-    ----------
-    logits_V : ndarray of float, (V,)
-        Logits.
-    p : float
-        In (0, 1]. Of equally likely tokens those with the lower ids come first.
-
-    Returns
-    -------
-    ndarray of float, (V,)
-        Logits, -inf for tokens that are not kept.
-
-    References
-    ----------
-    .. [1] Holtzman, Buys, Du, Forbes, Choi (2020), "The curious case of neural text degeneration", arXiv 1904.09751,
-       section 3.1.
-    """
-    probabilities_V = ops.softmax(logits_V[None])[0][0]
-    # Tokens below this share of what may be left out are less than half of it together: no need to sort them.
-    ids = np.flatnonzero(probabilities_V >= (1 - p) / (2 * logits_V.size))
-    ids = ids[np.argsort(-logits_V[ids], kind="stable")]
-    probabilities = probabilities_V[ids]
-    before = np.cumsum(probabilities) - probabilities  # what the more likely tokens reach without this one
-    kept = ids[: max(1, np.count_nonzero(before < p))]
-    kept_V = np.full_like(logits_V, -np.inf)
-    kept_V[kept] = logits_V[kept]
-    return kept_V
-
-
-def keep_min_p(logits_V: np.ndarray, p: float) -> np.ndarray:
-    """Keep tokens at least `p` times as likely as the most likely one.
-
-    Parameters
-    ----------
-    logits_V : ndarray of float, (V,)
-        Logits.
-    p : float
-        In (0, 1].
-
-    Returns
-    -------
-    ndarray of float, (V,)
-        Logits, -inf for tokens that are not kept.
-
-    References
-    ----------
-    .. [1] Nguyen et al. (2024), "Turning up the heat: min-p sampling", arXiv 2407.01082, algorithm 1.
-    """
-    return np.where(logits_V < logits_V.max() + np.log(p), -np.inf, logits_V)
 
 
 def check_finite(logits: np.ndarray) -> None:
@@ -177,7 +100,7 @@ def probabilities(
     Parameters
     ----------
     logits : ndarray of float, (V,)
-        The model's logits; computed on in float64.
+        The model's logits.
     settings : GenerationSettings
         The repetition penalty, temperature, top-k, top-p and min-p, applied in this order.
     seen : sequence of int
@@ -187,7 +110,7 @@ def probabilities(
 
     Returns
     -------
-    ndarray of float64, (V,)
+    ndarray of float, (V,)
         Probabilities; at temperature 0 a one at the most likely token, the lowest id of equals.
 
     Raises
@@ -195,38 +118,34 @@ def probabilities(
     GenerationError
         Code ``logits_not_finite``: a logit is infinite or not a number.
     """
-    ids, p = _candidates(logits, settings, seen, allowed_V)
-    if ids is None:
-        return p
-    p_V = np.zeros(np.size(logits))
-    p_V[ids] = p
-    return p_V
-
-
-def _candidates(
-    logits: np.ndarray, settings: GenerationSettings, seen: Sequence[int], allowed_V: np.ndarray | None
-) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return the ids that top-k leaves in order, None for all, and what `probabilities` says of them."""
-    check_finite(logits)
-    logits_V = np.asarray(logits, np.float64)
-    if settings.repetition_penalty != 1.0:
-        logits_V = penalize_repetition(logits_V, seen, settings.repetition_penalty)
-    if allowed_V is not None:
-        logits_V = np.where(allowed_V, logits_V, -np.inf)
+    logits_V = _permitted(logits, settings, seen, allowed_V)
     if settings.temperature == 0.0:
-        return np.array([logits_V.argmax()]), np.ones(1)
-    with np.errstate(over="ignore"):  # the highest stays 0; a tiny temperature sends the others to -inf
-        logits_V = (logits_V - logits_V.max()) / settings.temperature
-    ids = None
-    if settings.top_k:
-        logits_V = keep_top_k(logits_V, settings.top_k)
-        ids = np.flatnonzero(logits_V > -np.inf)
-        logits_V = logits_V[ids]  # a few, and there is nothing left to do with the others
-    if settings.top_p < 1.0:
-        logits_V = keep_top_p(logits_V, settings.top_p)
-    if settings.min_p > 0.0:
-        logits_V = keep_min_p(logits_V, settings.min_p)
-    return ids, ops.softmax(logits_V[None])[0][0]
+        p_V = np.zeros_like(logits_V)
+        p_V[logits_V.argmax()] = 1.0
+        return p_V
+    return _probabilities(logits_V, settings)
+
+
+def _permitted(
+    logits: np.ndarray, settings: GenerationSettings, seen: Sequence[int], allowed_V: np.ndarray | None
+) -> np.ndarray:
+    """Check logits, penalize what was there before, and rule out what must not come."""
+    check_finite(logits)
+    if settings.repetition_penalty != 1.0:
+        logits = penalize_repetition(logits, seen, settings.repetition_penalty)
+    return logits if allowed_V is None else np.where(allowed_V, logits, -np.inf)
+
+
+def _probabilities(logits_V: np.ndarray, settings: GenerationSettings) -> np.ndarray:
+    """Return the distribution at a temperature above 0."""
+    p_V: np.ndarray = ops.token_probabilities(
+        logits_V[None],
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        min_p=settings.min_p,
+    )[0]
+    return p_V
 
 
 def choose(
@@ -262,14 +181,22 @@ def choose(
     GenerationError
         Code ``logits_not_finite``.
     """
-    if settings.temperature == 0.0 and settings.repetition_penalty == 1.0:
-        check_finite(logits)
-        return int((logits if allowed_V is None else np.where(allowed_V, logits, -np.inf)).argmax())
-    ids, p = _candidates(logits, settings, seen, allowed_V)
-    if ids is not None and ids.size == 1:
-        return int(ids[0])
-    uniform = np.random.Generator(np.random.Philox(key=np.array([settings.seed, index], np.uint64))).random()
-    chosen = int(np.searchsorted(np.cumsum(p), uniform, side="right"))
-    if chosen == p.size:  # the sum of all may round to less than 1
-        chosen = int(np.flatnonzero(p)[-1])
-    return chosen if ids is None else int(ids[chosen])
+    logits_V = _permitted(logits, settings, seen, allowed_V)
+    if settings.temperature == 0.0:
+        return int(logits_V.argmax())
+    p_V = _probabilities(logits_V, settings)
+    return _drawn(p_V, np.random.Generator(np.random.Philox(key=np.array([settings.seed, index], np.uint64))).random())
+
+
+def _drawn(p_V: np.ndarray, uniform: float) -> int:
+    """Return the token at whose probability the running sum passes a number in [0, 1), looking into one piece only."""
+    pieces_J = np.add.reduceat(p_V, np.arange(0, p_V.size, PIECE))
+    ends_J = pieces_J.cumsum(dtype=np.float64)
+    aim = uniform * ends_J[-1]
+    piece = int(np.searchsorted(ends_J, aim, side="right"))
+    first = piece * PIECE
+    inside = p_V[first : first + PIECE].cumsum(dtype=np.float64)
+    chosen = int(np.searchsorted(inside, aim - (ends_J[piece] - pieces_J[piece]), side="right"))
+    if chosen == inside.size:  # the sum of a piece may round to more than its parts
+        chosen = int(np.flatnonzero(p_V[first : first + PIECE])[-1])
+    return first + chosen

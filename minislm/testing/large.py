@@ -105,6 +105,10 @@ def _cross_entropy(rng: np.random.Generator) -> Case:
     return (3.0 * rng.normal(size=(1003, 130)), targets_N), {"label_smoothing": 0.1}
 
 
+def _token_probabilities(rng: np.random.Generator) -> Case:
+    return (3.0 * rng.normal(size=(37, 4001)),), {"temperature": 0.9, "top_k": 300, "top_p": 0.8}
+
+
 def _adamw(rng: np.random.Generator) -> Case:
     w, dw, m = rng.normal(size=(3, 300_001))
     options = {"step": 3, "learning_rate": 1e-2, "beta1": 0.9, "beta2": 0.98, "eps": 1e-8, "decay": 0.1}
@@ -233,6 +237,7 @@ LARGE: dict[str, Callable[[np.random.Generator], Case]] = {
     "store_rows": _store_rows,
     "rotary": _rotary,
     "cross_entropy": _cross_entropy,
+    "token_probabilities": _token_probabilities,
     "adamw": _adamw,
     "quantize_activations": _quantize_activations,
     "round_activations": _round_activations,

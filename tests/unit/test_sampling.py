@@ -8,6 +8,7 @@ import pytest
 from minislm.errors import GenerationError, UsageError
 from minislm.inference import sampling
 from minislm.inference.settings import GenerationSettings
+from minislm.ops.sampling import keep_min_p, keep_top_k, keep_top_p
 
 LOGITS = np.log(np.array([0.4, 0.3, 0.2, 0.06, 0.04]))
 
@@ -18,11 +19,11 @@ def kept(logits):
 
 @pytest.mark.parametrize(("k", "expected"), [(1, [0]), (3, [0, 1, 2]), (5, [0, 1, 2, 3, 4]), (9, [0, 1, 2, 3, 4])])
 def test_top_k_keeps_k(k, expected):
-    assert kept(sampling.keep_top_k(LOGITS, k)) == expected
+    assert kept(keep_top_k(LOGITS, k)) == expected
 
 
 def test_top_k_keeps_equals_of_the_last():
-    assert kept(sampling.keep_top_k(np.array([1.0, 3.0, 2.0, 2.0]), 2)) == [1, 2, 3]
+    assert kept(keep_top_k(np.array([1.0, 3.0, 2.0, 2.0]), 2)) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -30,18 +31,18 @@ def test_top_k_keeps_equals_of_the_last():
     [(1e-9, [0]), (0.39, [0]), (0.41, [0, 1]), (0.71, [0, 1, 2]), (0.95, [0, 1, 2, 3]), (0.97, [0, 1, 2, 3, 4])],
 )
 def test_top_p_keeps_the_fewest_that_reach_p(p, expected):
-    assert kept(sampling.keep_top_p(LOGITS, p)) == expected
+    assert kept(keep_top_p(LOGITS, p)) == expected
 
 
 def test_top_p_takes_lower_ids_of_equals():
     logits = np.where(np.random.default_rng(0).random(400) < 0.5, 1.0, 0.0)
     likely = np.flatnonzero(logits)
-    assert kept(sampling.keep_top_p(logits, 0.3)) == likely[: len(kept(sampling.keep_top_p(logits, 0.3)))].tolist()
+    assert kept(keep_top_p(logits, 0.3)) == likely[: len(kept(keep_top_p(logits, 0.3)))].tolist()
 
 
 @pytest.mark.parametrize(("p", "expected"), [(0.09, [0, 1, 2, 3, 4]), (0.12, [0, 1, 2, 3]), (0.51, [0, 1]), (1.0, [0])])
 def test_min_p_is_relative_to_the_most_likely(p, expected):
-    assert kept(sampling.keep_min_p(LOGITS, p)) == expected
+    assert kept(keep_min_p(LOGITS, p)) == expected
 
 
 def test_repetition_penalty_lowers_both_signs_once():
