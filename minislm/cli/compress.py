@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @verb(
     "compress",
     examples="""
-    minislm compress out/python int4.yaml -o out/python-int4
+    minislm compress out/python small.yaml -o out/python-small
     minislm compress out/python student.yaml -o out/student --data book.txt
     minislm compress out/python --method quantize --set format=int8 -o out/python-int8
     minislm compress out/python --method prune --set pattern=2:4 --where "blocks.*" -o out/python-2-4

@@ -70,7 +70,7 @@ def command(common: Common, model: Path, task: str | None, **options: Any) -> No
     tag           precision, recall and F1 of whole spans, as seqeval counts them
     classify+tag  both, and how often the class and all spans are right
     answer        exact match and F1 of words, as SQuAD counts them
-    translate     BLEU by sacrebleu (pip install 'minislm[eval]'), and exact match
+    translate     BLEU by sacrebleu (pip install -e '.[eval]'), and exact match
     """
     if options["max_perplexity_ratio"] is not None and options["against"] is None:
         raise UsageError("bad_option", "--max-perplexity-ratio needs --against")

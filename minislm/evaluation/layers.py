@@ -92,7 +92,8 @@ def reference_states(folder: str | os.PathLike[str], model: Model, ids: np.ndarr
         import transformers
     except ImportError as error:
         raise UnsupportedError(
-            "needs_transformers", "comparing with the reference needs: pip install 'minislm[oracle]'"
+            "needs_transformers",
+            "the reference needs torch and transformers: pip install -e '.[oracle]' where minislm stands",
         ) from error
     values: Any = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     name = (values.get("architectures") or ["AutoModel"])[0]

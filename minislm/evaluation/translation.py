@@ -57,7 +57,7 @@ def bleu(references: Sequence[str], translations: Sequence[str], **options: Any)
         from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise UnsupportedError(
-            "eval_extra_missing", "BLEU needs sacrebleu: pip install 'minislm[eval]' (here: pip install -e '.[eval]')"
+            "eval_extra_missing", "BLEU needs sacrebleu: pip install -e '.[eval]' where minislm stands"
         ) from error
     metric = BLEU(**options)
     score = metric.corpus_score(list(translations), [list(references)]).score

@@ -42,7 +42,7 @@ def new_figure(n_axes: int = 1, *, width: float = 7.0, height: float = 4.2) -> t
     except ModuleNotFoundError as error:
         raise UnsupportedError(
             "plot_extra_missing",
-            "pictures need matplotlib: pip install 'minislm[plot]' (here: pip install -e '.[plot]')",
+            "pictures need matplotlib: pip install -e '.[plot]' where minislm stands",
         ) from error
     figure = Figure(figsize=(width * n_axes, height), layout="constrained", dpi=110)
     return figure, list(figure.subplots(1, n_axes, squeeze=False)[0])

@@ -38,7 +38,7 @@ class Figures:
     kl_nats, top_1 : float
         Divergence from the teacher, and share of positions with the same first choice.
     prompt_tokens_per_s, generation_tokens_per_s : float
-        Medians of repeated runs.
+        Of the fastest of repeated runs.
     continuation : str
         What the model writes after the tour's prompt, greedily.
     """

@@ -65,7 +65,7 @@ def test_the_python_runs_with_the_first_recipe(tmp_path, monkeypatch, capsys):
     sizes = {"vocab_size": 270, "d_model": 32, "n_layers": 1, "n_heads": 2, "context": 32}
     minislm.save(create(text, **sizes), "out/python")
     assert "steps: 500" in RECIPES[0]
-    Path("int4.yaml").write_text(RECIPES[0].replace("steps: 500", "steps: 2"))
+    Path("small.yaml").write_text(RECIPES[0].replace("steps: 500", "steps: 2"))
     exec(re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)[0], {})
     assert capsys.readouterr().out
-    assert minislm.load("out/python-int4").history[0]["steps"][1]["format"] == "int4-32"
+    assert minislm.load("out/python-small").history[0]["steps"][1]["format"] == "int4-32"

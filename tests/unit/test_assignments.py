@@ -99,7 +99,7 @@ def test_words_are_guessed(data, reader, tmp_path):
     sizes = ["--vocab-size", 110, "--tokens", 2000, "-o", tmp_path / "next"]
     lm, values = trained(data / "text.txt", "--task", "masked+next-sentence", *sizes)
     assert [head.name for head in lm.model.config.heads] == ["masked", "next"]
-    assert 0 < values["validation_loss"] < 10
+    assert 0 < values["held_out_loss"] < 10
 
 
 def test_texts_are_labelled(data, tmp_path):

@@ -45,7 +45,7 @@ class NextTokens(Assignment):
     def judged(self, lm: LanguageModel) -> dict[str, Any]:
         """Measure the loss of all held-out tokens."""
         found = evaluate(lm, self.corpus.held_out)
-        return {"validation_loss": found.nll_nats, "perplexity": found.perplexity, "bits_per_byte": found.bits_per_byte}
+        return {"held_out_loss": found.nll_nats, "perplexity": found.perplexity, "bits_per_byte": found.bits_per_byte}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class MaskedWords(Assignment):
     def judged(self, lm: LanguageModel) -> dict[str, Any]:
         """Measure the loss of a guess."""
         examples = self._windows(lm, self.corpus.held_out)
-        return {"validation_loss": examples.objective.judge(lm.model, examples.evaluation(8, JUDGED // 8))}
+        return {"held_out_loss": examples.objective.judge(lm.model, examples.evaluation(8, JUDGED // 8))}
 
     def _windows(self, lm: LanguageModel, documents: Sequence[str]) -> MaskedWindows:
         ids, context = lm.tokenizer.encode_documents(documents), lm.model.config.context
