@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -60,7 +61,8 @@ def unit_importance(
     n_examples = 0
     for batch in data.train.evaluation(1, samples):
         grads = Grads(consumers.__contains__)
-        data.objective.step(model, batch, batch.context(), Tape(), grads)
+        if not math.isfinite(data.objective.step(model, batch, batch.context(), Tape(), grads)):
+            raise _not_finite("the loss is")
         n_examples += 1
         for coupling in couplings:
             change = np.zeros(coupling.n_units)
@@ -70,9 +72,12 @@ def unit_importance(
             totals[coupling.path] += np.abs(change)
     for path, total in totals.items():
         if not np.isfinite(total).all():
-            raise DataError(
-                "non_finite_importance",
-                f"the loss or its gradient in {path} is not finite on the data. "
-                "Go back to a checkpoint from before training diverged",
-            )
+            raise _not_finite(f"the gradients of {path} are")
     return {path: total / max(1, n_examples) for path, total in totals.items()}
+
+
+def _not_finite(what: str) -> DataError:
+    return DataError(
+        "non_finite_importance",
+        f"{what} not finite on the data. Go back to a checkpoint from before training diverged",
+    )

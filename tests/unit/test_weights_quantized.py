@@ -161,7 +161,7 @@ def test_descending_lsq_gradients_lowers_the_error(rng):
         now = FakeQuantized(w, weight.format, scales)
         gradients = now.rows_grads(np.arange(8), 2 * (now.dense() - w))
         scales = scales - 0.005 * gradients["scales"]
-    assert error(scales) < 0.8 * before
+    assert error(scales) < 0.9 * before
 
 
 def test_errors_of_constructors_have_codes():
