@@ -415,7 +415,7 @@ def load(path: str | os.PathLike[str], *, context: int | None = None, activation
     ConfigError
         Code ``config_invalid``: no possible model.
     UsageError
-        Code ``bad_option``: `context` for a model with a table of positions.
+        Code ``bad_option``: `context` for a model with a table of positions, or out of range.
     UnsupportedError
         Codes ``unknown_architecture``, ``unknown_weight``, ``unsupported_version``, ``unknown_activations`` and the
         like.
@@ -463,8 +463,10 @@ def _settings(path: str | os.PathLike[str], found: Checkpoint, *, apart: bool) -
     """Read the generation settings of a folder."""
     try:
         return read_settings(found.generation, found.config, found.tokenizer.eos_id, apart=apart)
-    except (UsageError, ConfigError, TypeError) as error:
-        raise ModelFileError("config_invalid", f"{os.path.join(path, 'generation_config.json')}: {error}") from error
+    except ConfigError as error:
+        raise ModelFileError(error.code, os.path.join(path, str(error))) from error
+    except UnsupportedError as error:
+        raise UnsupportedError(error.code, os.path.join(path, str(error))) from error
 
 
 def _tasks(path: str | os.PathLike[str], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Common:
 
 MODEL = "MODEL is a model folder, a GGUF file, or a name in the local cache of the Hugging Face hub."
 context_option = click.option(
-    "--context", type=int, help="Positions that a model without a table of them is opened with."
+    "--context", type=click.IntRange(min=1), help="Positions that a model without a table of them is opened with."
 )
 activations_option = click.option(
     "--activations",

@@ -177,10 +177,20 @@ def sizes(family: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        Code ``bad_option``: an option that this family does not have.
+        Code ``bad_option``: an option that this family does not have, or heads that cannot be.
     """
+    from minislm.config import MOST_HEAD
+
     _refuse(options, set().union(*SIZES.values()) - SIZES[family].keys(), f"a model of type {family} does not have")
     chosen = {name: default if options[name] is None else options[name] for name, default in SIZES[family].items()}
+    width, heads, kv_heads = chosen["width"], chosen["heads"], chosen.get("kv_heads") or 1
+    if width % heads:
+        raise UsageError("bad_option", f"--width ({width}) must be a multiple of --heads ({heads})")
+    if heads % kv_heads:
+        raise UsageError("bad_option", f"--heads ({heads}) must be a multiple of --kv-heads ({kv_heads})")
+    if width // heads > MOST_HEAD:
+        told = f"--width {width} and --heads {heads} make heads wider than {MOST_HEAD}; give less width or more heads"
+        raise UsageError("bad_option", told)
     return {NAMES.get(name, name): value for name, value in chosen.items()}
 
 

@@ -221,7 +221,10 @@ def _opened(model_class: type[Model], config: Any, origin: str, context: int | N
         raise UsageError(
             "bad_option", f"{origin} has a table of its {config.context} positions, and opens with no other context"
         )
-    return dataclasses.replace(config, context=context)
+    try:
+        return dataclasses.replace(config, context=context)
+    except ConfigError as error:
+        raise UsageError("bad_option", f"{origin} does not open so: {error}") from error
 
 
 def _roles(tokenizer: Tokenizer) -> dict[str, int | None]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from minislm.errors import UsageError
+from minislm.errors import UsageError, clipped
 from minislm.ops.packed import STORED
 
 RANGES = {  # from the first to before the second
@@ -95,7 +95,7 @@ class GenerationSettings:
     cache: str = "float32"
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
+        if isinstance(self.stop, str) or not isinstance(self.stop, Sequence):
             raise _bad("stop", self.stop, "a list of strings")
         object.__setattr__(self, "stop", tuple(self.stop))
         if not all(isinstance(text, str) and text for text in self.stop):
@@ -206,4 +206,4 @@ def _is_id(value: object) -> bool:
 
 
 def _bad(name: str, value: object, allowed: str) -> UsageError:
-    return UsageError("bad_generation_setting", f"{name} must be {allowed}, not {value!r}")
+    return UsageError("bad_generation_setting", f"{name} must be {allowed}, not {clipped(value)}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from minislm.errors import ConfigError, UnsupportedError, clipped
+from minislm.errors import ConfigError, UnsupportedError, UsageError, clipped
 from minislm.inference.settings import GenerationSettings
 
 # Fields that mean the same there, by the name there. What is in no table here stands under "minislm".
@@ -80,22 +81,38 @@ def read_settings(
 
     Raises
     ------
-    UsageError
-        Code ``bad_generation_setting``.
     ConfigError
-        Code ``config_invalid``: ids or lengths that are none.
+        Code ``config_invalid``, with the file and its field: ids, lengths or other values that are none.
     UnsupportedError
         Code ``unsupported_config``: sequences of several tokens are banned.
     """
-    older = {name: config[name] for name in IDS if name in config}
-    found = read_fields({**older, **values}, apart=apart)
-    if found.get("eos_ids") == [eos_id]:
-        del found["eos_ids"]
-    if not apart:
-        found.pop("start_id", None)
-    if values and not values.get("do_sample"):
-        found["temperature"] = 0.0
-    return GenerationSettings.from_json({**found, **values.get("minislm", {})})
+    older = {name: config[name] for name in IDS if name in config and name not in values}
+    with _told_of("config.json"):
+        GenerationSettings.from_json(found := read_fields(older, apart=apart))
+    with _told_of("generation_config.json"):
+        found |= read_fields(values, apart=apart)
+        if found.get("eos_ids") == [eos_id]:
+            del found["eos_ids"]
+        if not apart:
+            found.pop("start_id", None)
+        if values and not values.get("do_sample"):
+            found["temperature"] = 0.0
+        own = values.get("minislm", {})
+        if not isinstance(own, dict):
+            raise ConfigError("config_invalid", f"minislm must be an object, not {clipped(own)}")
+        return GenerationSettings.from_json({**found, **own})
+
+
+@contextlib.contextmanager
+def _told_of(file: str) -> Iterator[None]:
+    """Name a file in errors, and its field in place of ours, which they begin with."""
+    try:
+        yield
+    except UsageError as error:
+        name, _, rest = str(error).partition(" ")
+        raise ConfigError("config_invalid", f"{file}: {({**NAMES, **LISTS}).get(name, name)} {rest}") from error
+    except (ConfigError, UnsupportedError) as error:
+        raise type(error)(error.code, f"{file}: {error}") from error
 
 
 def read_fields(values: Mapping[str, Any], *, apart: bool) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from minislm.config import LayerSizes
 from minislm.errors import ConfigError
 from minislm.models.encoder import EncoderConfig
 from minislm.models.fields import Fields
@@ -80,12 +79,12 @@ def read(fields: Fields, tensors: Collection[str]) -> EncoderConfig:
     fields.expect("is_decoder", False)
     fields.expect("add_cross_attention", False)
     fields.expect("position_embedding_type", "absolute")
-    d_model, context = fields.whole("hidden_size"), fields.whole("max_position_embeddings")
-    sizes = LayerSizes.of_width(d_model, fields.whole("num_attention_heads"), d_ff=fields.whole("intermediate_size"))
+    d_model, context = fields.size("hidden_size"), fields.size("max_position_embeddings")
+    sizes = fields.layer_sizes("hidden_size", "num_attention_heads", fields.size("intermediate_size"))
     pooled = any(name.endswith("pooler.dense.weight") for name in tensors)
     heads = read_heads(fields, tensors, MARKS, pooled=pooled)
     return EncoderConfig(
-        vocab_size=fields.whole("vocab_size"),
+        vocab_size=fields.size("vocab_size"),
         d_model=d_model,
         context=context,
         layers=(sizes,) * fields.blocks("num_hidden_layers"),
@@ -94,8 +93,8 @@ def read(fields: Fields, tensors: Collection[str]) -> EncoderConfig:
         activation=fields.choice("hidden_act", ACTIVATIONS, "gelu"),
         pooler=pooled or any(head.kind == "sequence" for head in heads),
         tied=fields.flag("tie_word_embeddings", True),
-        norm_eps=fields.number("layer_norm_eps", 1e-12),
-        dropout=fields.number("hidden_dropout_prob", 0.1),
+        norm_eps=fields.positive("layer_norm_eps", 1e-12),
+        dropout=fields.rate("hidden_dropout_prob", 0.1),
         **read_sentence(fields, d_model, context),
     )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from minislm.config import LayerSizes
 from minislm.errors import ConfigError
 from minislm.models.encoder import EncoderConfig
 from minislm.models.fields import Fields
@@ -73,12 +72,12 @@ def read(fields: Fields, tensors: Collection[str]) -> EncoderConfig:
     EncoderConfig
         The model, with the heads ``words``, ``classes``, ``tags`` and ``answer`` of which there are weights.
     """
-    d_model, context = fields.whole("dim"), fields.whole("max_position_embeddings")
-    sizes = LayerSizes.of_width(d_model, fields.whole("n_heads"), d_ff=fields.whole("hidden_dim"))
+    d_model, context = fields.size("dim"), fields.size("max_position_embeddings")
+    sizes = fields.layer_sizes("dim", "n_heads", fields.size("hidden_dim"))
     pooled = NAMES["pooler.weight"] in tensors
     heads = read_heads(fields, tensors, MARKS, pooled=pooled)
     return EncoderConfig(
-        vocab_size=fields.whole("vocab_size"),
+        vocab_size=fields.size("vocab_size"),
         d_model=d_model,
         context=context,
         layers=(sizes,) * fields.blocks("n_layers"),
@@ -89,7 +88,7 @@ def read(fields: Fields, tensors: Collection[str]) -> EncoderConfig:
         pooler_activation="relu",
         tied=fields.flag("tie_word_embeddings", True),
         norm_eps=NORM_EPS,
-        dropout=fields.number("dropout", 0.1),
+        dropout=fields.rate("dropout", 0.1),
         **read_sentence(fields, d_model, context),
     )
 

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from minislm.config import MOST_HEAD, LayerSizes
 from minislm.errors import ConfigError, UnsupportedError, clipped
 
 NEEDED: Any = object()  # in place of a default: the field must be there
 MOST_BLOCKS = 10_000
+MOST = 2**31 - 1
 T = TypeVar("T")
 
 
@@ -53,8 +55,34 @@ class Fields:
         """
         return self._read(name, default, lambda value: type(value) is int and value >= 0, "a whole number from 0")
 
+    def size(self, name: str, default: Any = NEEDED, *, most: int = MOST) -> Any:
+        """Read a size, a whole number from 1; as `whole`.
+
+        Parameters
+        ----------
+        name : str
+            The field.
+        default : object
+            What a missing one means.
+        most : int
+            The largest that can be.
+
+        Returns
+        -------
+        int, or the default
+            The number.
+
+        Raises
+        ------
+        ConfigError
+            Code ``config_invalid``: out of range.
+        """
+        return self._read(
+            name, default, lambda value: type(value) is int and 1 <= value <= most, f"a whole number from 1 to {most}"
+        )
+
     def blocks(self, name: str, default: Any = NEEDED) -> int:
-        """Read how many blocks a stack has; as `whole`.
+        """Read how many blocks a stack has: at most `MOST_BLOCKS`, for more would fill the memory; as `size`.
 
         Parameters
         ----------
@@ -67,16 +95,76 @@ class Fields:
         -------
         int
             The number.
+        """
+        number: int = self.size(name, default, most=MOST_BLOCKS)
+        return number
+
+    def layer_sizes(self, width: str, n_heads: str, d_ff: int | None, *, default: Any = NEEDED) -> LayerSizes:
+        """Read the sizes of a block whose heads share a width out among them.
+
+        Parameters
+        ----------
+        width, n_heads : str
+            The fields of the width and of the number of heads.
+        d_ff : int or None
+            Feed-forward width; None: four times the width.
+        default : int
+            What a missing width means.
+
+        Returns
+        -------
+        LayerSizes
+            As many heads of keys and values as of queries.
 
         Raises
         ------
         ConfigError
-            Code ``config_invalid``: more than `MOST_BLOCKS`, whose Config alone would fill the memory.
+            Code ``config_invalid``: a width that the heads do not share out evenly, or a head above `MOST_HEAD`.
         """
-        number: int = self.whole(name, default)
-        if number > MOST_BLOCKS:
-            raise ConfigError("config_invalid", f"{self.origin}: {name} is {clipped(number)}, more than {MOST_BLOCKS}")
-        return number
+        d_model, number = self.size(width, default), self.size(n_heads)
+        self.check_multiple(width, d_model, n_heads, number)
+        if d_model // number > MOST_HEAD:
+            told = f"{self.origin}: {width} ({d_model}) and {n_heads} ({number}) make heads wider than {MOST_HEAD}"
+            raise ConfigError("config_invalid", told)
+        return LayerSizes.of_width(d_model, number, d_ff=d_ff)
+
+    def check_multiple(self, name: str, value: int, of: str, divisor: int) -> None:
+        """Refuse a size that is no multiple of another.
+
+        Parameters
+        ----------
+        name, of : str
+            Their fields.
+        value, divisor : int
+            Their values.
+
+        Raises
+        ------
+        ConfigError
+            Code ``config_invalid``.
+        """
+        if value % divisor:
+            raise ConfigError(
+                "config_invalid", f"{self.origin}: {name} ({value}) must be a multiple of {of} ({divisor})"
+            )
+
+    def rate(self, name: str, default: Any = NEEDED) -> Any:
+        """Read a probability below 1; as `whole`.
+
+        Parameters
+        ----------
+        name : str
+            The field.
+        default : object
+            What a missing one means.
+
+        Returns
+        -------
+        float, or the default
+            The number.
+        """
+        value = self._read(name, default, lambda value: _is_number(value) and 0 <= value < 1, "a number in [0, 1)")
+        return float(value) if _is_number(value) else value
 
     def number(self, name: str, default: Any = NEEDED) -> Any:
         """Read a finite number; as `whole`.

@@ -42,10 +42,10 @@ def _config(fields: Fields, layers: tuple[LayerSizes, ...], **choices: Any) -> D
         tied=fields.flag("tie_word_embeddings", True),
         norm_place="around",
         norm_offset=1.0,
-        embedding_scale=math.sqrt(fields.whole("hidden_size")),
+        embedding_scale=math.sqrt(fields.size("hidden_size")),
         attention_scale=fields.positive("query_pre_attn_scalar", d_head) ** -0.5,
-        attention_cap=fields.number("attn_logit_softcapping", None),
-        logit_cap=fields.number("final_logit_softcapping", None),
+        attention_cap=fields.positive("attn_logit_softcapping", None),
+        logit_cap=fields.positive("final_logit_softcapping", None),
         **choices,
     )
 
@@ -82,7 +82,7 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
     DecoderConfig
         The model.
     """
-    sizes, window = llama.sizes_of(fields), fields.whole("sliding_window", 4096)
+    sizes, window = llama.sizes_of(fields), fields.size("sliding_window", 4096)
     kinds = llama.layer_kinds(fields, lambda i: llama.LAYER_KINDS[i % 2 == 0])
     return _config(fields, tuple(replace(sizes, window=window if kind == llama.WINDOWED else None) for kind in kinds))
 
@@ -118,13 +118,13 @@ def read_3(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
     DecoderConfig
         The model.
     """
-    sizes, window = llama.sizes_of(fields), fields.whole("sliding_window", 4096)
+    sizes, window = llama.sizes_of(fields), fields.size("sliding_window", 4096)
     every = fields.whole("sliding_window_pattern", 6)
     kinds = llama.layer_kinds(fields, lambda i: llama.LAYER_KINDS[(i + 1) % every != 0])
     local = replace(sizes, window=window, rotary=LOCAL)
     turns = {
         "full_attention": read_rotary(fields, sizes.d_head, base=1e6, kind="full_attention"),
-        llama.WINDOWED: Rotary(fields.number("rope_local_base_freq", 10000.0), sizes.d_head),
+        llama.WINDOWED: Rotary(fields.positive("rope_local_base_freq", 10000.0), sizes.d_head),
     }
     if "rope_parameters" in fields:
         turns[llama.WINDOWED] = read_rotary(fields, sizes.d_head, kind=llama.WINDOWED)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from minislm.config import LayerSizes
 from minislm.models.decoder import DecoderConfig
 from minislm.models.fields import Fields
 from minislm.models.published import Published, named
@@ -55,18 +54,18 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
     fields.expect("scale_attn_weights", True)
     fields.expect("scale_attn_by_inverse_layer_idx", False)
     fields.expect("add_cross_attention", False)
-    d_model = fields.whole("n_embd")
-    sizes = LayerSizes.of_width(d_model, fields.whole("n_head"), d_ff=fields.whole("n_inner", None))
+    d_model = fields.size("n_embd")
+    sizes = fields.layer_sizes("n_embd", "n_head", fields.size("n_inner", None))
     return DecoderConfig(
-        vocab_size=fields.whole("vocab_size"),
+        vocab_size=fields.size("vocab_size"),
         d_model=d_model,
-        context=fields.whole("n_positions"),
+        context=fields.size("n_positions"),
         layers=(sizes,) * fields.blocks("n_layer"),
         activation=fields.choice("activation_function", ACTIVATIONS, "gelu_new"),
-        norm_eps=fields.number("layer_norm_epsilon", 1e-5),
+        norm_eps=fields.positive("layer_norm_epsilon", 1e-5),
         biases=("attention", "output", "mlp", "norm"),
         tied=fields.flag("tie_word_embeddings", True),
-        dropout=fields.number("resid_pdrop", 0.1),
+        dropout=fields.rate("resid_pdrop", 0.1),
     )
 
 

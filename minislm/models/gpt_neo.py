@@ -9,7 +9,6 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from minislm.config import LayerSizes
 from minislm.errors import ConfigError
 from minislm.models.decoder import DecoderConfig
 from minislm.models.fields import Fields
@@ -54,21 +53,21 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
     DecoderConfig
         The model.
     """
-    d_model = fields.whole("hidden_size")
-    sizes = LayerSizes.of_width(d_model, fields.whole("num_heads"), d_ff=fields.whole("intermediate_size", None))
-    window = fields.whole("window_size", 256)
+    d_model = fields.size("hidden_size")
+    sizes = fields.layer_sizes("hidden_size", "num_heads", fields.size("intermediate_size", None))
+    window = fields.size("window_size", 256)
     layers = tuple(replace(sizes, window=window if kind == "local" else None) for kind in _kinds(fields))
     return DecoderConfig(
-        vocab_size=fields.whole("vocab_size"),
+        vocab_size=fields.size("vocab_size"),
         d_model=d_model,
-        context=fields.whole("max_position_embeddings", 2048),
+        context=fields.size("max_position_embeddings", 2048),
         layers=layers,
-        norm_eps=fields.number("layer_norm_epsilon", 1e-5),
+        norm_eps=fields.positive("layer_norm_epsilon", 1e-5),
         activation=fields.choice("activation_function", ACTIVATIONS, "gelu_new"),
         biases=("output", "mlp", "norm"),
         tied=fields.flag("tie_word_embeddings", True),
         attention_scale=1.0,
-        dropout=fields.number("resid_dropout", 0.0),
+        dropout=fields.rate("resid_dropout", 0.0),
     )
 
 

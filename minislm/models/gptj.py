@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from minislm.config import LayerSizes
 from minislm.layers.rotary import Rotary
 from minislm.models.decoder import DecoderConfig
 from minislm.models.fields import Fields
@@ -49,22 +48,22 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
     DecoderConfig
         The model.
     """
-    d_model = fields.whole("n_embd")
-    sizes = LayerSizes.of_width(d_model, fields.whole("n_head"), d_ff=fields.whole("n_inner", None))
+    d_model = fields.size("n_embd")
+    sizes = fields.layer_sizes("n_embd", "n_head", fields.size("n_inner", None))
     width = fields.whole("rotary_dim", 64)
     return DecoderConfig(
-        vocab_size=fields.whole("vocab_size"),
+        vocab_size=fields.size("vocab_size"),
         d_model=d_model,
-        context=fields.whole("n_positions", 2048),
+        context=fields.size("n_positions", 2048),
         layers=(sizes,) * fields.blocks("n_layer"),
         block="parallel",
         positions="rotary",
         rotaries=(Rotary(10000.0, width, interleaved=True),),
-        norm_eps=fields.number("layer_norm_epsilon", 1e-5),
+        norm_eps=fields.positive("layer_norm_epsilon", 1e-5),
         activation=fields.choice("activation_function", ACTIVATIONS, "gelu_new"),
         biases=("mlp", "norm", "head"),
         tied=fields.flag("tie_word_embeddings", False),
-        dropout=fields.number("resid_pdrop", 0.0),
+        dropout=fields.rate("resid_pdrop", 0.0),
     )
 
 

@@ -36,8 +36,8 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
         biases=llama.biases_of(fields),
         embedding_scale=fields.number("embedding_multiplier", 1.0),
         residual_scale=fields.number("residual_multiplier", 1.0),
-        attention_scale=fields.number("attention_multiplier", 1.0),
-        logit_scale=1 / fields.number("logits_scaling", 1.0),
+        attention_scale=fields.positive("attention_multiplier", 1.0),
+        logit_scale=1 / fields.positive("logits_scaling", 1.0),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from minislm.config import LayerSizes
+from minislm.config import MOST_HEAD, LayerSizes
 from minislm.errors import ConfigError
 from minislm.models.decoder import DecoderConfig
 from minislm.models.fields import Fields
@@ -64,21 +64,17 @@ def sizes_of(fields: Fields) -> LayerSizes:
     Raises
     ------
     ConfigError
-        Code ``config_invalid``: a width that the heads do not share out evenly.
+        Code ``config_invalid``: heads that do not share the width, or those of keys and values, out evenly.
     """
-    d_model, n_heads = fields.whole("hidden_size"), fields.whole("num_attention_heads")
-    if n_heads < 1 or ("head_dim" not in fields and d_model % n_heads):
-        raise ConfigError(
-            "config_invalid",
-            f"{fields.origin}: hidden_size ({d_model}) must be a multiple of num_attention_heads ({n_heads}), or "
-            "head_dim be there",
-        )
-    return LayerSizes(
-        n_heads,
-        fields.whole("num_key_value_heads", n_heads),
-        fields.whole("head_dim", d_model // n_heads),
-        fields.whole("intermediate_size"),
-    )
+    d_ff = fields.size("intermediate_size")
+    if "head_dim" in fields:
+        n_heads, d_head = fields.size("num_attention_heads"), fields.size("head_dim", most=MOST_HEAD)
+    else:
+        shared = fields.layer_sizes("hidden_size", "num_attention_heads", d_ff)
+        n_heads, d_head = shared.n_heads, shared.d_head
+    n_kv_heads = fields.size("num_key_value_heads", n_heads)
+    fields.check_multiple("num_attention_heads", n_heads, "num_key_value_heads", n_kv_heads)
+    return LayerSizes(n_heads, n_kv_heads, d_head, d_ff)
 
 
 def layer_kinds(fields: Fields, default: Callable[[int], str] = lambda i: LAYER_KINDS[0]) -> list[str]:
@@ -131,15 +127,15 @@ def config_of(fields: Fields, layers: tuple[LayerSizes, ...], **choices: Any) ->
     usual = {
         "rotaries": (read_rotary(fields, layers[0].d_head),) if layers else (),
         "activation": "silu" if "hidden_act" not in fields else fields.choice("hidden_act", ACTIVATIONS),
-        "norm_eps": fields.number("rms_norm_eps", 1e-6),
+        "norm_eps": fields.positive("rms_norm_eps", 1e-6),
         "biases": (),
         "tied": fields.flag("tie_word_embeddings", False),
     }
     found = {**usual, **choices}
     return DecoderConfig(
-        vocab_size=fields.whole("vocab_size"),
-        d_model=fields.whole("hidden_size"),
-        context=first_context(found["rotaries"], fields.whole("max_position_embeddings", 2048)),
+        vocab_size=fields.size("vocab_size"),
+        d_model=fields.size("hidden_size"),
+        context=first_context(found["rotaries"], fields.size("max_position_embeddings", 2048)),
         layers=layers,
         positions="rotary",
         norm="rms",
@@ -266,7 +262,7 @@ def read_mistral(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
         The model.
     """
     sizes = sizes_of(fields)
-    window = fields.whole("sliding_window", None) if "sliding_window" in fields.values else 4096
+    window = fields.size("sliding_window", None) if "sliding_window" in fields.values else 4096
     layers = (LayerSizes(sizes.n_heads, sizes.n_kv_heads, sizes.d_head, sizes.d_ff, window),)
     return config_of(fields, layers * fields.blocks("num_hidden_layers"))
 

@@ -8,7 +8,7 @@ from typing import Any
 from minislm.config import LayerSizes
 from minislm.models.fields import Fields
 from minislm.models.published import Published, named
-from minislm.models.transformer import TransformerConfig
+from minislm.models.transformer import MOST_POSITIONS, TransformerConfig
 
 ACTIVATIONS = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh"}
 ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
@@ -63,13 +63,13 @@ def read(fields: Fields, tensors: Collection[str]) -> TransformerConfig:
     for name in ("normalize_before", "normalize_embedding", "add_final_layer_norm", "add_bias_logits"):
         fields.expect(name, False)
     fields.expect("static_position_embeddings", True)
-    d_model, vocab_size = fields.whole("d_model"), fields.whole("vocab_size")
+    d_model, vocab_size = fields.size("d_model"), fields.size("vocab_size")
     shared = fields.flag("share_encoder_decoder_embeddings", True)
     return TransformerConfig(
-        vocab_size=vocab_size if shared else fields.whole("decoder_vocab_size", vocab_size),
+        vocab_size=vocab_size if shared else fields.size("decoder_vocab_size", vocab_size),
         source_vocab_size=None if shared else vocab_size,
         d_model=d_model,
-        context=fields.whole("max_position_embeddings", 1024),
+        context=fields.size("max_position_embeddings", 1024, most=MOST_POSITIONS),
         layers=_layers(fields, "decoder", d_model),
         encoder_layers=_layers(fields, "encoder", d_model),
         positions="halves",
@@ -77,7 +77,7 @@ def read(fields: Fields, tensors: Collection[str]) -> TransformerConfig:
         biases=("attention", "output", "mlp", "norm", *(("head",) if "final_logits_bias" in tensors else ())),
         tied=fields.flag("tie_word_embeddings", True),
         embedding_scale=None if fields.flag("scale_embedding", False) else 1.0,
-        dropout=fields.number("dropout", 0.1),
+        dropout=fields.rate("dropout", 0.1),
     )
 
 
@@ -118,9 +118,8 @@ def write(config: TransformerConfig) -> dict[str, Any]:
 
 def _layers(fields: Fields, side: str, d_model: int) -> tuple[LayerSizes, ...]:
     """Read the blocks of one side."""
-    n_heads, d_ff = fields.whole(f"{side}_attention_heads"), fields.whole(f"{side}_ffn_dim")
-    n_layers: int = fields.blocks(f"{side}_layers")
-    return (LayerSizes.of_width(d_model, n_heads, d_ff=d_ff),) * n_layers
+    sizes = fields.layer_sizes("d_model", f"{side}_attention_heads", fields.size(f"{side}_ffn_dim"))
+    return (sizes,) * fields.blocks(f"{side}_layers")
 
 
 MARIAN = Published(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from minislm.config import LayerSizes
 from minislm.errors import ConfigError
 from minislm.models.bert import MARKS
 from minislm.models.bert import NAMES as BERT_NAMES
@@ -72,14 +71,15 @@ def read(fields: Fields, tensors: Collection[str]) -> EncoderConfig:
         fields.expect(name, True)
     fields.expect("use_bottleneck_attention", False)
     fields.expect("normalization_type", "no_norm")
-    d_model, context = fields.whole("hidden_size"), fields.whole("max_position_embeddings")
-    width = fields.whole("intra_bottleneck_size", 128)
-    sizes = LayerSizes.of_width(width, fields.whole("num_attention_heads"), d_ff=fields.whole("intermediate_size"))
+    d_model, context = fields.size("hidden_size"), fields.size("max_position_embeddings")
+    width = fields.size("intra_bottleneck_size", 128)
+    d_ff = fields.size("intermediate_size")
+    sizes = fields.layer_sizes("intra_bottleneck_size", "num_attention_heads", d_ff, default=128)
     pooled = any(name.endswith("pooler.dense.weight") for name in tensors)
     heads = read_heads(fields, tensors, MARKS, pooled=pooled)
     activated = fields.flag("classifier_activation", True)
     return EncoderConfig(
-        vocab_size=fields.whole("vocab_size"),
+        vocab_size=fields.size("vocab_size"),
         d_model=d_model,
         context=context,
         layers=(sizes,) * fields.blocks("num_hidden_layers"),
@@ -88,9 +88,9 @@ def read(fields: Fields, tensors: Collection[str]) -> EncoderConfig:
         activation=fields.choice("hidden_act", ACTIVATIONS, "relu"),
         pooler=activated and (pooled or any(head.kind == "sequence" for head in heads)),
         tied=fields.flag("tie_word_embeddings", True),
-        bottleneck=Bottleneck(width, fields.blocks("num_feedforward_networks", 4), fields.whole("embedding_size", 128)),
-        norm_eps=fields.number("layer_norm_eps", 1e-12),
-        dropout=fields.number("hidden_dropout_prob", 0.0),
+        bottleneck=Bottleneck(width, fields.blocks("num_feedforward_networks", 4), fields.size("embedding_size", 128)),
+        norm_eps=fields.positive("layer_norm_eps", 1e-12),
+        dropout=fields.rate("hidden_dropout_prob", 0.0),
         **read_sentence(fields, d_model, context),
     )
 

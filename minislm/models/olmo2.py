@@ -38,7 +38,7 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
     """
     layers = (llama.sizes_of(fields),) * fields.blocks("num_hidden_layers")
     biases = llama.biases_of(fields)
-    norm_eps = fields.number("rms_norm_eps", 1e-5)
+    norm_eps = fields.positive("rms_norm_eps", 1e-5)
     return llama.config_of(fields, layers, biases=biases, norm_place="after", query_key_norm="whole", norm_eps=norm_eps)
 
 

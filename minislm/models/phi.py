@@ -57,18 +57,18 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
     fields.expect("qk_layernorm", False)
     sizes = llama.sizes_of(fields)
     return DecoderConfig(
-        vocab_size=fields.whole("vocab_size"),
-        d_model=fields.whole("hidden_size"),
-        context=fields.whole("max_position_embeddings", 2048),
+        vocab_size=fields.size("vocab_size"),
+        d_model=fields.size("hidden_size"),
+        context=fields.size("max_position_embeddings", 2048),
         layers=(sizes,) * fields.blocks("num_hidden_layers"),
         block="parallel",
         positions="rotary",
         rotaries=(read_rotary(fields, sizes.d_head, share=0.5),),
-        norm_eps=fields.number("layer_norm_eps", 1e-5),
+        norm_eps=fields.positive("layer_norm_eps", 1e-5),
         activation=fields.choice("hidden_act", ACTIVATIONS, "gelu_new"),
         biases=BIASED,
         tied=fields.flag("tie_word_embeddings", False),
-        dropout=fields.number("resid_pdrop", 0.0),
+        dropout=fields.rate("resid_pdrop", 0.0),
     )
 
 

@@ -46,7 +46,7 @@ def read(fields: Fields, tensors: Collection[str]) -> DecoderConfig:
     DecoderConfig
         The model.
     """
-    sizes = replace(llama.sizes_of(fields), window=fields.whole("sliding_window", None))
+    sizes = replace(llama.sizes_of(fields), window=fields.size("sliding_window", None))
     return llama.config_of(fields, (sizes,) * fields.blocks("num_hidden_layers"))
 
 

@@ -191,7 +191,7 @@ def _labels(fields: Fields) -> tuple[str, ...]:
     """Read the names of classes."""
     record = fields.record("id2label")
     if record is None:
-        n_labels = fields.whole("num_labels", 2)
+        n_labels = fields.size("num_labels", 2)
         if not 1 <= n_labels <= MAX_LABELS:
             raise ConfigError("config_invalid", f"{fields.origin}: num_labels is {n_labels}, not 1 to {MAX_LABELS}")
         return tuple(f"LABEL_{number}" for number in range(n_labels))

@@ -31,7 +31,7 @@ def windowed_layers(fields: Fields) -> tuple[LayerSizes, ...]:
     """
     sizes = llama.sizes_of(fields)
     slides = fields.flag("use_sliding_window", False)
-    window, first = fields.whole("sliding_window", None) if slides else None, fields.whole("max_window_layers", 28)
+    window, first = fields.size("sliding_window", None) if slides else None, fields.whole("max_window_layers", 28)
     kinds = llama.layer_kinds(fields, lambda i: llama.LAYER_KINDS[slides and i >= first])
     return tuple(replace(sizes, window=window if kind == llama.WINDOWED else None) for kind in kinds)
 

@@ -54,11 +54,15 @@ def read_rotary(
     if own is not None and kind is not None:
         own = own.record(kind)
     own = own or fields.record("rope_scaling") or Fields({}, fields.origin)
-    base = own.number("rope_theta", fields.number("rope_theta", base))
+    base = own.positive("rope_theta", fields.positive("rope_theta", base))
     share = own.number("partial_rotary_factor", fields.number("partial_rotary_factor", share))
     if not 0 <= share <= 1:
         raise ConfigError("config_invalid", f"{own.origin}: partial_rotary_factor is {share}, not 0 to 1")
-    return Rotary(base, int(d_head * share), interleaved, _scaling(own, fields))
+    width = int(d_head * share)
+    if width % 2:
+        told = f"partial_rotary_factor ({share}) of head_dim ({d_head}) makes {width} positions to turn, no even number"
+        raise ConfigError("config_invalid", f"{own.origin}: {told}")
+    return Rotary(base, width, interleaved, _scaling(own, fields))
 
 
 def write_rotary(rotary: Rotary, d_head: int) -> dict[str, Any]:
@@ -129,20 +133,20 @@ def _scaling(own: Fields, fields: Fields) -> Any:
         kind = "longrope"  # its first name
     if kind not in SCALINGS:
         raise unknown("rotary_scaling", kind[:40], SCALINGS)
-    most = fields.whole("max_position_embeddings")
-    original = own.whole("original_max_position_embeddings", fields.whole("original_max_position_embeddings", most))
+    most = fields.size("max_position_embeddings")
+    original = own.size("original_max_position_embeddings", fields.size("original_max_position_embeddings", most))
     if kind == "linear":
-        return Linear(own.number("factor"))
+        return Linear(own.positive("factor"))
     if kind == "dynamic":
-        return DynamicNTK(own.number("factor"), original)
+        return DynamicNTK(own.positive("factor"), original)
     if kind == "llama3":
         low, high = own.number("low_freq_factor"), own.number("high_freq_factor")
-        return Llama3(own.number("factor"), low, high, original)
+        return Llama3(own.positive("factor"), low, high, original)
     if kind == "yarn":
-        factor = own.number("factor", most / original)
+        factor = own.positive("factor", most / original)
         fast, slow = own.number("beta_fast", 32.0), own.number("beta_slow", 1.0)
         return Yarn(factor, original, fast, slow, _sharpening(own, factor), own.flag("truncate", True))
-    factor = own.number("factor", most / original)
+    factor = own.positive("factor", most / original)
     usual = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
     return LongRope(
         tuple(own.list("short_factor")),

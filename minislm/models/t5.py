@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from minislm.config import LayerSizes
+from minislm.config import MOST_HEAD, LayerSizes
 from minislm.models.fields import Fields
 from minislm.models.published import Published, named
-from minislm.models.transformer import TransformerConfig
+from minislm.models.transformer import MOST_POSITIONS, TransformerConfig
 
 # Kind and activation of the feed-forward part; what is called "gated-gelu" was always the approximation by tanh.
 FEED_FORWARD = {
@@ -81,21 +81,21 @@ def read(fields: Fields, tensors: Collection[str]) -> TransformerConfig:
         The model.
     """
     mlp, activation = fields.choice("feed_forward_proj", FEED_FORWARD, "relu")
-    d_model, n_heads, n_layers = fields.whole("d_model"), fields.whole("num_heads"), fields.blocks("num_layers")
-    sizes = LayerSizes(n_heads, n_heads, fields.whole("d_kv"), fields.whole("d_ff"))
+    d_model, n_heads, n_layers = fields.size("d_model"), fields.size("num_heads"), fields.blocks("num_layers")
+    sizes = LayerSizes(n_heads, n_heads, fields.size("d_kv", most=MOST_HEAD), fields.size("d_ff"))
     one_table = fields.flag("tie_word_embeddings", True)
     return TransformerConfig(
-        vocab_size=fields.whole("vocab_size"),
+        vocab_size=fields.size("vocab_size"),
         d_model=d_model,
-        context=fields.whole("n_positions", 512),
+        context=fields.size("n_positions", 512, most=MOST_POSITIONS),
         layers=(sizes,) * fields.blocks("num_decoder_layers", n_layers),
         encoder_layers=(sizes,) * n_layers,
         positions="relative",
-        n_buckets=fields.whole("relative_attention_num_buckets", 32),
-        max_distance=fields.whole("relative_attention_max_distance", 128),
+        n_buckets=fields.size("relative_attention_num_buckets", 32),
+        max_distance=fields.size("relative_attention_max_distance", 128),
         norm="rms",
         norm_place="before",
-        norm_eps=fields.number("layer_norm_epsilon", 1e-6),
+        norm_eps=fields.positive("layer_norm_epsilon", 1e-6),
         mlp=mlp,
         activation=activation,
         biases=(),
@@ -103,7 +103,7 @@ def read(fields: Fields, tensors: Collection[str]) -> TransformerConfig:
         attention_scale=1.0,
         embedding_scale=1.0,
         logit_scale=d_model**-0.5 if fields.flag("scale_decoder_outputs", one_table) else 1.0,
-        dropout=fields.number("dropout_rate", 0.1),
+        dropout=fields.rate("dropout_rate", 0.1),
     )
 
 

@@ -290,6 +290,26 @@ def test_json_has_null_for_what_is_not_finite(capsys):
     assert "é" in out
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--heads", "3"], "--width (128) must be a multiple of --heads (3)"),
+        (["--heads", "4", "--kv-heads", "3"], "--heads (4) must be a multiple of --kv-heads (3)"),
+        (["--width", "100000000"], "--width 100000000 and --heads 4 make heads wider than 65536"),
+    ],
+)
+def test_sizes_that_cannot_be_are_told_by_their_options(options, told, tmp_path):
+    result = called("train", "-o", tmp_path / "model", *options)
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_a_context_that_cannot_be_is_told_by_its_option(folder):
+    result = called("generate", folder, "-p", "a", "--context", "0")
+    assert result.exit_code == 2
+    assert "'--context'" in result.stderr
+
+
 # generate
 
 

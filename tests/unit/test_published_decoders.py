@@ -10,7 +10,7 @@ import pytest
 
 from minislm import load, models, save
 from minislm.config import LayerSizes
-from minislm.errors import MinislmError
+from minislm.errors import MinislmError, UsageError
 from minislm.language_model import LanguageModel
 from minislm.layers.rotary import DynamicNTK, Linear, Llama3, LongRope, Rotary, Yarn
 from minislm.models.decoder import Decoder, DecoderConfig
@@ -96,7 +96,12 @@ BAD = [
     ("intermediate_size", 41, "config_vs_weights"),
     ("num_hidden_layers", 3, "config_vs_weights"),
     ("num_hidden_layers", 2**40, "config_invalid"),
+    ("num_hidden_layers", 0, "config_invalid"),
     ("num_attention_heads", "4", "config_invalid"),
+    ("num_attention_heads", 3, "config_invalid"),
+    ("num_attention_heads", 0, "config_invalid"),
+    ("intermediate_size", 0, "config_invalid"),
+    ("rms_norm_eps", 0, "config_invalid"),
     ("num_key_value_heads", 3, "config_invalid"),
     ("head_dim", 7, "config_invalid"),
     ("head_dim", 10**9, "config_invalid"),
@@ -133,7 +138,8 @@ def test_a_field_that_cannot_be_is_named_before_memory_is_taken(folder, name, va
     finally:
         tracemalloc.stop()
     assert caught.value.code == code
-    assert str(folder) in str(caught.value)
+    assert str(folder / "config.json" if code == "config_invalid" else folder) in str(caught.value)
+    assert code != "config_invalid" or isinstance(value, dict) or name in str(caught.value)
     assert peak < 32 * 2**20
 
 
@@ -146,3 +152,23 @@ def test_the_nearest_architecture_is_named(folder):
 
 def test_a_context_may_be_chosen(folder):
     assert load(folder, context=8).model.config.context == 8
+    for context in (0, -1, 2**40):
+        with pytest.raises(UsageError, match=rf"does not open so: context must be .*, not {context}$"):
+            load(folder, context=context)
+
+
+def test_heads_that_do_not_share_the_width_are_told_in_the_words_of_the_file(folder):
+    values = json.loads((folder / "config.json").read_text())
+    del values["head_dim"]
+    (folder / "config.json").write_text(json.dumps({**values, "num_attention_heads": 5}))
+    told = rf"hidden_size \({values['hidden_size']}\) must be a multiple of num_attention_heads \(5\)"
+    with pytest.raises(MinislmError, match=told):
+        load(folder)
+
+
+def test_a_bad_id_of_a_folder_without_generation_settings_is_found_in_its_config(folder):
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "eos_token_id": "x"}))
+    (folder / "generation_config.json").unlink()
+    with pytest.raises(MinislmError, match=r"/config\.json: eos_token_id must be a list of token ids, not \['x'\]"):
+        load(folder)

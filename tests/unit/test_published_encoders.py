@@ -209,7 +209,7 @@ BROKEN = {
     ),
     "tensor more": (more, "config_vs_weights", "bert.adapter.weight"),
     "tensor short": (short, "config_vs_weights", "classifier.weight"),
-    "width huge": (lambda f: changed(f, hidden_size=3 * 2**29), "config_invalid", "d_head"),
+    "width huge": (lambda f: changed(f, hidden_size=3 * 2**29), "config_invalid", "hidden_size"),
     "vocabulary huge": (lambda f: changed(f, vocab_size=2**31 - 1), "config_vs_weights", "word_embeddings"),
     "width missing": (lambda f: changed(f, hidden_size=None), "config_invalid", "hidden_size"),
     "heads do not divide": (lambda f: changed(f, num_attention_heads=5), "config_invalid", "n_heads"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -55,20 +56,28 @@ def test_what_is_written_is_read_again():
 
 
 @pytest.mark.parametrize(
-    ("values", "error", "code"),
+    ("values", "error", "told"),
     [
-        ({"bad_words_ids": [[1, 2]]}, UnsupportedError, "unsupported_config"),
-        ({"max_length": "long"}, ConfigError, "config_invalid"),
-        ({"eos_token_id": [-1]}, UsageError, "bad_generation_setting"),
-        ({"forced_bos_token_id": "a"}, UsageError, "bad_generation_setting"),
-        ({"early_stopping": "sometimes"}, UsageError, "bad_generation_setting"),
-        ({"renormalize_logits": 1}, UsageError, "bad_generation_setting"),
+        ({"bad_words_ids": [[1, 2]]}, UnsupportedError, "bad_words_ids holds [1, 2]"),
+        ({"max_length": "long"}, ConfigError, "max_length must be a whole number, not 'long'"),
+        ({"eos_token_id": [-1]}, ConfigError, "eos_token_id must be a list of token ids, not [-1]"),
+        ({"forced_bos_token_id": "a"}, ConfigError, "forced_bos_token_id must be a token id, not 'a'"),
+        ({"early_stopping": "sometimes"}, ConfigError, "early_stopping must be true, false"),
+        ({"renormalize_logits": 1}, ConfigError, "renormalize_logits must be true or false, not 1"),
+        ({"stop_strings": 5}, ConfigError, "stop_strings must be a list of strings, not 5"),
+        ({"num_beams": 0}, ConfigError, "num_beams must be a whole number in 1.."),
+        ({"minislm": 3}, ConfigError, "minislm must be an object, not 3"),
     ],
 )
-def test_nonsense_is_refused(values, error, code):
-    with pytest.raises(error) as caught:
+def test_nonsense_is_refused_by_the_name_of_its_field(values, error, told):
+    with pytest.raises(error, match=re.escape(f"generation_config.json: {told}")):
         read_settings(values, {}, None, apart=True)
-    assert caught.value.code == code
+
+
+def test_nonsense_of_an_older_folder_is_found_in_its_config():
+    with pytest.raises(ConfigError, match=r"^config.json: eos_token_id must be a list of token ids, not \['x'\]$"):
+        read_settings({}, {"eos_token_id": "x"}, 1, apart=False)
+    assert read_settings({"eos_token_id": 7}, {"eos_token_id": "x"}, 1, apart=False).eos_ids == (7,)
 
 
 def test_repeating_finds_every_continuation():
