@@ -51,6 +51,7 @@ cdef const runtime *shared = the_runtime()
 
 cdef int64_t WORTH_A_THREAD = 1 << 19  # multiplications
 cdef int64_t READING = 32  # of them take as long as to read a key and turn it over, or a value
+cdef int64_t TILES_PER_THREAD = 8  # so that none waits long for another at the end
 cdef int64_t UNITS_PER_THREAD = 2  # where there are fewer units, they share the keys of their queries
 
 
@@ -125,7 +126,7 @@ cdef run(attention_task *task, q, k, y, counts, firsts, lengths, int threads):
     task.lengths = <const int64_t *>reading(lengths)
     task.h, task.g, task.width = q.shape[-2], k.shape[-2], q.shape[-1]
     task.b, task.rows, task.shares = len(counts), math.prod(q.shape[:-2]), 1
-    task.tile = attention_tile(task, UNITS_PER_THREAD * threads)
+    task.tile = attention_tile(task, TILES_PER_THREAD * threads)
     cdef int64_t longest = rounded_up(lengths.max(initial=0)), units = attention_units(task), rows = task.rows * task.h
     task.spans = -(-longest // SPAN)
     if units < UNITS_PER_THREAD * threads and threads > 1 < task.spans:

@@ -109,6 +109,7 @@ static void gather(const struct attention_task *a, const struct queries *u, cons
 /* Do one unit's part of one sequence. */
 static void attend(const struct attention_task *a, const struct queries *u, int64_t share) {
     const int64_t width = a->width, rows = u->tokens * u->team, most = a->tile * width;
+    const int64_t columns = a->k.scales ? BYTE_COLUMNS : COLUMNS;
     float q[most] __attribute__((aligned(64))), room[2 * COLUMNS * (width + 16)] __attribute__((aligned(64)));
     float y[most] __attribute__((aligned(64))), span_y[most] __attribute__((aligned(64)));
     struct gathered whole = {.y = y}, span = {.y = span_y};
@@ -124,10 +125,10 @@ static void attend(const struct attention_task *a, const struct queries *u, int6
     int64_t number = a->shares == 1 ? seen.first / SPAN : share;
     for (struct gathered *got = &whole; number * SPAN < seen.last; number += a->shares, got = &span) {
         const int64_t end = smaller((number + 1) * SPAN, seen.last);
-        int64_t j = number * SPAN < seen.first ? seen.first / COLUMNS * COLUMNS : number * SPAN;
+        int64_t j = number * SPAN < seen.first ? seen.first / columns * columns : number * SPAN;
         if (got == &span) forget(got, rows, width);
-        for (; j < end; j += COLUMNS) {
-            const struct range keys = {j, smaller(j + COLUMNS, end)};
+        for (; j < end; j += columns) {
+            const struct range keys = {j, smaller(j + columns, end)};
             if (a->k.scales) gather_bytes(a, u, &bytes, keys, (int32_t *)room, got);
             else gather(a, u, q, keys, room, got);
         }

@@ -10,8 +10,8 @@ typedef int32_t lanes_of_ints_in_memory __attribute__((vector_size(4 * LANES), a
 typedef uint8_t lanes_of_bytes __attribute__((vector_size(LANES)));
 typedef uint8_t lanes_of_bytes_in_memory __attribute__((vector_size(LANES), aligned(1), may_alias));
 
-/* Rows whose products with SIDE registers of columns are in registers together. */
-enum { BYTE_ROWS = LANES == 16 ? 12 : 4, SIDE = 2 };
+/* Keys of a tile; rows whose products with SIDE registers of columns are in registers together. */
+enum { BYTE_COLUMNS = 128, BYTE_ROWS = LANES == 16 ? 8 : 4, SIDE = 2 };
 
 /* Unsigned bytes have this more than the codes of queries. */
 enum { OFFSET = 128 };
@@ -68,7 +68,7 @@ INLINE void sum_products(const uint8_t *bytes, int64_t stride, const int32_t *li
         line of[SIDE];
 #pragma GCC unroll 2
         for (int s = 0; s < side; s++) of[s] = load_line(lines + s * LANES);
-#pragma GCC unroll 12
+#pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
             int32_t four;
             memcpy(&four, bytes + i * stride, 4);
@@ -80,11 +80,11 @@ INLINE void sum_products(const uint8_t *bytes, int64_t stride, const int32_t *li
 
 /* A tile of keys and values in lines, and what belongs to each key. */
 struct byte_tile {
-    int32_t *k, *v;          /* (width / 4 rounded up, COLUMNS) and (COLUMNS / 4, `across`) */
+    int32_t *k, *v;          /* (width / 4 rounded up, BYTE_COLUMNS) and (BYTE_COLUMNS / 4, `across`) */
     int64_t across;          /* width rounded up to a register */
-    int32_t starts[COLUMNS]; /* of sums, so that OFFSET leaves no trace */
-    float k_scales[COLUMNS];
-    float logs[COLUMNS], inverses[COLUMNS]; /* of the scales of values */
+    int32_t starts[BYTE_COLUMNS]; /* of sums, so that OFFSET leaves no trace */
+    float k_scales[BYTE_COLUMNS];
+    float logs[BYTE_COLUMNS], inverses[BYTE_COLUMNS]; /* of the scales of values */
 };
 
 /* Bytes of a head that begin with the first of n rows, `row` apart, as rows of whole quads; zeros follow the width. */
@@ -129,24 +129,28 @@ static inline void interleave(const int8_t *from, int64_t row, int64_t n, int64_
 /* Lay the keys [first, first + n) of a group out. */
 static inline void open_tile(struct byte_tile *tile, const struct attention_task *a, int64_t first, int64_t n) {
     const int64_t width = a->width, quads = (width + 3) / 4, at = first * width;
-    int8_t room[COLUMNS * 4 * quads];
+    int8_t room[BYTE_COLUMNS * 4 * quads];
     int64_t row = a->g * width;
     const int8_t *k = whole_quads((const int8_t *)a->k.rows + at, &row, n, width, room);
-    if (n < COLUMNS) memset(tile->k, 0, quads * COLUMNS * sizeof *tile->k);
-    transpose((const float *)k, row / 4, n, quads, (float *)tile->k, COLUMNS);
-    for (int64_t j = 0; j < COLUMNS; j += LANES) {
+    if (n < BYTE_COLUMNS) memset(tile->k, 0, quads * BYTE_COLUMNS * sizeof *tile->k);
+    transpose((const float *)k, row / 4, n, quads, (float *)tile->k, BYTE_COLUMNS);
+    for (int64_t j = 0; j < BYTE_COLUMNS; j += LANES) {
         lanes_of_ints sum = {0};
-        for (int64_t l = 0; l < quads; l++) sum = add_products(sum, 0x01010101, load_line(tile->k + l * COLUMNS + j));
+        for (int64_t l = 0; l < quads; l++) sum = add_products(sum, 0x01010101, load_line(tile->k + l * BYTE_COLUMNS + j));
         *(lanes_of_ints_in_memory *)(tile->starts + j) = -OFFSET * sum;
     }
     for (int64_t j = 0; j < n; j += 4)
         interleave((const int8_t *)a->v.rows + at + j * a->g * width, a->g * width, n - j, width, tile->v + j / 4 * tile->across);
-    for (int64_t j = n; j < COLUMNS; j++) tile->k_scales[j] = tile->logs[j] = tile->inverses[j] = 0;
+    for (int64_t j = n; j < BYTE_COLUMNS; j++) tile->k_scales[j] = 0, tile->logs[j] = 1;
     for (int64_t j = 0; j < n; j++) {
-        const float scale = a->v.scales[first + j * a->g], least = scale < LEAST_SCALE ? LEAST_SCALE : scale;
+        const float scale = a->v.scales[first + j * a->g];
         tile->k_scales[j] = a->k.scales[first + j * a->g];
-        tile->logs[j] = logf(least);
-        tile->inverses[j] = least > 0 ? 1 / least : 1; /* none is not a number: what is hidden is worth 0 of it */
+        tile->logs[j] = scale < LEAST_SCALE ? LEAST_SCALE : scale;
+    }
+    for (int64_t j = 0; j < BYTE_COLUMNS; j += LANES) {
+        const lanes scales = load(tile->logs + j), inverses = all(1) / scales;
+        store(tile->logs + j, logarithm_lanes(scales));
+        store(tile->inverses + j, larger_lanes(inverses, all(0))); /* 0 for what is not a number: what is hidden has 0 of it */
     }
 }
 
@@ -155,38 +159,38 @@ INLINE void score_bytes(const struct byte_tile *tile, const uint8_t *q, const fl
                         const float *added, float *scores, const int rows) {
     for (int64_t j = 0; j < columns; j += SIDE * LANES) {
         lanes_of_ints sums[BYTE_ROWS][SIDE];
-#pragma GCC unroll 12
+#pragma GCC unroll 8
         for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
             for (int s = 0; s < SIDE; s++) sums[i][s] = load_ints(tile->starts + j + s * LANES);
-        sum_products(q, 4 * quads, tile->k + j, COLUMNS, quads, sums, rows, SIDE);
-#pragma GCC unroll 12
+        sum_products(q, 4 * quads, tile->k + j, BYTE_COLUMNS, quads, sums, rows, SIDE);
+#pragma GCC unroll 8
         for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
             for (int s = 0; s < SIDE; s++) {
                 const lanes products = __builtin_convertvector(sums[i][s], lanes) * load(tile->k_scales + j + s * LANES);
-                store(scores + i * COLUMNS + j + s * LANES, products * q_scales[i] + load(added + j + s * LANES));
+                store(scores + i * BYTE_COLUMNS + j + s * LANES, products * q_scales[i] + load(added + j + s * LANES));
             }
     }
 }
 
-/* 2^x to about 3e-6 for x up to 8; 0 where it would be a denormal number. */
+/* 2^x to about 3e-6 for x up to 8, and 0 for what would be a denormal number, or nearly so. */
 static inline lanes power_lanes(lanes x) {
-    const lanes round_to_whole = all(12582912);
-#ifdef __AVX512F__
-    x = larger_lanes(all(-160), x); /* 2^-160 is 0 */
+#ifdef __AVX512DQ__
+    const lanes r = (lanes)_mm512_reduce_ps((__m512)x, 1); /* x - floor(x) */
 #else
+    const lanes round_to_whole = all(12582912);
     const lanes_of_bits nothing = x < all(-126);
     x = larger_lanes(all(-126), x);
+    const lanes n = (x - 0.5f + round_to_whole) - round_to_whole, r = x - n;
 #endif
-    const lanes n = (x + round_to_whole) - round_to_whole, r = x - n;
-    lanes p = all(0.009582853f);
-    p = p * r + 0.055906426f;
-    p = p * r + 0.24024099f;
-    p = p * r + 0.6931242f;
-    p = p * r + 1;
-#ifdef __AVX512F__
-    return (lanes)_mm512_scalef_ps((__m512)p, (__m512)n);
+    lanes p = all(0.013534168f); /* fitted from 0 to 1 */
+    p = p * r + 0.05201146f;
+    p = p * r + 0.24144275f;
+    p = p * r + 0.69300383f;
+    p = p * r + 1.0000026f;
+#ifdef __AVX512DQ__
+    return (lanes)_mm512_scalef_ps((__m512)p, (__m512)x); /* p 2^floor(x) */
 #else
     p *= (lanes)((__builtin_convertvector(n, lanes_of_bits) + 127) << 23);
     return (lanes)((lanes_of_bits)p & ~nothing);
@@ -209,8 +213,12 @@ INLINE lanes weigh_bytes(const struct byte_tile *tile, const float *scores, floa
     for (int j = 0; j < registers; j++) {
         const lanes weight = power_lanes(load(scores + j * LANES) * LOG2_E - shift);
         sum += weight * load(tile->inverses + j * LANES);
-        const lanes_of_ints rounded = (lanes_of_ints)(weight + 12582912) & 255; /* the last bits of a number of this size */
-        *(lanes_of_bytes_in_memory *)(bytes + j * LANES) = __builtin_convertvector(rounded, lanes_of_bytes);
+        const lanes_of_ints rounded = (lanes_of_ints)(weight + 12582912); /* the last byte of a number of this size */
+#ifdef __AVX512F__
+        _mm_storeu_si128((__m128i *)(bytes + j * LANES), _mm512_cvtepi32_epi8((__m512i)rounded));
+#else
+        *(lanes_of_bytes_in_memory *)(bytes + j * LANES) = __builtin_convertvector(rounded & 255, lanes_of_bytes);
+#endif
     }
     return sum;
 }
@@ -219,8 +227,8 @@ INLINE lanes weigh_bytes(const struct byte_tile *tile, const float *scores, floa
 INLINE void mix_columns(const struct byte_tile *tile, int64_t column, const uint8_t *bytes, int64_t quads, const float *shrinks,
                          const float *shares, float *y, int64_t y_row, const int rows, const int side) {
     lanes_of_ints sums[BYTE_ROWS][SIDE] = {0};
-    sum_products(bytes, COLUMNS, tile->v + column, tile->across, quads, sums, rows, side);
-#pragma GCC unroll 12
+    sum_products(bytes, BYTE_COLUMNS, tile->v + column, tile->across, quads, sums, rows, side);
+#pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
         for (int s = 0; s < side; s++) {
@@ -257,17 +265,17 @@ static inline int sees_all(const struct scoring *s, int64_t position, int64_t to
 /* Add to rows what they see of a tile, by their scores; one after the other, so that none waits for another. */
 INLINE void add_values(const struct byte_tile *tile, const float *scores, int64_t n, int64_t i, struct gathered *got, int64_t width,
                        const int rows, const int registers) {
-    enum { ROOM = 16 };
-    uint8_t bytes[BYTE_ROWS * COLUMNS];
+    enum { ROOM = 16 }; /* a register, or some */
+    uint8_t bytes[BYTE_ROWS * BYTE_COLUMNS];
     float tops[ROOM] = {0}, before[ROOM] = {0}, shrinks[ROOM], shares[ROOM];
-    for (int r = 0; r < rows; r++) tops[r] = top_of(scores + r * COLUMNS, registers), before[r] = got->top[i + r];
+    for (int r = 0; r < rows; r++) tops[r] = top_of(scores + r * BYTE_COLUMNS, registers), before[r] = got->top[i + r];
     for (int r = 0; r < ROOM; r += LANES) {
         const lanes top = larger_lanes(load(tops + r), load(before + r));
         store(shrinks + r, exponential_lanes(load(before + r) - top));
         store(shares + r, exponential_lanes(load(tops + r) - top));
     }
     for (int r = 0; r < rows; r++) {
-        const lanes total = weigh_bytes(tile, scores + r * COLUMNS, tops[r], bytes + r * COLUMNS, registers);
+        const lanes total = weigh_bytes(tile, scores + r * BYTE_COLUMNS, tops[r], bytes + r * BYTE_COLUMNS, registers);
         got->total[i + r] = got->total[i + r] * shrinks[r] + total * shares[r];
         got->top[i + r] = tops[r] > before[r] ? tops[r] : before[r];
     }
@@ -277,18 +285,18 @@ INLINE void add_values(const struct byte_tile *tile, const float *scores, int64_
 /* Let `rows` rows from row i on meet the first n keys of a tile, of which none meets more. */
 INLINE void gather_rows(const struct attention_task *a, const struct queries *u, const struct byte_rows *q,
                         const struct byte_tile *tile, int64_t first, int64_t n, int64_t i, struct gathered *got, const int rows) {
-    static const float nothing[COLUMNS];
+    static const float nothing[BYTE_COLUMNS];
     const int64_t width = a->width, quads = (width + 3) / 4, registers = (n + LANES - 1) / LANES;
     const int64_t position = u->position + i / u->team, tokens = (i % u->team + rows - 1) / u->team + 1;
-    const int whole = n == COLUMNS && sees_all(&a->scoring, position, tokens, first, n, a->lengths[u->b]);
-    float scores[BYTE_ROWS * COLUMNS], unused[COLUMNS];
+    const int whole = n == BYTE_COLUMNS && sees_all(&a->scoring, position, tokens, first, n, a->lengths[u->b]);
+    float scores[BYTE_ROWS * BYTE_COLUMNS], unused[BYTE_COLUMNS];
     score_bytes(tile, q->codes + i * 4 * quads, q->scales + i, quads, n, whole ? tile->logs : nothing, scores, rows);
     if (whole) {
-        add_values(tile, scores, COLUMNS, i, got, width, rows, COLUMNS / LANES);
+        add_values(tile, scores, BYTE_COLUMNS, i, got, width, rows, BYTE_COLUMNS / LANES);
         return;
     }
     for (int64_t r = 0, head = i % u->team, token = position; r < rows; r++) {
-        float *row = scores + r * COLUMNS;
+        float *row = scores + r * BYTE_COLUMNS;
         score(&a->scoring, u->head + head, token, (struct range){first, first + n}, a->lengths[u->b], 0, row, unused);
         for (int64_t j = 0; j < n; j++) row[j] = row[j] == -INFINITY ? row[j] : row[j] + tile->logs[j];
         for (int64_t j = n; j < registers * LANES; j++) row[j] = -INFINITY;
@@ -297,15 +305,28 @@ INLINE void gather_rows(const struct attention_task *a, const struct queries *u,
     add_values(tile, scores, n, i, got, width, rows, registers);
 }
 
+/* Ask for keys and values, `from` to before `to` as counted from one of them, before they are needed. */
+static inline void fetch(const struct attention_task *a, int64_t first, int64_t from, int64_t to) {
+    const int64_t row = a->g * a->width, at = first * a->width;
+    for (int64_t j = from; j < to; j++)
+        for (int64_t l = 0; l < a->width; l += 64) {
+            __builtin_prefetch((const int8_t *)a->k.rows + at + j * row + l);
+            __builtin_prefetch((const int8_t *)a->v.rows + at + j * row + l);
+        }
+}
+
 /* The same as `gather`. `room` is for the lines of keys and values. */
 static void gather_bytes(const struct attention_task *a, const struct queries *u, const struct byte_rows *q, struct range keys,
                          int32_t *room, struct gathered *got) {
     const int64_t rows = u->tokens * u->team, quads = (a->width + 3) / 4;
-    struct byte_tile tile = {.k = room, .v = room + quads * COLUMNS, .across = (a->width + LANES - 1) / LANES * LANES};
-    open_tile(&tile, a, (a->firsts[u->b] + keys.first) * a->g + u->group, keys.last - keys.first);
+    struct byte_tile tile = {.k = room, .v = room + quads * BYTE_COLUMNS, .across = (a->width + LANES - 1) / LANES * LANES};
+    const int64_t first = (a->firsts[u->b] + keys.first) * a->g + u->group;
+    const int64_t more = smaller(BYTE_COLUMNS, a->lengths[u->b] - keys.last); /* keys of the next tile, which come meanwhile */
+    open_tile(&tile, a, first, keys.last - keys.first);
     int64_t i = 0;
 #define ROWS(some)                                                                                                          \
     for (; i + some <= rows; i += some) { /* none of which meets many keys in vain */                                       \
+        fetch(a, first + BYTE_COLUMNS * a->g, more * i / rows, more * (i + some) / rows);                                        \
         const int64_t token = i / u->team, tokens = (i + some - 1) / u->team + 1 - token;                                   \
         const struct range seen = visible(&a->scoring, u->position + token, tokens, keys.last);                             \
         if (seen.last > keys.first && seen.first < keys.last)                                                               \
