@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 # What the command line exits with (see `minislm --help`).
 FAILURE, USAGE, NOT_FOUND, UNSUPPORTED, GATE_MISSED, INTERRUPTED = 1, 2, 3, 4, 5, 130
@@ -78,7 +78,60 @@ class GateError(MinislmError):
     exit_code = GATE_MISSED
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UnsupportedError:
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Find the known name that is most like another.
+
+    Parameters
+    ----------
+    name : str
+        The name that came.
+    known : iterable of str
+        The names that would have been right.
+
+    Returns
+    -------
+    str or None
+        None: none is like it.
+    """
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+
+
+def mistyped(name: str, known: Iterable[str]) -> str | None:
+    """Find the known name that another must be a slip of the fingers for.
+
+    For names of which others than the known ones exist too: ``bart`` and ``mixtral`` are one letter from ``bert`` and
+    ``mistral``, and mean something else.
+
+    Parameters
+    ----------
+    name : str
+        The name that came.
+    known : iterable of str
+        The names that would have been right.
+
+    Returns
+    -------
+    str or None
+        The one that differs by capitals or separators, by one letter left out or doubled, or by two that are swapped.
+    """
+
+    def plain(word: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", word.lower())
+
+    def slips(word: str) -> Iterator[str]:
+        yield word
+        for i, letter in enumerate(word):
+            yield word[:i] + letter + word[i:]
+            if not letter.isdigit():  # without its version a name means another
+                yield word[:i] + word[i + 1 :]
+                yield word[:i] + word[i + 1 : i + 2] + letter + word[i + 2 :]
+
+    return next((one for one in known if plain(name) in slips(plain(one))), None)
+
+
+def unknown(
+    kind: str, name: str, known: Iterable[str], *, near: Callable[[str, Iterable[str]], str | None] = nearest
+) -> UnsupportedError:
     """Make the error for a name that no table holds.
 
     Parameters
@@ -89,6 +142,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnsupportedError:
         The name that came.
     known : iterable of str
         The names that would have been right.
+    near : callable
+        From both to the name that may have been meant: `nearest` or `mistyped`.
 
     Returns
     -------
@@ -96,8 +151,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnsupportedError:
         To be raised; code ``"unknown_<kind>"``, message with the nearest match and all known names.
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    meant = near(name, known)
+    hint = f" Did you mean {meant!r}?" if meant else ""
     return UnsupportedError(f"unknown_{kind}", f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}")
 
 

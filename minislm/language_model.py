@@ -415,7 +415,7 @@ def load(path: str | os.PathLike[str], *, context: int | None = None, activation
     ConfigError
         Code ``config_invalid``: no possible model.
     UsageError
-        Code ``bad_option``: `context` for a model with a table of positions, or out of range.
+        Code ``bad_option``: `context` for a model with a table of positions, or out of range; or `path` is none.
     UnsupportedError
         Codes ``unknown_architecture``, ``unknown_weight``, ``unsupported_version``, ``unknown_activations`` and the
         like.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minislm.errors import ModelFileError, NotFoundError, UsageError, clipped
+from minislm.errors import ModelFileError, NotFoundError, UnsupportedError, UsageError, clipped
 from minislm.files import safetensors
 from minislm.files.durable import new_folder, standing
 from minislm.files.opened import PICKLE_SUFFIXES, pickled
@@ -65,8 +65,11 @@ def read_folder(path: str | os.PathLike[str]) -> ModelFolder:
         Code ``model_not_found``: nothing is there.
     ModelFileError
         Code ``not_a_model_file``: no folder, or one without a file that every model has. Code ``unsafe_format``: its
-        weights are a pickle. Codes ``missing_shard`` and ``missing_tensor``: not all that its index names is there.
-        Code ``config_invalid``: a JSON file is none. And the codes of `safetensors.read`.
+        weights are a pickle. Codes ``missing_index``, ``missing_shard`` and ``missing_tensor``: of weights in several
+        files the index is not there, or not all that it names. Code ``config_invalid``: a JSON file is none. And the
+        codes of `safetensors.read`.
+    UnsupportedError
+        Code ``unsupported_quantization``: the weights are stored as another library quantizes them.
     """
     folder = standing(Path(path))
     if not folder.exists():
@@ -75,12 +78,18 @@ def read_folder(path: str | os.PathLike[str]) -> ModelFolder:
         if folder.suffix in PICKLE_SUFFIXES:
             raise pickled(folder)
         raise ModelFileError("not_a_model_file", f"{path} is a file; give the folder that holds {CONFIG} and {WEIGHTS}")
-    if not (folder / CONFIG).exists():
+    if not os.path.lexists(folder / CONFIG):
         raise ModelFileError("not_a_model_file", f"{path} is no model folder that minislm reads: it has no {CONFIG}")
+    config = read_json(folder / CONFIG)
+    if quantization := config.get("quantization_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        raise UnsupportedError(
+            "unsupported_quantization",
+            f"{folder / CONFIG}: quantization_config says that the weights are stored by the quant_method "
+            f"{clipped(method)}; minislm reads folders of unquantized tensors and GGUF files: fetch one of these",
+        )
     return ModelFolder(
-        read_json(folder / CONFIG),
-        _tensors(folder),
-        read_json(folder / GENERATION) if (folder / GENERATION).exists() else {},
+        config, _tensors(folder), read_json(folder / GENERATION) if os.path.lexists(folder / GENERATION) else {}
     )
 
 
@@ -174,9 +183,15 @@ def read_value(path: Path) -> Any:
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:
     """Map the tensors of a folder, out of one file or of the several that an index names."""
-    if (folder / WEIGHTS).exists():
+    if os.path.lexists(folder / WEIGHTS):
         return safetensors.read(folder / WEIGHTS)
-    if not (folder / INDEX).exists():
+    if not os.path.lexists(folder / INDEX):
+        if shards := sorted(file.name for file in folder.glob("model-*-of-*.safetensors")):
+            raise ModelFileError(
+                "missing_index",
+                f"{folder} holds weights in several files, such as {clipped(shards[0])}, but not {INDEX}, which says "
+                "where each tensor stands; fetch it from where they came from",
+            )
         pickles = [file for file in sorted(folder.iterdir()) if file.suffix in PICKLE_SUFFIXES]
         if pickles:
             raise pickled(pickles[0])
@@ -202,12 +217,12 @@ def _tensors(folder: Path) -> dict[str, np.ndarray]:
 
 def _text(path: Path) -> str:
     """Read a text file of a model folder."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise ModelFileError("not_regular_file", f"{path} is no regular file")
-    if found.st_size > MAX_TEXT_BYTES:
-        raise ModelFileError("string_too_long", f"{path} has {found.st_size} bytes, more than {MAX_TEXT_BYTES}")
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ModelFileError("not_regular_file", f"{path} is no regular file")
+        if found.st_size > MAX_TEXT_BYTES:
+            raise ModelFileError("string_too_long", f"{path} has {found.st_size} bytes, more than {MAX_TEXT_BYTES}")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ModelFileError("config_invalid", f"{path} is no UTF-8 at byte {error.start}") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minislm.errors import ModelFileError, UnsupportedError, clipped, unknown
+from minislm.errors import ModelFileError, UnsupportedError, clipped, mistyped, unknown
 from minislm.files import gguf
 from minislm.files.gguf_names import ARCHITECTURES, PASSED_OVER, Architecture, Settings, Tensors
 from minislm.files.gguf_tokenizer import tokenizer_of
@@ -73,7 +73,7 @@ def read_gguf(path: str | os.PathLike[str]) -> GGUFModel:
     if type(name) is not str:
         raise ModelFileError("config_invalid", f"{origin} does not say what architecture it holds")
     if name not in ARCHITECTURES:
-        raise unknown("architecture", clipped(name)[1:-1], ARCHITECTURES)
+        raise unknown("architecture", clipped(name)[1:-1], ARCHITECTURES, near=mistyped)
     architecture, settings = ARCHITECTURES[name], Settings(file.settings, name, origin)
     config = architecture.config(settings, file.tensors)
     tokenizer, roles, generation = tokenizer_of(file.settings, origin)

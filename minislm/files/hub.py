@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from minislm.errors import NotFoundError
+from minislm.errors import NotFoundError, UsageError, clipped
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -28,7 +28,11 @@ def cached(path: str | os.PathLike[str]) -> Path:
     ------
     NotFoundError
         Code ``model_not_found``: a name of the hub that is not in the cache.
+    UsageError
+        Code ``bad_option``: neither a path nor a name.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError("bad_option", f"expected the path or the name of a model, not {clipped(path)}")
     place = Path(path)
     if place.exists() or not isinstance(path, str) or not NAME.fullmatch(path) or place.parent.is_dir():
         return place

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minislm.config import Config
-from minislm.errors import unknown
+from minislm.errors import UnsupportedError, mistyped, unknown
 from minislm.models.base import Model
 from minislm.models.parts import StoredParts
 from minislm.models.published import Published
@@ -59,10 +59,15 @@ def published(model_type: str) -> Published:
     Raises
     ------
     UnsupportedError
-        Code ``unknown_architecture``, with the known ones and the nearest match.
+        Code ``unknown_architecture``, with the known ones and, for a slip of the fingers, the one that was meant.
     """
+    if f"{model_type}_text" in PUBLISHED:
+        raise UnsupportedError(
+            "unknown_architecture",
+            f"{model_type!r} is a model of texts and images; minislm runs those of texts alone, '{model_type}_text'",
+        )
     if model_type not in PUBLISHED:
-        raise unknown("architecture", model_type, PUBLISHED)
+        raise unknown("architecture", model_type, PUBLISHED, near=mistyped)
     module_name, _, name = PUBLISHED[model_type].partition(":")
     found: Published = getattr(importlib.import_module(f"minislm.models.{module_name}"), name)
     return found

@@ -122,13 +122,13 @@ class Fields:
             Code ``config_invalid``: a width that the heads do not share out evenly, or a head above `MOST_HEAD`.
         """
         d_model, number = self.size(width, default), self.size(n_heads)
-        self.check_multiple(width, d_model, n_heads, number)
+        self.check_multiple(width, n_heads, d_model, number)
         if d_model // number > MOST_HEAD:
             told = f"{self.origin}: {width} ({d_model}) and {n_heads} ({number}) make heads wider than {MOST_HEAD}"
             raise ConfigError("config_invalid", told)
         return LayerSizes.of_width(d_model, number, d_ff=d_ff)
 
-    def check_multiple(self, name: str, value: int, of: str, divisor: int) -> None:
+    def check_multiple(self, name: str, of: str, value: int, divisor: int) -> None:
         """Refuse a size that is no multiple of another.
 
         Parameters

@@ -73,7 +73,7 @@ def sizes_of(fields: Fields) -> LayerSizes:
         shared = fields.layer_sizes("hidden_size", "num_attention_heads", d_ff)
         n_heads, d_head = shared.n_heads, shared.d_head
     n_kv_heads = fields.size("num_key_value_heads", n_heads)
-    fields.check_multiple("num_attention_heads", n_heads, "num_key_value_heads", n_kv_heads)
+    fields.check_multiple("num_attention_heads", "num_key_value_heads", n_heads, n_kv_heads)
     return LayerSizes(n_heads, n_kv_heads, d_head, d_ff)
 
 

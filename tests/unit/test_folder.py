@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minislm.errors import ModelFileError, NotFoundError, UsageError
+from minislm.errors import ModelFileError, NotFoundError, UnsupportedError, UsageError
 from minislm.files import durable
 from minislm.files.durable import new_file, new_folder, standing
 from minislm.files.folder import FILES, ModelFolder, read_folder, write_folder
@@ -102,6 +102,11 @@ def spoil(path, how):
     elif how == "pickle":
         (path / "model.safetensors").unlink()
         (path / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    elif how == "shards":
+        (path / "model.safetensors").rename(path / "model-00001-of-00002.safetensors")
+    elif how.startswith("loop "):
+        (path / how[5:]).unlink()
+        (path / how[5:]).symlink_to(how[5:])
     elif how == "pipe":
         (path / "config.json").unlink()
         os.mkfifo(path / "config.json")
@@ -122,6 +127,11 @@ def spoil(path, how):
         ("no model.safetensors", "not_a_model_file"),
         ("pickle", "unsafe_format"),
         ("pipe", "not_regular_file"),
+        ("loop config.json", "not_regular_file"),
+        ("loop generation_config.json", "not_regular_file"),
+        ("loop model.safetensors", "not_regular_file"),
+        ("shards", "missing_index"),
+        ('{"quantization_config": {"quant_method": "gptq"}}', "unsupported_quantization"),
         ("folder", "not_regular_file"),
         ("cut", "truncated"),
         ("", "config_invalid"),
@@ -140,7 +150,7 @@ def spoil(path, how):
 )
 def test_damaged_folder_is_named(folder, how, code):
     spoil(folder, how)
-    with pytest.raises(ModelFileError) as caught:
+    with pytest.raises((ModelFileError, UnsupportedError)) as caught:
         read_folder(folder)
     assert caught.value.code == code
     assert str(folder) in str(caught.value)

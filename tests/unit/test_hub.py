@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from minislm import load, save
-from minislm.errors import NotFoundError
+from minislm.errors import NotFoundError, UsageError
 from minislm.files.hub import cached
 from minislm.language_model import LanguageModel
 from minislm.models.decoder import Decoder, DecoderConfig
@@ -49,3 +49,9 @@ def test_what_is_not_there_is_not_fetched(cache):
 @pytest.mark.parametrize("name", ["small", "org/small/part", "../small", "org/sm all"])
 def test_other_names_are_paths(cache, name):
     assert str(cached(name)) == name
+
+
+@pytest.mark.parametrize("place", [3, None, b"model"])
+def test_what_is_no_path_is_told(place):
+    with pytest.raises(UsageError, match=r"expected the path or the name of a model, not "):
+        load(place)

@@ -10,7 +10,7 @@ import pytest
 
 from minislm import load, models, save
 from minislm.config import LayerSizes
-from minislm.errors import MinislmError, UsageError
+from minislm.errors import MinislmError, UnsupportedError, UsageError
 from minislm.language_model import LanguageModel
 from minislm.layers.rotary import DynamicNTK, Linear, Llama3, LongRope, Rotary, Yarn
 from minislm.models.decoder import Decoder, DecoderConfig
@@ -143,11 +143,30 @@ def test_a_field_that_cannot_be_is_named_before_memory_is_taken(folder, name, va
     assert peak < 32 * 2**20
 
 
-def test_the_nearest_architecture_is_named(folder):
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("lama", "llama"), ("bertt", "bert"), ("qwne2", "qwen2"), ("gpt-2", "gpt2"), ("GPTNeo", "gpt_neo")],
+)
+def test_the_architecture_that_was_meant_is_named(folder, name, meant):
     values = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**values, "model_type": "quen2"}))
-    with pytest.raises(MinislmError, match=r"config\.json: model_type: .*'qwen2'"):
+    (folder / "config.json").write_text(json.dumps({**values, "model_type": name}))
+    with pytest.raises(MinislmError, match=rf"config\.json: model_type: .* Did you mean '{meant}'\? Known: bert, "):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["mamba", "mixtral", "roberta", "albert", "bart", "gemma", "phi4", "gpt_neox", "mt5", "qwen3_moe", "olmo"]
+)
+def test_nothing_else_is_advised_in_place_of_another_architecture(name):
+    with pytest.raises(UnsupportedError) as caught:
+        models.published(name)
+    assert "Did you mean" not in str(caught.value)
+    assert "Known: bert, " in str(caught.value)
+
+
+def test_the_text_model_is_named_for_one_of_texts_and_images():
+    with pytest.raises(UnsupportedError, match=r"'gemma3' is a model of texts and images; .* 'gemma3_text'"):
+        models.published("gemma3")
 
 
 def test_a_context_may_be_chosen(folder):
