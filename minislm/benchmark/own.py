@@ -60,13 +60,16 @@ class Decoder(Engine):
         Where models are kept.
     format : str
         What its weights are stored in.
+    kept : str
+        What its keys and values are, as `KVCache.create` takes it.
     """
 
-    def __init__(self, model: str, cache: str, format: str) -> None:
+    def __init__(self, model: str, cache: str, format: str, kept: str = "float32") -> None:
         lm = minislm.load(stored_folder(model, Path(cache), format))
-        self.settings, self.weights_bytes = f"{format}, prompts in chunks of {PROMPT_CHUNK}", lm.model.nbytes
+        self.settings = f"{format}, cache {kept}, prompts in chunks of {PROMPT_CHUNK}"
+        self.weights_bytes = lm.model.nbytes
         self.config, self.program = lm.model.config, lm.program()
-        self.cache = KVCache.create(self.config.layers, 1, min(self.config.context, LONGEST))
+        self.cache = KVCache.create(self.config.layers, 1, min(self.config.context, LONGEST), dtype=kept)
         self.slots = np.array([self.cache.claim()])
 
     def facts(self) -> Facts:

@@ -62,6 +62,7 @@ class KVCache:
             Positions of each slot's source, for an encoder-decoder; 0: there are no sources.
         dtype : {"float32", "float16", "int8"}
             How keys and values are stored: in 4 bytes a number, in 2, or in 1 with 4 more for each head of a position.
+            A Program attends to int8 in whole numbers; `append` and `source` give floats of any.
 
         Returns
         -------

@@ -69,7 +69,8 @@ class GenerationSettings:
         Tokens that never come.
     cache : {"float32", "float16", "int8"}
         How the keys and values of tokens are kept, as `KVCache.create` takes it: half the memory or a quarter, for
-        errors of about 2**-11 or 2**-8 of each.
+        errors of about 2**-11 or 2**-8 of each. Over int8, attention runs in whole numbers, faster than over floats
+        (`ops.packed.attention_packed_int8`).
     """
 
     max_new_tokens: int = 128
