@@ -10,14 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from minislm.errors import ConfigError, DataError, ModelFileError, UnsupportedError, UsageError, unknown
+from minislm.errors import (
+    ConfigError,
+    DataError,
+    GenerationError,
+    ModelFileError,
+    UnsupportedError,
+    UsageError,
+    unknown,
+)
 from minislm.files.checkpoint import Checkpoint, described, read_checkpoint
 from minislm.files.folder import ModelFolder, write_folder
 from minislm.files.sentence_folder import sentence_files
 from minislm.inference import answering, tagging, tasks
 from minislm.inference.conversation import Conversation
 from minislm.inference.decoding import Stream, generate
-from minislm.inference.generation import Generation, Prompt
+from minislm.inference.generation import Generation, Prompt, source_ids
 from minislm.inference.program import Program
 from minislm.inference.settings import GenerationSettings
 from minislm.inference.settings_file import read_fields, read_settings, write_settings
@@ -205,7 +213,9 @@ class LanguageModel:
         """
         return Conversation(self, messages, template=template, **options)
 
-    def translate(self, texts: Sequence[str], *, task: str | None = None, **options: Any) -> list[Generation]:
+    def translate(
+        self, texts: Sequence[str], *, task: str | None = None, cut: bool = False, **options: Any
+    ) -> list[Generation]:
         """Write what an encoder-decoder makes of texts, each the likeliest that a search with beams finds.
 
         Parameters
@@ -214,6 +224,8 @@ class LanguageModel:
             What it reads.
         task : str, optional
             One of `trained_for`, whose prefix and settings hold; None: the only translation, if there is but one.
+        cut : bool
+            Whether a text that is longer than the model's context loses its end. False: it is an error.
         **options : Any
             Fields of `GenerationSettings` that are to differ from `settings`, from the task's and from this search,
             which has as many beams as `settings`, or 4 where these have none.
@@ -229,12 +241,16 @@ class LanguageModel:
             Code ``not_an_encoder_decoder``; code ``unknown_task``.
         UsageError
             Code ``bad_texts``: a single text instead of a list. Code ``bad_option``: several translations, none named.
-        GenerationError, DataError, UsageError
+        GenerationError
+            Code ``empty_source``: a text is blank; code ``context_length_exceeded``: it is too long.
+        DataError, UsageError
             As `inference.decoding.generate`.
         """
-        return self._written("translation", texts, task, {}, options)
+        return self._written("translation", texts, task, cut, {}, options)
 
-    def summarize(self, texts: Sequence[str], *, task: str | None = None, **options: Any) -> list[Generation]:
+    def summarize(
+        self, texts: Sequence[str], *, task: str | None = None, cut: bool = False, **options: Any
+    ) -> list[Generation]:
         """Write what an encoder-decoder makes of texts, by `translate`'s search with a bent for longer ones.
 
         Parameters
@@ -243,6 +259,8 @@ class LanguageModel:
             What it reads.
         task : str, optional
             One of `trained_for`, whose prefix and settings hold; None: the only summarization, if there is but one.
+        cut : bool
+            Whether a text that is longer than the model's context loses its end. False: it is an error.
         **options : Any
             As of `translate`; unless `settings` or the task have another length penalty it is 2, as BART's for CNN /
             Daily Mail (Lewis et al. 2019, arXiv 1910.13461).
@@ -258,10 +276,16 @@ class LanguageModel:
             As `translate`.
         """
         bent = {"length_penalty": 2.0} if self.settings.length_penalty == 1 else {}
-        return self._written("summarization", texts, task, bent, options)
+        return self._written("summarization", texts, task, cut, bent, options)
 
     def _written(
-        self, kind: str, texts: Sequence[str], task: str | None, usual: Mapping[str, Any], options: Mapping[str, Any]
+        self,
+        kind: str,
+        texts: Sequence[str],
+        task: str | None,
+        cut: bool,
+        usual: Mapping[str, Any],
+        options: Mapping[str, Any],
     ) -> list[Generation]:
         """Let an encoder-decoder do one of its tasks."""
         if not isinstance(self.model, Transformer):
@@ -275,12 +299,23 @@ class LanguageModel:
         n_beams = self.settings.n_beams if self.settings.n_beams > 1 else 4
         own = {"temperature": 0.0, "n_beams": n_beams, **usual, **read_fields(values, apart=True)}
         prefix = values.get("prefix") or ""
-        prompts = [prefix + text if isinstance(text, str) else text for text in texts]  # ids are taken as they are
+        for number, text in enumerate(texts, start=1):
+            if isinstance(text, str) and not text.strip():
+                raise GenerationError("empty_source", f"text {number} is empty; give it words, or leave it out")
+        prompts: list[Prompt] = [prefix + text if isinstance(text, str) else text for text in texts]  # ids as they are
+        if cut:
+            longest = self.model.config.context
+            prompts = [source_ids(p, self.tokenizer, longest) if isinstance(p, str) else p for p in prompts]
         return self.generate_batch(prompts, **{**own, **options})
 
     def _task(self, kind: str, task: str | None) -> Mapping[str, Any]:
         """Return what is known of a task, or of the only one of a kind."""
         if task is not None and task not in self.trained_for:
+            if not self.trained_for:
+                raise UnsupportedError(
+                    "unknown_task",
+                    f"config.json names no tasks (task_specific_params), so {task!r} neither; leave the task out",
+                )
             raise unknown("task", task, self.trained_for)
         names = [task] if task is not None else [name for name in self.trained_for if name.startswith(kind)]
         if len(names) > 1:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from minislm.cli.common import Common, read_text, verb
-from minislm.errors import UsageError
+from minislm.cli.common import Common, read_text, score, verb
+from minislm.errors import DataError, UsageError
 
 EXAMPLES = """
 minislm answer out/answers -q "Who wrote it?" --context "It was written by Ana in Paris."
@@ -17,7 +17,7 @@ minislm answer out/answers -q "What does the for statement do?" -f reference.txt
 @click.argument("model")
 @click.argument("standard_input", required=False, type=click.Choice(["-"]), metavar="[-]")
 @click.option("-q", "--question", required=True, help="The question.")
-@click.option("-c", "--context", help="The text that holds the answer.")
+@click.option("-c", "-t", "--context", help="The text that holds the answer.")
 @click.option("-f", "--file", help="A file with that text, of any length.")
 @click.option("--max-tokens", default=30, show_default=True, help="Longest answer.")
 def command(
@@ -37,8 +37,14 @@ def command(
     if sum(source is not None for source in (context, file, standard_input)) != 1:
         raise UsageError("bad_option", "give the text in one way: -c TEXT, -f FILE, or - for standard input")
     text = context if context is not None else read_text(file or "-")
+    for what, given in (
+        ("question (-q)", question),
+        (f"text ({'-c' if context is not None else file or 'standard input'})", text),
+    ):
+        if not given.strip():
+            raise DataError("empty_text", f"the {what} is empty; give it words")
     from minislm.language_model import load
 
     found = load(model).answer(question, text, max_tokens=max_tokens)
     common.result(found._asdict(), lambda: click.echo(found.text, nl=bool(found.text)))
-    common.note(f"characters {found.start} to {found.end}, score {found.score:.3f}")
+    common.note(f"characters {found.start} to {found.end}, score {score(found.score)}")

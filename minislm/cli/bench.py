@@ -53,12 +53,12 @@ def command(
     cache: Path | None,
     output: Path | None,
 ) -> None:
-    """Measure what this machine can do at most, what minislm does of it, and what others do.
+    """Measure this machine's limits, minislm and its rivals.
 
-    Every engine runs in a process of its own, with the same weights and at its best settings. What it computes is
-    compared first. Then all take turns, round after round; medians are shown with their spread, and held against their
-    targets. Models of random weights are made once, tensor by tensor. Rivals come with the extra `bench`; those that
-    are not installed are named as missing.
+    What can be done at most, what minislm does of it, and what others do. Every engine runs in a process of its own,
+    with the same weights and at its best settings. What it computes is compared first. Then all take turns, round after
+    round; medians are shown with their spread, and held against their targets. Models of random weights are made once,
+    tensor by tensor. Rivals come with the extra `bench`; those that are not installed are named as missing.
     """
     from minislm import dispatch
     from minislm.benchmark.shapes import cache_folder

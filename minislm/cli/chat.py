@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, activations_option, context_option, print_text, read_text, tell, verb
+from minislm.cli.common import Common, activations_option, context_option, counted, print_text, read_text, tell, verb
 from minislm.errors import MinislmError
 
 if TYPE_CHECKING:
@@ -160,9 +160,8 @@ class _Terminal:
             self.common.note("(the beginning of the conversation no longer fits, and is forgotten)")
         if self.conversation.result is not None:
             timings = self.conversation.result.timings
-            self.common.note(
-                f"({len(self.conversation.result.ids)} tokens, {timings.generation_tokens_per_s:,.1f} tokens/s)"
-            )
+            tokens = counted(len(self.conversation.result.ids), "token")
+            self.common.note(f"({tokens}, {timings.generation_tokens_per_s:,.1f} tokens/s)")
 
     def _again(self) -> None:
         """Take the last turn back and answer it once more, by other chance."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minislm.cli.common import Common, print_table, text_options, verb
+from minislm.cli.common import Common, print_table, score, text_options, verb
 
 EXAMPLES = """
 minislm classify out/intents -t "play some jazz" -t "will it rain in Berlin?"
@@ -36,7 +36,7 @@ def command(common: Common, model: str, texts: list[str], pairs: tuple[str, ...]
         [{**row, **one._asdict()} for row, one in zip(rows, found, strict=True)],
         lambda: print_table(
             ("label", "score", *read),
-            [(one.label, f"{one.score:.3f}", *row.values()) for row, one in zip(rows, found, strict=True)],
+            [(one.label, score(one.score), *row.values()) for row, one in zip(rows, found, strict=True)],
             right=(1,),
         ),
     )

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import click
 
-from minislm.errors import DataError, NotFoundError, UsageError
+from minislm.errors import DataError, GenerationError, NotFoundError, UsageError
 
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _CONTROLS = re.compile(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]")
@@ -355,7 +355,14 @@ def text_options(function: Callable[..., None]) -> Callable[..., None]:
         texts = list(text) if text else _lines(read_text(file or "-"))
         if not texts:
             raise DataError("empty_text", f"{file or 'standard input'} holds no text; give one in each line")
-        function(common, texts=texts, **options)
+        try:
+            function(common, texts=texts, **options)
+        except (DataError, GenerationError) as error:
+            number = re.match(r"text (\d+)", str(error))
+            if text or number is None:
+                raise
+            place = f"{file or 'standard input'}, line {number[1]}"  # there each text is a line
+            raise type(error)(error.code, place + str(error)[number.end() :]) from error
 
     for option in (
         click.option("-f", "--file", help="A file with one text in each line."),
@@ -364,6 +371,40 @@ def text_options(function: Callable[..., None]) -> Callable[..., None]:
     ):
         run = option(run)
     return run
+
+
+def score(value: float) -> str:
+    """Format a probability, or another number of about 1, with digits that mean something however small it is.
+
+    Parameters
+    ----------
+    value : float
+        The number.
+
+    Returns
+    -------
+    str
+        Such as ``"0.250"`` or ``"6.0e-05"``.
+    """
+    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Say how many there are of something.
+
+    Parameters
+    ----------
+    number : int
+        How many.
+    noun : str
+        One of them; its plural ends in s.
+
+    Returns
+    -------
+    str
+        Such as ``"1 text"`` or ``"2,000 texts"``.
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def named_fields(names: Iterable[str]) -> Any:

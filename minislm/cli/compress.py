@@ -52,7 +52,9 @@ if TYPE_CHECKING:
 @click.option("--cut", is_flag=True, help="Cut texts that are too long instead of refusing them.")
 @click.option("--details", is_flag=True, help="Print a row for every weight.")
 def command(common: Common, model: Path, recipe: Path | None, output: Path, **options: Any) -> None:
-    """Compress MODEL by a RECIPE (YAML: steps of method, where and options), or by one --method.
+    """Compress MODEL by a RECIPE, or by one --method.
+
+    A RECIPE is a YAML file: steps of method, where and options.
 
     \b
     quantize            numbers of few bits; inputs too with activations=int8-row,

@@ -123,7 +123,7 @@ def _task_figures(model: Path, task: str, options: dict[str, Any]) -> dict[str, 
     fields, lm = named_fields(options["fields"]), load(model, activations=options["activations"])
     if task == "translate":
         pairs = read_pairs(options["data"], fields)
-        return {"pairs": len(pairs), **judge_pairs(lm, pairs, n_beams=options["beams"])}
+        return {"pairs": len(pairs), **judge_pairs(lm, pairs, cut=options["cut"], n_beams=options["beams"])}
     texts = read_labelled(options["data"], task.split("+"), fields)
     return {"texts": len(texts), **judge_labelled(lm, texts, cut=options["cut"])}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minislm.cli.common import Common, print_table, verb
+from minislm.cli.common import Common, print_table, score, verb
 
 EXAMPLES = """
 minislm fill-mask out/reader -t "The [MASK] statement is used to [MASK] over a sequence."
@@ -29,7 +29,7 @@ def command(common: Common, model: str, text: str, top_k: int) -> None:
         lambda: print_table(
             ("mask", "token", "score"),
             [
-                (number, filling.text, f"{filling.score:.3f}")
+                (number, filling.text, score(filling.score))
                 for number, fillings in enumerate(found, start=1)
                 for filling in fillings
             ],

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, activations_option, context_option, print_text, read_text, verb
+from minislm.cli.common import Common, activations_option, context_option, counted, print_text, read_text, verb
 from minislm.errors import UsageError
 
 EXAMPLES = """
@@ -51,10 +51,10 @@ def command(
     stop: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Continue a text with a model, or write what an encoder-decoder makes of it.
+    """Continue a text with a model.
 
-    The text comes from -p, from a file, or from standard input (-). New text streams to
-    stdout, what it cost to stderr. Options that are not given are those saved with the model.
+    An encoder-decoder writes what it makes of the text. The text comes from -p, from a file, or from standard input
+    (-). New text streams to stdout, what it cost to stderr. Options that are not given are those saved with the model.
     """
     text = _prompt(prompt, file, standard_input)
     from minislm.language_model import load
@@ -78,8 +78,8 @@ def command(
     values["timings"] = {**dataclasses.asdict(timings), **speeds}
     common.result(values, render=lambda: None)
     common.note(
-        f"prompt {result.prompt_tokens} tokens, {timings.prompt_tokens_per_s:,.0f} tokens/s; "
-        f"generated {len(result.ids)} tokens, {timings.generation_tokens_per_s:,.0f} tokens/s; "
+        f"prompt {counted(result.prompt_tokens, 'token')}, {timings.prompt_tokens_per_s:,.0f} tokens/s; "
+        f"generated {counted(len(result.ids), 'token')}, {timings.generation_tokens_per_s:,.0f} tokens/s; "
         f"stopped: {result.stopped}; seed {common.seed}; cache {timings.cache_bytes / 2**20:,.1f} MiB"
     )
 

@@ -17,8 +17,9 @@ tr '\\n' ' ' < article.txt | minislm summarize out/summaries - --length-penalty 
 @verb("summarize", examples=EXAMPLES)
 @writing_options
 def command(common: Common, model: str, texts: list[str], **options: Any) -> None:
-    """Summarize texts with an encoder-decoder that has learnt it, by beam search with a bent for longer results.
+    """Summarize texts with an encoder-decoder.
 
-    Each line is the summary of one text, and each line of a file is one text.
+    It must have learnt it; beam search has a bent for longer results. Each line is the summary of one text, and each
+    line of a file is one text.
     """
     write(common, model, "summarize", texts, options)

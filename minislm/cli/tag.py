@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minislm.cli.common import Common, print_table, text_options, verb
+from minislm.cli.common import Common, print_table, score, text_options, verb
 
 EXAMPLES = """
 minislm tag out/commands -t "play jazz by Nina Simone"
@@ -31,7 +31,7 @@ def command(common: Common, model: str, texts: list[str], head: str | None, cut:
         lambda: print_table(
             ("text", "start", "end", "label", "part", "score"),
             [
-                (number, span.start, span.end, span.label, span.text, f"{span.score:.3f}")
+                (number, span.start, span.end, span.label, span.text, score(span.score))
                 for number, spans in enumerate(found, start=1)
                 for span in spans
             ],

@@ -24,11 +24,11 @@ from minislm.errors import UsageError
 @click.option("--quick", is_flag=True, help="At most a minute.")
 @click.option("--full", is_flag=True, help="At most an hour: trained to a plateau, three seeds.")
 def command(common: Common, output: Path, quick: bool, full: bool) -> None:
-    """Train a small language model, compress it by every family, measure and show the results.
+    """Train a small language model, compress it, show the results.
 
-    Meant to take at most four minutes on two idle cores (--quick: one, --full: sixty), and twice that without a C
-    compiler. The text is the language reference and the docstrings of this Python. Interrupted and run again, it goes
-    on where it was.
+    It is compressed by every family of methods, and each result is measured. Meant to take at most four minutes on two
+    idle cores (--quick: one, --full: sixty), and twice that without a C compiler. The text is the language reference
+    and the docstrings of this Python. Interrupted and run again, it goes on where it was.
 
     The output directory holds the models, report.json, report.md and the pictures.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minislm.cli import train_options
-from minislm.cli.common import Common, check_output, print_table, tell, verb
+from minislm.cli.common import Common, check_output, counted, print_table, tell, verb
 from minislm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def command(common: Common, data: tuple[Path, ...], output: Path, **options: Any
     settings = train_options.settings(examples, options, seed=common.seed)
     start, settings, ended = _learner(start, settings, options)
     common.note(
-        f"{start.model.n_parameters:,} parameters; {examples.train.n_examples:,} examples of "
-        f"{examples.train.n_tokens:,} tokens to train on; {settings.steps:,} steps of about "
+        f"{start.model.n_parameters:,} parameters; {counted(examples.train.n_examples, 'example')} of "
+        f"{examples.train.n_tokens:,} tokens to train on; {counted(settings.steps, 'step')} of about "
         f"{examples.train.tokens_per_batch(settings.batch_size) * settings.accumulate:,.0f} tokens"
     )
     if options["dry_run"]:

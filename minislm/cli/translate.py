@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, print_text, text_options, verb
+from minislm.cli.common import Common, counted, print_text, text_options, verb
 
 EXAMPLES = """
 minislm translate out/en-de -t "A man rides a blue bicycle."
@@ -37,6 +37,7 @@ def writing_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--beams", "n_beams", type=int, help="Continuations side by side; 1: greedy; default: the model's, or 4."
         ),
+        click.option("--cut", is_flag=True, help="Cut texts that are too long instead of refusing them."),
         click.option("--task", help="One that config.json of the model names; default: the only one of this kind."),
         click.argument("model"),
     ):
@@ -70,16 +71,16 @@ def write(common: Common, model: str, how: str, texts: list[str], options: dict[
     common.result(rows, lambda: print_text("".join(one.text.replace("\n", " ") + "\n" for one in found)))
     timings = found[0].timings
     common.note(
-        f"{len(found):,} texts of {timings.prompt_tokens:,} tokens in {timings.prompt_s:.2f} s; "
-        f"{timings.new_tokens:,} new tokens in {timings.generation_s:.2f} s"
+        f"{counted(len(found), 'text')} of {counted(timings.prompt_tokens, 'token')} in {timings.prompt_s:.2f} s; "
+        f"{counted(timings.new_tokens, 'new token')} in {timings.generation_s:.2f} s"
     )
 
 
 @verb("translate", examples=EXAMPLES)
 @writing_options
 def command(common: Common, model: str, texts: list[str], **options: Any) -> None:
-    """Translate texts, or whatever else an encoder-decoder has learnt to make of them.
+    """Translate texts with an encoder-decoder.
 
-    Each line is what became of one text.
+    Or do whatever else it has learnt to make of texts. Each line is what became of one text.
     """
     write(common, model, "translate", texts, options)

@@ -11,6 +11,7 @@ from minislm.evaluation.answers import answer_scores
 from minislm.evaluation.spans import require_aligned, span_scores
 from minislm.evaluation.translation import bleu
 from minislm.inference.answering import answers
+from minislm.inference.generation import source_ids
 from minislm.inference.reading import encoded_texts, encoder_of, head_of
 from minislm.text.examples import LabelledText, TextPair
 from minislm.text.records import Record
@@ -103,7 +104,9 @@ def _check_known(example: LabelledText, what: str, label: str | None, known: Seq
         )
 
 
-def judge_pairs(lm: LanguageModel, examples: Sequence[TextPair], **options: Any) -> dict[str, Any]:
+def judge_pairs(
+    lm: LanguageModel, examples: Sequence[TextPair], *, cut: bool = False, **options: Any
+) -> dict[str, Any]:
     """Judge an encoder-decoder on pairs of texts.
 
     Parameters
@@ -112,6 +115,8 @@ def judge_pairs(lm: LanguageModel, examples: Sequence[TextPair], **options: Any)
         An encoder-decoder.
     examples : sequence of TextPair
         What `text.examples.read_pairs` returns.
+    cut : bool
+        Whether a source that is longer than the model's context loses its end. False: it is an error.
     **options : Any
         Of `LanguageModel.translate`.
 
@@ -131,8 +136,9 @@ def judge_pairs(lm: LanguageModel, examples: Sequence[TextPair], **options: Any)
     """
     targets = [example.target for example in examples]
     sources = [example.source for example in examples]
-    for example, ids in zip(examples, lm.tokenizer.encode_prompts(sources), strict=True):
-        _check_length(example.place("source"), ids, lm, " or remove it")
-    written = [found.text for found in lm.translate(sources, **options)]
+    for example in () if cut else examples:
+        ids = source_ids(example.source, lm.tokenizer)
+        _check_length(example.place("source"), ids, lm, " or let it be cut (--cut)")
+    written = [found.text for found in lm.translate(sources, cut=cut, **options)]
     quality = bleu(targets, written)
     return {"exact_match": accuracy(targets, written), "bleu": quality.score, "bleu_signature": quality.signature}

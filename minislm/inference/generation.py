@@ -141,28 +141,49 @@ def requests_of(
     DataError
         Code ``bad_token_ids``: an id outside the vocabulary.
     """
-    named = ((f"prompt {number}", prompt) for number, prompt in enumerate(prompts, start=1))
+    numbered = list(enumerate(prompts, start=1))
     if source is not None:
-        return [_to_be_read(name, prompt, tokenizer, source, start_id) for name, prompt in named]
-    return [_to_be_continued(name, prompt, tokenizer, config) for name, prompt in named]
+        return [_to_be_read(f"text {number}", prompt, tokenizer, source, start_id) for number, prompt in numbered]
+    return [_to_be_continued(f"prompt {number}", prompt, tokenizer, config) for number, prompt in numbered]
+
+
+def source_ids(text: str, tokenizer: Tokenizer, longest: int | None = None) -> list[int]:
+    """Encode a text for the encoder of an encoder-decoder.
+
+    Parameters
+    ----------
+    text : str
+        Of any length.
+    tokenizer : Tokenizer
+        The model's.
+    longest : int, optional
+        Most tokens of the result; tokens before the last are left out above it. None: any number.
+
+    Returns
+    -------
+    list of int
+        Ended by the end-of-text token, if there is one; empty for a blank text.
+    """
+    ids = tokenizer.encode_prompts([text])[0] if text.strip() else []
+    if ids and tokenizer.eos_id not in (None, ids[-1]):
+        ids.append(tokenizer.eos_id)
+    return ids if longest is None or len(ids) <= longest else [*ids[: longest - 1], ids[-1]]
 
 
 def _to_be_continued(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config) -> Request:
     """Make the request of a decoder."""
     ids = _ids(prompt, tokenizer) or [_begin(name, tokenizer)]
-    _check(name, ids, config)
+    _check(name, ids, config, " (a decoder needs room for the new tokens too)")
     return Request(ids, [], config.context + 1 - len(ids))
 
 
 def _to_be_read(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config, start_id: int | None) -> Request:
     """Make the request of an encoder-decoder, whose decoder begins as fairseq's do unless told otherwise."""
-    source = _ids(prompt, tokenizer)
+    source = source_ids(prompt, tokenizer) if isinstance(prompt, str) else list(map(int, prompt))
     if not source:
-        raise GenerationError("empty_source", f"{name} is empty; give the encoder at least one token to read")
+        raise GenerationError("empty_source", f"{name} is empty; give it words, or leave it out")
     begin = _begin(name, tokenizer) if start_id is None else start_id
-    if isinstance(prompt, str) and tokenizer.eos_id not in (None, source[-1]):
-        source.append(tokenizer.eos_id)
-    _check(name, source, config)
+    _check(name, source, config, " or divide it, or let it be cut (--cut)")
     return Request([begin], source, config.context)
 
 
@@ -181,13 +202,13 @@ def _begin(name: str, tokenizer: Tokenizer) -> int:
     return tokenizer.eos_id
 
 
-def _check(name: str, ids: list[int], config: Config) -> None:
-    """Refuse what the model cannot read."""
+def _check(name: str, ids: list[int], config: Config, advice: str) -> None:
+    """Refuse what the model cannot read; `advice` follows that of shortening it."""
     if len(ids) > config.context:
         raise GenerationError(
             "context_length_exceeded",
             f"{name} has {len(ids)} tokens, and the model sees {config.context}: shorten it by at least "
-            f"{len(ids) - config.context} (a decoder needs room for the new tokens too)",
+            f"{len(ids) - config.context}{advice}",
         )
     if not 0 <= min(ids) <= max(ids) < config.vocab_size:
         raise DataError(

@@ -90,6 +90,7 @@ def encoded_texts(
     texts: Sequence[str],
     pairs: Sequence[str] | None = None,
     *,
+    names: tuple[str, str] = ("text", "second text"),
     cut: bool = False,
     limit: int | None = None,
 ) -> list[Encoded]:
@@ -103,6 +104,8 @@ def encoded_texts(
         None empty.
     pairs : sequence of str, optional
         The second text of each.
+    names : tuple of str
+        What a text and its second text are called in errors.
     cut : bool
         Whether what is too long loses tokens at its end.
     limit : int, optional
@@ -122,7 +125,7 @@ def encoded_texts(
     UnsupportedError
         Code ``no_special_tokens``: the tokenizer was not made for an encoder.
     """
-    for name, given in (("text", texts), ("second text", pairs or ())):
+    for name, given in zip(names, (texts, pairs or ()), strict=True):
         if isinstance(given, str):
             raise UsageError("bad_texts", f"expected a list of texts, not the single {name}; put it into a list")
         for number, text in enumerate(given, start=1):

@@ -77,6 +77,7 @@ def test_help_lists_every_verb_and_the_exit_codes():
         cli.VERBS
     )
     assert "130 interrupted" in result.stdout
+    assert "..." not in called("--help", terminal_width=80).stdout.split("Commands:\n")[1]  # summaries are whole
 
 
 def test_help_fits_the_width():

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from planted import planted
 
 from minislm import cli, language_model
+from minislm.cli.common import score
 from minislm.config import Head
 from minislm.language_model import LanguageModel
 from minislm.models.decoder import Decoder, DecoderConfig
@@ -132,6 +133,7 @@ def test_translate(transformer):
     expected = lm.translate(["noon", "lunch"], max_new_tokens=4)
     assert result.stdout == "".join(one.text.replace("\n", " ") + "\n" for one in expected)
     assert "2 texts of 11 tokens" in result.stderr
+    assert "1 text of 5 tokens" in called("translate", transformer, "-t", "noon", "-n", "4").stderr
     rows = values_of("translate", transformer, "-t", "noon", "-n", "4", "--beams", "2", "--length-penalty", "0")
     best = lm.translate(["noon"], max_new_tokens=4, n_beams=2, length_penalty=0.0)[0]
     assert (rows[0]["source"], rows[0]["ids"], rows[0]["score"]) == ("noon", best.ids, best.score)
@@ -152,6 +154,8 @@ def test_translate(transformer):
         (["classify", "-t", "a", "--head", "tags"], 4, "[head_missing]"),
         (["tag", "-t", "play " * 40], 1, "[context_length_exceeded]"),
         (["answer", "-q", "who?"], 2, "[bad_option]"),
+        (["answer", "-q", " ", "-c", "a"], 1, "the question (-q) is empty; give it words [empty_text]"),
+        (["answer", "-q", "who?", "-c", ""], 1, "the text (-c) is empty; give it words [empty_text]"),
         (["answer", "-q", "who?", "-c", "a", "-f", "b"], 2, "[bad_option]"),
         (["fill-mask", "-t", "no mask"], 1, "[mask_missing]"),
         (["translate", "-t", "a"], 4, "[not_an_encoder_decoder]"),
@@ -163,6 +167,35 @@ def test_mistakes_have_their_exit_codes(encoder, arguments, code, words):
     result = called(arguments[0], encoder, *arguments[1:])
     assert (result.exit_code, result.stdout) == (code, "")
     assert words in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["translate", "summarize"])
+def test_texts_that_cannot_be_read_are_told_by_their_lines_and_long_ones_may_be_cut(transformer, tmp_path, verb):
+    context = language_model.load(transformer).model.config.context
+    (file := tmp_path / "texts").write_text("noon\n" + "n" * 2 * context + "\n")
+    told = f"texts, line 2 has {2 * context + 1} tokens, and the model sees {context}: shorten it by at least"
+    assert told in called(verb, transformer, "-f", file, "-n", "2").stderr
+    cut = values_of(verb, transformer, "-f", file, "-n", "2", "--cut")
+    assert [row["prompt_tokens"] for row in cut] == [5, context]
+    assert "text 1 is empty" in called(verb, transformer, "-t", "").stderr
+    assert "config.json names no tasks" in called(verb, transformer, "-t", "noon", "--task", "x").stderr
+
+
+def test_texts_are_told_by_their_lines(encoder, tmp_path):
+    (file := tmp_path / "texts").write_text("play\n\n")
+    for verb in ("classify", "tag", "embed"):
+        assert f"{file}, line 2 is empty" in called(verb, encoder, "-f", file).stderr
+
+
+def test_small_scores_have_digits():
+    assert [score(x) for x in (0.25, 6e-5, 1e-3, 0.0, -2.5, 1.0)] == [
+        "0.250",
+        "6.0e-05",
+        "0.001",
+        "0.000",
+        "-2.500",
+        "1.000",
+    ]
 
 
 def test_an_empty_file_is_refused(encoder, tmp_path):
