@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -147,15 +148,19 @@ def test_packed_queries_without_keys_give_zeros(rng):
     assert np.all(attention_packed(np.ones((1, 2, 2)), k, v, np.array([1]), np.array([0]), np.array([0])) == 0)
 
 
+@pytest.mark.parametrize("op", ["attention_packed", "attention_packed_int8"])
 @pytest.mark.parametrize("options", [{}, {"window": 300}, {"cap": 5.0}])
-def test_packed_rows_do_not_know_each_other(rng, options):
+def test_packed_rows_do_not_know_each_other(rng, options, op):
     """The same bits alone, in any company, cut into any passes, and for every number of threads."""
     n_keys, heads = 1100, 3  # more keys than a span of the compiled kernel, more rows than its tile
-    k, v = rng.normal(size=(2, n_keys, 1, 20)).astype(np.float32)
+    stored = [*rng.normal(size=(2, n_keys, 1, 20)).astype(np.float32)]
+    if op == "attention_packed_int8":
+        stored = bytes_of(*stored)
     q = rng.normal(size=(n_keys, heads, 20)).astype(np.float32)
     bias = rng.normal(size=(heads, 41)).astype(np.float32)
     where = np.array([n_keys]), np.array([0]), np.array([n_keys])
-    whole = ops.attention_packed(q, k, v, *where, bias, causal=True, **options)
+    run = functools.partial(getattr(ops, op), causal=True, **options)
+    whole = run(q, *stored, *where, bias)
     try:
         before = threads()
         for number in (1, 8):
@@ -163,17 +168,51 @@ def test_packed_rows_do_not_know_each_other(rng, options):
             for cuts in ([1099], [1, 600], [513, 514, 1090]):
                 for start, end in itertools.pairwise([0, *cuts, n_keys]):
                     where = np.array([end - start]), np.array([0]), np.array([end])
-                    piece = ops.attention_packed(q[start:end], k, v, *where, bias, causal=True, **options)
-                    assert same(piece, whole[start:end])
+                    assert same(run(q[start:end], *stored, *where, bias), whole[start:end], op)
             rows = np.array([3, 40, 700, 1099])
             where = np.ones(4, np.int64), np.zeros(4, np.int64), rows + 1
-            assert same(ops.attention_packed(q[rows], k, v, *where, bias, causal=True, **options), whole[rows])
+            assert same(run(q[rows], *stored, *where, bias), whole[rows], op)
     finally:
         threads(before)
 
 
-def same(actual, expected):
+def same(actual, expected, op):
     """Whether two arrays have the same bits; in NumPy, whose products depend on the number of rows, nearly the same."""
-    if backend()["attention_packed"].tier == "numpy":
+    if backend()[op].tier == "numpy":
         return bool(np.allclose(actual, expected, rtol=1e-4, atol=1e-5))
     return actual.tobytes() == expected.tobytes()
+
+
+def bytes_of(*arrays):
+    """Store rows of keys and of values as bytes; return these, and their scales."""
+    codes = [np.zeros(x_SGK.shape, np.int8) for x_SGK in arrays]
+    scales = [np.zeros(x_SGK.shape[:2], np.float32) for x_SGK in arrays]
+    for x_SGK, rows, own in zip(arrays, codes, scales, strict=True):
+        ops.store_rows(x_SGK, np.arange(len(x_SGK)), rows, own)
+    return [*codes, *scales]
+
+
+@pytest.mark.parametrize(
+    ("size", "sink", "bound"), [(1.0, False, 0.011), (0.1, False, 0.003), (4.0, False, 0.015), (1.0, True, 0.015)]
+)
+def test_whole_numbers_cost_about_what_the_bytes_of_keys_and_values_do(rng, size, sink, bound):
+    """Against the same bytes as floats: flat, steep, and with a key that takes most of the weight for a tiny value."""
+    q, k, v = rng.normal(size=(3, 1000, 2, 64)).astype(np.float32)
+    q *= size
+    if sink:
+        q[..., 0], k[..., 0], k[0, :, 0], v[0] = 4.0, 0.0, 16.0, 1e-3 * v[0]
+    stored, where = bytes_of(k, v), (np.array([1000]), np.array([0]), np.array([1000]))
+    floats = (codes * scales[..., None] for codes, scales in zip(stored[:2], stored[2:], strict=True))
+    expected = ops.attention_packed(q, *floats, *where, causal=True)[200:]
+    got = ops.attention_packed_int8(q, *stored, *where, causal=True)[200:]
+    assert 0 < np.sqrt(np.square(got - expected).mean() / np.square(expected).mean()) < bound
+
+
+def test_bytes_that_nobody_sees_have_no_influence(rng):
+    q, k, v = rng.normal(size=(3, 150, 2, 20)).astype(np.float32)
+    stored, where = bytes_of(k, v), (np.array([150]), np.array([0]), np.array([150]))
+    before = ops.attention_packed_int8(q, *stored, *where, causal=True)
+    stored[0][100:], stored[1][100:], stored[3][100:] = 127, -127, np.nan
+    after = ops.attention_packed_int8(q, *stored, *where, causal=True)
+    np.testing.assert_array_equal(after[:100], before[:100])
+    assert np.isnan(after[100:]).all()
