@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from minislm.errors import ConfigError
+from minislm.errors import ConfigError, listed
 
 HEAD_KINDS = ("masked", "sequence", "token", "span")
 MOST_HEAD = 2**16  # the angles of a head are computed before its weights are looked at
@@ -109,7 +109,7 @@ class Head:
             )
         if self.kind not in HEAD_KINDS:
             raise ConfigError(
-                "config_invalid", f"the kind of head {self.name!r} must be one of {HEAD_KINDS}, not {self.kind!r}"
+                "config_invalid", f"the kind of head {self.name!r} must be {listed(HEAD_KINDS)}, not {self.kind!r}"
             )
         if type(self.labels) is not tuple or not all(type(label) is str for label in self.labels):
             raise ConfigError(
@@ -118,7 +118,7 @@ class Head:
         if self.problem not in (PROBLEMS if self.kind == "sequence" else PROBLEMS[:1]):
             raise ConfigError(
                 "config_invalid",
-                f"the problem of head {self.name!r} must be one of {PROBLEMS}, all but the first of a sequence head "
+                f"the problem of head {self.name!r} must be {listed(PROBLEMS)}, all but the first of a sequence head "
                 f"alone; it is {self.problem!r}, and the head's kind is {self.kind!r}",
             )
         if len(set(self.labels)) < len(self.labels):
@@ -232,7 +232,9 @@ class Config:
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if strange := sorted(set(values) - known):
-            raise ConfigError("config_invalid", f"{cls.__name__} has no field {strange[0]!r}; it has {sorted(known)}")
+            raise ConfigError(
+                "config_invalid", f"{cls.__name__} has no field {strange[0]!r}; it has {', '.join(sorted(known))}"
+            )
         try:
             records = {
                 name: tuple(_record(kind, item) for item in values[name])
@@ -270,7 +272,7 @@ class Config:
         """Refuse what is not one of the allowed names."""
         value = getattr(self, name)
         if value not in allowed:
-            raise ConfigError("config_invalid", f"{name} must be one of {allowed}, not {value!r}")
+            raise ConfigError("config_invalid", f"{name} must be {listed(allowed)}, not {value!r}")
 
     def _check_rate(self, name: str) -> None:
         """Refuse what is no probability below 1."""

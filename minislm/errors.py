@@ -156,6 +156,28 @@ def unknown(
     return UnsupportedError(f"unknown_{kind}", f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}")
 
 
+def listed(names: Iterable[object]) -> str:
+    """List what may be chosen.
+
+    Parameters
+    ----------
+    names : iterable of object
+        The choices, in order.
+
+    Returns
+    -------
+    str
+        For a message.
+
+    Examples
+    --------
+    >>> listed(["float16", "float32", "float64"])
+    'float16, float32 or float64'
+    """
+    *most, last = map(str, names)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
 def starred(names: Iterable[str]) -> str:
     """List the names of a model's arrays, those of all its blocks once, as patterns would have them.
 

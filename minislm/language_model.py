@@ -400,7 +400,7 @@ class LanguageModel:
         """
         if isinstance(self.model, Encoder):
             raise UnsupportedError(
-                "cannot_write", "an encoder reads and does not write; use classify, tag, answer, fill_mask or embed"
+                "cannot_write", "an encoder reads and does not write; use classify, tag, answer, fill-mask or embed"
             )
         return Program.of(self.model)
 

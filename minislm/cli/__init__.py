@@ -96,7 +96,9 @@ class _Verbs(click.Group):
             less = "give it a smaller model, context or batch, or more memory"
             _fail(f"error: memory ran out: {error or 'no more was there'}; {less} [out_of_memory]", FAILURE)
         except OSError as error:
-            _fail(f"error: {error} [os_error]", FAILURE)
+            place = f"{error.filename}: " if error.filename else ""
+            reason = f"{place}{error.strerror}" if error.strerror else str(error)
+            _fail(f"error: {reason}; mend that, or name another place [os_error]", FAILURE)
         except Exception as error:
             _fail(
                 f"unexpected {type(error).__name__}: {error}. This is a mistake in minislm: please report it with the "

@@ -153,7 +153,7 @@ def _show_cost(cost: Estimate) -> None:
         [
             ("parameters", f"{cost.parameters:,}"),
             ("trained parameters", f"{cost.trained_parameters:,}"),
-            ("weights", _megabytes(cost.weights_bytes)),
+            ("weights, and their copy that is trained", _megabytes(cost.weights_bytes)),
             ("gradients", _megabytes(cost.gradients_bytes)),
             ("moments", _megabytes(cost.moments_bytes)),
             ("activations", _megabytes(cost.activations_bytes)),

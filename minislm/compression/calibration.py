@@ -9,7 +9,7 @@ import numpy as np
 
 from minislm.compression.base import need, needed
 from minislm.compression.parts import leaf_inputs, leaves
-from minislm.errors import DataError
+from minislm.errors import DataError, listed
 from minislm.layers.base import Tape
 from minislm.weights.base import Weight
 
@@ -161,7 +161,7 @@ def check_calibration(method: Calibrating) -> None:
     need(
         method.calibration in (None, *CALIBRATIONS),
         method,
-        f"calibration must be one of {CALIBRATIONS}, not {method.calibration!r}",
+        f"calibration must be {listed(CALIBRATIONS)}, not {method.calibration!r}",
     )
     need(
         method.percentile is None or method.calibration == "percentile",

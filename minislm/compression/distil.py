@@ -13,6 +13,7 @@ from minislm.compression.fitting import trained
 from minislm.compression.layer_map import MAPS, attention_pairs, block_pairs, last_pairs
 from minislm.compression.student import SIZES, Student, every_other_layer, fresh_projection, resized, same_answers
 from minislm.compression.targets import AttentionTarget, HiddenTarget, Target
+from minislm.errors import listed
 from minislm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Distil(Method):
 
     def check(self) -> None:
         """Raise UsageError where an option is out of range, and where two contradict each other."""
-        need(self.student in STUDENTS, self, f"student must be one of {STUDENTS}, not {self.student!r}")
+        need(self.student in STUDENTS, self, f"student must be {listed(STUDENTS)}, not {self.student!r}")
         need(self.temperature > 0, self, f"temperature must be more than 0, not {self.temperature}")
         need(0 <= self.hard_weight <= 1, self, f"hard_weight must lie in [0, 1], not {self.hard_weight}")
         for option in ("hidden_weight", "attention_weight", "cosine_weight"):
@@ -114,7 +115,7 @@ class Distil(Method):
         need(
             self.layers in MAPS or isinstance(self.layers, Mapping),
             self,
-            f"layers must be one of {MAPS} or a mapping of blocks, not {self.layers!r}",
+            f"layers must be {listed(MAPS)} or a mapping of blocks, not {self.layers!r}",
         )
         need(
             self.layers == "uniform" or self.hidden_weight > 0 or self.attention_weight > 0,

@@ -14,7 +14,7 @@ from minislm.compression.fitting import trained
 from minislm.compression.importance import unit_importance
 from minislm.compression.parts import chosen, dense_matrix
 from minislm.compression.units import UnitGroup, unit_groups, without_units
-from minislm.errors import UnsupportedError, UsageError
+from minislm.errors import UnsupportedError, UsageError, listed
 from minislm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Narrow(Method):
         for option in ("heads", "ff"):
             share = getattr(self, option)
             need(0 < share <= 1, self, f"{option} must lie in (0, 1], not {share}")
-        need(self.scope in SCOPES, self, f"scope must be one of {SCOPES}, not {self.scope!r}")
+        need(self.scope in SCOPES, self, f"scope must be {listed(SCOPES)}, not {self.scope!r}")
         need(self.samples >= 1, self, f"samples must be at least 1, not {self.samples}")
 
     @property

@@ -12,6 +12,7 @@ from minislm.compression.base import Method, Report, need
 from minislm.compression.fitting import trained
 from minislm.compression.parts import chosen, dense_matrix, leaves, with_leaves
 from minislm.compression.sparsity import cubic, keep_blocks, keep_largest, keep_share, to_sparse
+from minislm.errors import listed
 from minislm.ops.panels import OUTPUTS
 from minislm.training.settings import TrainSettings
 from minislm.weights.base import Weight
@@ -102,9 +103,9 @@ class Prune(Method):
                 self,
                 f"pattern must be n:m with 0 < n < m <= 256, not {self.pattern!r}",
             )
-        need(self.scope in SCOPES, self, f"scope must be one of {SCOPES}, not {self.scope!r}")
-        need(self.schedule in SCHEDULES, self, f"schedule must be one of {SCHEDULES}, not {self.schedule!r}")
-        need(self.storage in (None, *STORAGES), self, f"storage must be one of {STORAGES}, not {self.storage!r}")
+        need(self.scope in SCOPES, self, f"scope must be {listed(SCOPES)}, not {self.scope!r}")
+        need(self.schedule in SCHEDULES, self, f"schedule must be {listed(SCHEDULES)}, not {self.schedule!r}")
+        need(self.storage in (None, *STORAGES), self, f"storage must be {listed(STORAGES)}, not {self.storage!r}")
         need(0 < self.ramp <= 1, self, f"ramp must lie in (0, 1], not {self.ramp}")
         need(self.every >= 1, self, f"every must be at least 1, not {self.every}")
         for option, is_default in (

@@ -122,11 +122,11 @@ def _workspace(path: Path) -> Iterator[Path]:
             _put_back(work, path)
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
-        code, advice = ("disk_full", "free space and") if error.errno in FULL else ("write_failed", "mend that and")
+        code, advice = ("disk_full", "free space") if error.errno in FULL else ("write_failed", "mend that")
         raise ModelFileError(
             code,
-            f"{path} could not be written: {error.strerror or error}. What stood there stands there still, or all of "
-            f"what was to stand there does; {advice} write it again",
+            f"{path} could not be written: {error.strerror or error}; {advice} and write it again. Nothing "
+            "half-written is left there",
         ) from error
 
 

@@ -130,7 +130,7 @@ def fill_mask(lm: LanguageModel, text: str, *, top_k: int = 5) -> list[list[Fill
     GenerationError
         Code ``context_length_exceeded``.
     """
-    chosen = head_of(lm, "fill_mask", "masked")
+    chosen = head_of(lm, "fill-mask", "masked")
     if top_k < 1:
         raise UsageError("bad_option", f"top_k must be at least 1, not {top_k}")
     masked = _masked(lm, text)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from minislm.config import Config, LayerSizes
-from minislm.errors import ConfigError
+from minislm.errors import ConfigError, listed
 from minislm.layers.base import PLAIN, Context, Grads, Tape
 from minislm.layers.block import ParallelBlock, PreNormBlock
 from minislm.layers.dropout import Dropout
@@ -118,9 +118,11 @@ class DecoderConfig(Config):
         for name, allowed in CHOICES.items():
             self._check_choice(name, allowed)
         if self.mlp == "gated" and self.activation not in GATED:
-            raise ConfigError("config_invalid", f"a gated mlp takes activation {GATED}, not {self.activation!r}")
+            raise ConfigError(
+                "config_invalid", f"a gated mlp takes activation {listed(GATED)}, not {self.activation!r}"
+            )
         if strange := sorted(set(self.biases) - set(BIASED)):
-            raise ConfigError("config_invalid", f"biases must be among {BIASED}, not {strange[0]!r}")
+            raise ConfigError("config_invalid", f"biases must be {listed(BIASED)}, not {strange[0]!r}")
         if self.block == "parallel" and self.norm_place != "before":
             raise ConfigError("config_invalid", "a parallel block has its norm before both parts")
         self._check_rate("dropout")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from minislm.config import MOST_HEAD, LayerSizes
-from minislm.errors import ConfigError, UnsupportedError, clipped
+from minislm.errors import ConfigError, UnsupportedError, clipped, listed
 
 NEEDED: Any = object()  # in place of a default: the field must be there
 MOST_BLOCKS = 10_000
@@ -261,7 +261,7 @@ class Fields:
         value = self._read(name, default, lambda value: isinstance(value, str), "a name")
         if value not in known:
             raise UnsupportedError(
-                "unsupported_config", f"{self.origin}: {name} is {clipped(value)}; minislm runs {sorted(known)}"
+                "unsupported_config", f"{self.origin}: {name} is {clipped(value)}; minislm runs {listed(sorted(known))}"
             )
         return known[value]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from minislm.config import MOST_HEAD, LayerSizes
-from minislm.errors import ConfigError
+from minislm.errors import ConfigError, listed
 from minislm.models.decoder import DecoderConfig
 from minislm.models.fields import Fields
 from minislm.models.published import Published, named
@@ -102,7 +102,7 @@ def layer_kinds(fields: Fields, default: Callable[[int], str] = lambda i: LAYER_
     if len(kinds) != n_layers or not set(map(str, kinds)) <= set(LAYER_KINDS):
         raise ConfigError(
             "config_invalid",
-            f"{fields.origin}: layer_types must name one of {LAYER_KINDS} for each of {n_layers} blocks",
+            f"{fields.origin}: layer_types must name {listed(LAYER_KINDS)} for each of {n_layers} blocks",
         )
     return kinds
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minislm.config import Config
-from minislm.errors import ConfigError, MinislmError, ModelFileError, clipped
+from minislm.errors import ConfigError, MinislmError, ModelFileError, clipped, listed
 from minislm.models.fields import Fields
 from minislm.ops.tiles import row_tiles
 from minislm.weights.base import Weight
@@ -192,7 +192,7 @@ class Published:
             }
         if array.dtype.name not in FLOATS:
             raise ModelFileError(
-                "unsupported_dtype", f"{origin}: tensor {clipped(name)} holds {array.dtype}, not one of {FLOATS}"
+                "unsupported_dtype", f"{origin}: tensor {clipped(name)} holds {array.dtype}, not {listed(FLOATS)}"
             )
         rows = array.T if name.endswith(self.transposed) else array
         if rows.size == rows.shape[-1] and len(declared) == 1:
@@ -247,7 +247,7 @@ def named(known: Mapping[str, T], meaning: T) -> str:
     for name, own in known.items():
         if own == meaning:
             return name
-    raise ConfigError("config_invalid", f"{meaning!r} has no name among {sorted(known)}")
+    raise ConfigError("config_invalid", f"{meaning!r} has no name among {', '.join(sorted(map(str, known)))}")
 
 
 def _pattern(path: str) -> str:

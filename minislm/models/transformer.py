@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from minislm.config import Config, LayerSizes
-from minislm.errors import ConfigError, DataError
+from minislm.errors import ConfigError, DataError, listed
 from minislm.layers.base import PLAIN, Context, Grads, Tape
 from minislm.layers.block import PostNormBlock, PostNormCrossBlock, PreNormBlock, PreNormCrossBlock
 from minislm.layers.dropout import Dropout
@@ -117,9 +117,11 @@ class TransformerConfig(Config):
         for name, allowed in CHOICES.items():
             self._check_choice(name, allowed)
         if self.mlp == "gated" and self.activation not in GATED:
-            raise ConfigError("config_invalid", f"a gated mlp takes activation {GATED}, not {self.activation!r}")
+            raise ConfigError(
+                "config_invalid", f"a gated mlp takes activation {listed(GATED)}, not {self.activation!r}"
+            )
         if strange := sorted(set(self.biases) - set(BIASED)):
-            raise ConfigError("config_invalid", f"biases must be among {BIASED}, not {strange[0]!r}")
+            raise ConfigError("config_invalid", f"biases must be {listed(BIASED)}, not {strange[0]!r}")
         self._check_rate("dropout")
         for name in ("norm_eps", "attention_scale", "embedding_scale", "logit_scale"):
             if getattr(self, name) is not None:

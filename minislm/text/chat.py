@@ -142,7 +142,22 @@ def encode_chat(
     mark = _unused(MARK, text)
     reader = Reader(tokenizer.inner, tokenizer.roles, mark) if mark != MARK else _reader(tokenizer)
     marked = pattern.sub(lambda found: reader.marks[found[0]], shielded)
-    return tokenizer.read(reader, _restored(marked, shield, shields))
+    try:
+        return tokenizer.read(reader, _restored(marked, shield, shields))
+    except DataError as error:
+        raise _in_its_message(tokenizer, messages, error) from error
+
+
+def _in_its_message(tokenizer: Tokenizer, messages: Sequence[Message], error: DataError) -> DataError:
+    """Find what cannot be encoded in the message that holds it; the error tells of the whole text."""
+    for number, message in enumerate(messages, start=1):
+        content = message.get("content")
+        try:
+            tokenizer.encode(content if isinstance(content, str) else "")
+        except DataError as own:
+            name = "the last message" if number == len(messages) else f"message {number}"
+            return DataError(own.code, name + str(own).removeprefix("text 1"))
+    return error
 
 
 @functools.lru_cache(maxsize=8)

@@ -115,11 +115,11 @@ def writing(directory: Path) -> Iterator[None]:
         yield
     except (OSError, ModelFileError) as error:
         system = error if isinstance(error, OSError) else error.__cause__
-        number = f" (errno {system.errno})" if isinstance(system, OSError) else ""
+        reason = f"{system.strerror} (errno {system.errno})" if isinstance(system, OSError) else str(error)
+        begun = directory.is_dir() and any(map(_NAME.fullmatch, os.listdir(directory)))
+        kept = ", to go on from the newest checkpoint; those already there are untouched" if begun else ""
         raise TrainingError(
-            "checkpoint_write_failed",
-            f"cannot write in {directory}: {error}{number}. The checkpoints already there are untouched; "
-            "make room or mend the disk, and run again to go on from the newest",
+            "checkpoint_write_failed", f"cannot write in {directory}: {reason}; mend that and run again{kept}"
         ) from error
 
 

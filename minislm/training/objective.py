@@ -176,7 +176,9 @@ class Tasks(Objective):
         """Judge each head by its labels."""
         outputs = model.forward(batch.ids_BT, context, tape)
         if strange := sorted(self.weights.keys() - outputs.keys()):
-            raise UsageError("bad_option", f"there is no head {strange[0]!r} to weigh; the model has {sorted(outputs)}")
+            raise UsageError(
+                "bad_option", f"there is no head {strange[0]!r} to weigh; the model has {', '.join(sorted(outputs))}"
+            )
         total, doutputs = 0.0, {}
         for name, labels in batch.labels.items():
             weight = self.weights.get(name, 1.0)

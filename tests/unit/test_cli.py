@@ -305,6 +305,19 @@ def test_sizes_that_cannot_be_are_told_by_their_options(options, told, tmp_path)
     assert told in result.stderr
 
 
+def test_a_place_that_cannot_be_written_is_told_without_the_words_of_the_system(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = called("bench", "--limits", "-o", tmp_path / "file" / "x")
+    assert result.exit_code == 1
+    assert f"error: {tmp_path / 'file' / 'x'}: Not a directory; mend that, or name another place" in result.stderr
+    assert "[Errno" not in result.stderr
+
+
+def test_a_dry_run_says_what_the_weights_are(tmp_path):
+    result = called("train", "-o", tmp_path / "model", "--layers", "1", "--tokens", "2000", "--dry-run")
+    assert "weights, and their copy that is trained" in result.stdout
+
+
 def test_a_context_that_cannot_be_is_told_by_its_option(folder):
     result = called("generate", folder, "-p", "a", "--context", "0")
     assert result.exit_code == 2

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from minislm import cli
 from minislm.cli.common import print_text
-from minislm.errors import UnsupportedError
+from minislm.errors import DataError, UnsupportedError
 from minislm.inference.settings import GenerationSettings
 from minislm.language_model import LanguageModel, save
 from minislm.models.decoder import Decoder, DecoderConfig
@@ -53,6 +53,14 @@ def test_a_conversation_equals_answers_to_whole_messages():
         messages.append({"role": "assistant", "content": said})
         assert conversation.messages == messages
     assert conversation.result.ids == expected.ids
+
+
+def test_what_cannot_be_encoded_is_found_in_what_was_said():
+    lm = chatting()
+    with pytest.raises(DataError, match=r"^the last message, character 2: '\\udcff' is half a character"):
+        list(lm.conversation([{"role": "system", "content": "be brief"}]).say("ab\udcff"))
+    with pytest.raises(DataError, match=r"^message 1, character 0: "):
+        list(lm.conversation([{"role": "system", "content": "\udcff"}]).say("ab"))
 
 
 def test_only_what_is_new_is_read(monkeypatch):

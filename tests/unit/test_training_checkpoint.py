@@ -174,6 +174,15 @@ def test_an_error_at_any_call_keeps_the_old_one(tmp_path, monkeypatch, module, n
     assert found.step == 3
 
 
+def test_a_place_that_cannot_be_written_has_no_checkpoints(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(TrainingError, match=r"Not a directory \(errno 20\); mend that and run again$"),
+        locked(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
 def test_a_full_disk_is_named(tmp_path):
     saved(tmp_path, 1)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -184,6 +193,8 @@ def test_a_full_disk_is_named(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert error.value.code == "checkpoint_write_failed"
+    assert str(error.value).count("errno") == 1
+    assert "go on from the newest checkpoint" in str(error.value)
     assert names(tmp_path) == ["step-00000001"]
     assert load(tmp_path)[0].step == 1
 

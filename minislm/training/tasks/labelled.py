@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minislm.config import Head
-from minislm.errors import ConfigError, DataError, UnsupportedError, UsageError
+from minislm.errors import ConfigError, DataError, UnsupportedError, UsageError, listed
 from minislm.text.examples import LabelledText
 from minislm.text.pairs import Encoded
 from minislm.text.spans import bio_labels, tags_of
@@ -87,9 +87,7 @@ class LabelledTexts(Bucketed):
                 raise _too_long(text, len(row.ids), context)
         for head in heads:
             if head.kind not in _LABELS:
-                raise UsageError(
-                    "bad_option", f"texts have labels for heads of the kinds {list(_LABELS)}, not {head.kind!r}"
-                )
+                raise UsageError("bad_option", f"texts have labels for {listed(_LABELS)} heads, not {head.kind!r}")
             if head.problem != "single_label":
                 raise UnsupportedError(
                     "unsupported_config",
@@ -229,7 +227,8 @@ def _classes(texts: Sequence[LabelledText], encoded: Sequence[Encoded], head: He
     for text in texts:
         if text.label not in numbers:
             raise text.record.error(
-                "unknown_label", f"the label {text.label!r} does not occur in training, where there are {list(numbers)}"
+                "unknown_label",
+                f"the label {text.label!r} does not occur in training, where there are {', '.join(map(str, numbers))}",
             )
     return np.array([numbers[str(text.label)] for text in texts], np.int64)
 
