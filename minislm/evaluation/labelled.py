@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from minislm.errors import GenerationError
 from minislm.evaluation.accuracy import accuracy, frames
 from minislm.evaluation.answers import answer_scores
 from minislm.evaluation.spans import require_aligned, span_scores
@@ -16,6 +17,8 @@ from minislm.inference.reading import encoded_texts, encoder_of, head_of
 from minislm.text.examples import LabelledText, TextPair
 from minislm.text.records import Record
 from minislm.text.spans import BIO, OUTSIDE, Span
+
+BESIDE = 3  # tokens that a question leaves room for: two of its context, and the one that ends it
 
 if TYPE_CHECKING:
     from minislm.language_model import LanguageModel
@@ -81,17 +84,23 @@ def judge_labelled(lm: LanguageModel, examples: Sequence[LabelledText], *, cut: 
             [context[start:end] for start, end, _ in example.answers or ()]
             for example, context in zip(examples, contexts, strict=True)
         ]
-        given = [found.text for found in answers(lm, texts, contexts)]
+        try:
+            given = [found.text for found in answers(lm, texts, contexts)]
+        except GenerationError:
+            for example, question in zip(examples, encoded_texts(lm, texts), strict=True):
+                _check_length(example.record, question.ids, lm, " or remove the record", beside=BESIDE)
+            raise
         figures["exact_match"], figures["answer_f1"] = dataclasses.astuple(answer_scores(right, given))
     return figures
 
 
-def _check_length(record: Record, ids: Sequence[int], lm: LanguageModel, way_out: str) -> None:
-    longest = lm.model.config.context
+def _check_length(record: Record, ids: Sequence[int], lm: LanguageModel, way_out: str, beside: int = 0) -> None:
+    """Refuse what the model cannot read together with so many tokens beside it."""
+    longest = lm.model.config.context - beside
     if len(ids) > longest:
         raise record.error(
             "too_long",
-            f"{len(ids)} tokens, special ones among them, and the model has {longest} positions. Shorten the text,"
+            f"{len(ids)} tokens, special ones among them, and the model has room for {longest}. Shorten the text,"
             f"{way_out}",
         )
 

@@ -132,11 +132,11 @@ class GenerationSettings:
         """Refuse what are no token ids."""
         for name in ("eos_ids", "banned_ids"):
             value = getattr(self, name)
-            if not isinstance(value, Sequence) or not all(map(_is_id, value)):
+            if not isinstance(value, Sequence) or not all(map(is_id, value)):
                 raise _bad(name, value, "a list of token ids")
             object.__setattr__(self, name, tuple(value))
         for name in ("start_id", "first_id", "last_id"):
-            if not (getattr(self, name) is None or _is_id(getattr(self, name))):
+            if not (getattr(self, name) is None or is_id(getattr(self, name))):
                 raise _bad(name, getattr(self, name), "a token id")
 
     def _number(self, name: str) -> float:
@@ -202,7 +202,19 @@ class GenerationSettings:
         return dataclasses.replace(self, **changes)
 
 
-def _is_id(value: object) -> bool:
+def is_id(value: object) -> bool:
+    """Tell whether a value can be a token id.
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+
+    Returns
+    -------
+    bool
+        Whether it is a whole number from 0, as large as ids are.
+    """
     return type(value) is int and 0 <= value < 2**31
 
 

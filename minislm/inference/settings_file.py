@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from minislm.errors import ConfigError, UnsupportedError, UsageError, clipped
-from minislm.inference.settings import GenerationSettings
+from minislm.inference.settings import GenerationSettings, is_id
 
 # Fields that mean the same there, by the name there. What is in no table here stands under "minislm".
 NAMES = {
@@ -157,4 +157,6 @@ def _ids(name: str, value: Any) -> list[Any]:
                 "unsupported_config", f"{name} holds {clipped(item)}; minislm bans single tokens, not sequences"
             )
         ids.append(item[0] if isinstance(item, list) else item)
+    if not all(map(is_id, ids)):
+        raise ConfigError("config_invalid", f"{name} must hold token ids, not {clipped(value)}")
     return ids

@@ -281,6 +281,9 @@ def test_eval_judges_answers(encoder, tmp_path):
     ]
     found = values_of("eval", encoder, "--task", "answer", "--data", written(tmp_path / "squad.jsonl", rows))
     assert found == {"texts": 2, "exact_match": 0.5, "answer_f1": 0.5}
+    rows[1]["question"] = "who? " * 100
+    data = written(tmp_path / "long.jsonl", rows)
+    assert f"{data}, line 2: 2" in called("eval", encoder, "--task", "answer", "--data", data).stderr
 
 
 def test_eval_names_the_line_of_a_source_that_is_too_long(transformer, tmp_path):
@@ -289,6 +292,10 @@ def test_eval_names_the_line_of_a_source_that_is_too_long(transformer, tmp_path)
     result = called("eval", transformer, "--task", "translate", "--data", tmp_path / "en", "--data", tmp_path / "de")
     assert result.exit_code == 1
     assert f"{tmp_path / 'en'}, line 2: 15" in result.stderr
+    context = language_model.load(transformer).model.config.context
+    (tmp_path / "en").write_text("noon\n" + "a" * context + "\n")  # too long by the token that ends a text
+    result = called("eval", transformer, "--task", "translate", "--data", tmp_path / "en", "--data", tmp_path / "de")
+    assert f"{tmp_path / 'en'}, line 2: {context + 1}" in result.stderr
 
 
 def test_eval_judges_pairs(transformer, tmp_path):

@@ -60,7 +60,7 @@ def test_what_is_written_is_read_again():
     [
         ({"bad_words_ids": [[1, 2]]}, UnsupportedError, "bad_words_ids holds [1, 2]"),
         ({"max_length": "long"}, ConfigError, "max_length must be a whole number, not 'long'"),
-        ({"eos_token_id": [-1]}, ConfigError, "eos_token_id must be a list of token ids, not [-1]"),
+        ({"eos_token_id": [-1]}, ConfigError, "eos_token_id must hold token ids, not [-1]"),
         ({"forced_bos_token_id": "a"}, ConfigError, "forced_bos_token_id must be a token id, not 'a'"),
         ({"early_stopping": "sometimes"}, ConfigError, "early_stopping must be true, false"),
         ({"renormalize_logits": 1}, ConfigError, "renormalize_logits must be true or false, not 1"),
@@ -75,7 +75,7 @@ def test_nonsense_is_refused_by_the_name_of_its_field(values, error, told):
 
 
 def test_nonsense_of_an_older_folder_is_found_in_its_config():
-    with pytest.raises(ConfigError, match=r"^config.json: eos_token_id must be a list of token ids, not \['x'\]$"):
+    with pytest.raises(ConfigError, match=r"^config.json: eos_token_id must hold token ids, not 'x'$"):
         read_settings({}, {"eos_token_id": "x"}, 1, apart=False)
     assert read_settings({"eos_token_id": 7}, {"eos_token_id": "x"}, 1, apart=False).eos_ids == (7,)
 
