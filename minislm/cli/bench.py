@@ -37,7 +37,12 @@ minislm bench --model out/int4 --profile
 @click.option("--quick", is_flag=True, help="Short turns, two rounds: to see that all works, not to be quoted.")
 @click.option("--without-amx", is_flag=True, help="Take AMX away from every engine, as on a processor without it.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Where models are kept; default: the user's cache.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="A folder for bench.json and roofline.png.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False, writable=True),
+    help="A folder for bench.json and roofline.png.",
+)
 def command(
     common: Common,
     only_limits: bool,

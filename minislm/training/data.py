@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minislm.errors import ConfigError, DataError, UsageError
+from minislm.errors import ConfigError, DataError, UsageError, listed
 from minislm.layers.base import Context
 from minislm.training.objective import NextToken, Objective
 from minislm.weights.base import Arrays
@@ -212,7 +212,7 @@ class TokenWindows(Examples):
         if context < 1 or order not in ORDERS:
             raise UsageError(
                 "bad_option",
-                f"windows take a context of 1 or more and an order of {ORDERS}, not {context} and {order!r}",
+                f"windows take a context of 1 or more and an order of {listed(ORDERS)}, not {context} and {order!r}",
             )
         if len(ids) < context + 1:
             raise DataError(

@@ -313,6 +313,13 @@ def test_a_place_that_cannot_be_written_is_told_without_the_words_of_the_system(
     assert "[Errno" not in result.stderr
 
 
+def test_bench_refuses_a_folder_for_reading_alone_before_it_measures(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    result = called("bench", "--limits", "-o", tmp_path)
+    assert result.exit_code == 2
+    assert "is not writable" in result.stderr
+
+
 def test_a_dry_run_says_what_the_weights_are(tmp_path):
     result = called("train", "-o", tmp_path / "model", "--layers", "1", "--tokens", "2000", "--dry-run")
     assert "weights, and their copy that is trained" in result.stdout
