@@ -51,6 +51,7 @@ cdef const runtime *shared = the_runtime()
 
 cdef int64_t WORTH_A_THREAD = 1 << 19  # multiplications
 cdef int64_t READING = 32  # of them take as long as to read a key and turn it over, or a value
+cdef int64_t FEW_ROWS = 4  # to read their keys takes the time: spans of all heads one after the other, as they lie in memory
 cdef int64_t TILES_PER_THREAD = 8  # so that none waits long for another at the end
 cdef int64_t UNITS_PER_THREAD = 2  # where there are fewer units, they share the keys of their queries
 
@@ -129,8 +130,11 @@ cdef run(attention_task *task, q, k, y, counts, firsts, lengths, int threads):
     task.tile = attention_tile(task, TILES_PER_THREAD * threads)
     cdef int64_t longest = rounded_up(lengths.max(initial=0)), units = attention_units(task), rows = task.rows * task.h
     task.spans = -(-longest // SPAN)
-    if units < UNITS_PER_THREAD * threads and threads > 1 < task.spans:
+    if task.rows <= FEW_ROWS and task.spans >= UNITS_PER_THREAD * threads:
+        task.shares = task.spans
+    elif units < UNITS_PER_THREAD * threads and threads > 1 < task.spans:
         task.shares = min(task.spans, UNITS_PER_THREAD * threads)
+    if task.shares > 1:
         units *= task.shares
         parts = np.empty(rows * task.spans * (task.width + PART), border.FLOAT32)
         task.parts = <float *>writing(parts)

@@ -156,9 +156,10 @@ static void find_sequence(const struct attention_task *a, struct queries *u, int
 static void attention(const void *task, int64_t first, int64_t last) {
     const struct attention_task *a = task;
     const int64_t shared = a->h / a->g, team = attention_team(a), tokens = attention_tokens(a);
-    const int64_t teams = (shared + team - 1) / team, tiles = (a->rows + tokens - 1) / tokens;
+    const int64_t teams = (shared + team - 1) / team, tiles = (a->rows + tokens - 1) / tokens, units = attention_units(a);
     for (int64_t unit = first; unit < last; unit++) {
-        int64_t share = unit % a->shares, tile = unit / a->shares % tiles, t = unit / a->shares / tiles, behind = 0;
+        const int64_t share = unit / (units / a->shares), rest = unit % (units / a->shares), tile = rest % tiles, t = rest / tiles;
+        int64_t behind = 0;
         struct queries u = {.b = -1, .group = t / teams, .head = t / teams * shared + t % teams * team, .token = tile * tokens};
         u.team = smaller(team, (u.group + 1) * shared - u.head);
         for (const int64_t end = smaller(u.token + tokens, a->rows); u.token < end; u.token += u.tokens) {

@@ -38,7 +38,7 @@ struct attention_task {
 static inline int64_t attention_team(const struct attention_task *a) { return smaller(a->h / a->g, a->tile); }
 static inline int64_t attention_tokens(const struct attention_task *a) { return a->tile / attention_team(a); }
 
-/* Units of the kernel `attention`: (team of heads, tile of tokens, share). */
+/* Units of the kernel `attention`: (share, team of heads, tile of tokens). */
 static inline int64_t attention_units(const struct attention_task *a) {
     int64_t team = attention_team(a), tokens = attention_tokens(a);
     return a->g * ((a->h / a->g + team - 1) / team) * ((a->rows + tokens - 1) / tokens) * a->shares;

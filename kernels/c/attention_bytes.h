@@ -141,14 +141,11 @@ static inline void open_tile(struct byte_tile *tile, const struct attention_task
     }
     for (int64_t j = 0; j < n; j += 4)
         interleave((const int8_t *)a->v.rows + at + j * a->g * width, a->g * width, n - j, width, tile->v + j / 4 * tile->across);
-    for (int64_t j = n; j < BYTE_COLUMNS; j++) tile->k_scales[j] = 0, tile->logs[j] = 1;
-    for (int64_t j = 0; j < n; j++) {
-        const float scale = a->v.scales[first + j * a->g];
-        tile->k_scales[j] = a->k.scales[first + j * a->g];
-        tile->logs[j] = scale < LEAST_SCALE ? LEAST_SCALE : scale;
-    }
+    for (int64_t j = n; j < BYTE_COLUMNS; j++) tile->k_scales[j] = tile->logs[j] = 0;
+    for (int64_t j = 0; j < n; j++) tile->k_scales[j] = a->k.scales[first + j * a->g];
+    for (int64_t j = 0; j < n; j++) tile->logs[j] = a->v.scales[first + j * a->g];
     for (int64_t j = 0; j < BYTE_COLUMNS; j += LANES) {
-        const lanes scales = load(tile->logs + j), inverses = all(1) / scales;
+        const lanes scales = larger_lanes(all(LEAST_SCALE), load(tile->logs + j)), inverses = all(1) / scales;
         store(tile->logs + j, logarithm_lanes(scales));
         store(tile->inverses + j, larger_lanes(inverses, all(0))); /* 0 for what is not a number: what is hidden has 0 of it */
     }
