@@ -38,8 +38,10 @@ class QuantizationAware(Method):
         How inputs enter the product in the end, as for `Quantize`; training sees unrounded ones.
     training : TrainSettings
         How to train.
-    lsq : bool
-        Whether scales are learned too. False: they stay as they begin.
+    lsq : bool, optional
+        Whether scales are learned too. False: they stay as they begin. None: as is best, which is to learn them unless
+        levels are unevenly spaced. Those of NF4 are so close around zero that a scale is 1/127 of the largest weight: a
+        step of the optimizer would be a large part of it.
     calibration, percentile, samples : optional
         As for `Quantize`: how the scales of static activations are found, after training.
 
@@ -59,8 +61,10 @@ class QuantizationAware(Method):
 
     Examples
     --------
-    >>> QuantizationAware("int3", training=TrainSettings(steps=100)).lsq
+    >>> QuantizationAware("int3", training=TrainSettings(steps=100)).learns_scales
     True
+    >>> QuantizationAware("nf4-64", training=TrainSettings(steps=100)).learns_scales
+    False
     """
 
     name: ClassVar[str] = "quantization_aware"
@@ -68,7 +72,7 @@ class QuantizationAware(Method):
     format: str = "int3"
     activations: str = "int8"
     training: TrainSettings = field(default_factory=TrainSettings)
-    lsq: bool = True
+    lsq: bool | None = None
     calibration: str | None = None
     percentile: float | None = None
     samples: int | None = None
@@ -86,6 +90,11 @@ class QuantizationAware(Method):
             raise unknown("activations", self.activations, CHOICES)
         check_calibration(self)
 
+    @property
+    def learns_scales(self) -> bool:
+        """Whether scales are learned."""
+        return format_named(self.format).table is None if self.lsq is None else self.lsq
+
     def run(
         self,
         model: Any,
@@ -99,7 +108,7 @@ class QuantizationAware(Method):
         """Return the model with its chosen weights quantized; see `Method.run`."""
         paths = tuple(chosen(model, where))
         model = self.simulated(model, paths)
-        freeze = [] if self.lsq else [name for name in model.parameters() if name.endswith(".scales")]
+        freeze = [] if self.learns_scales else [name for name in model.parameters() if name.endswith(".scales")]
         settings = dataclasses.replace(self.training, freeze=",".join([*filter(None, [self.training.freeze]), *freeze]))
         model = trained(self, model, data, settings, report=report, directory=directory)
         scales = activation_scales(self, model, data, {path: model.weights()[path] for path in paths})

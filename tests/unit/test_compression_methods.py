@@ -341,7 +341,7 @@ def test_lora_beside_quantized_weights_is_kept_and_not_merged(model, data):
 # ---- quantization
 
 
-@pytest.mark.parametrize("format_name", ["int2", "int3", "int4-32", "int8"])
+@pytest.mark.parametrize("format_name", ["int2", "int3", "int4-32", "int8", "nf4-32", "ternary"])
 @pytest.mark.parametrize("lsq", [True, False])
 def test_what_training_simulated_is_what_is_stored(format_name, lsq, model, data):
     method = QuantizationAware(format_name, training=SHORT, lsq=lsq)
@@ -355,11 +355,14 @@ def test_what_training_simulated_is_what_is_stored(format_name, lsq, model, data
 
 def test_scales_are_learned_or_stay(model, data):
     paths = (UP,)
-    for lsq in (True, False):
-        method = QuantizationAware("int3", training=SHORT, lsq=lsq)
+    for name, lsq, learned in (
+        *(("int3", True, True), ("int3", False, False), ("nf4-32", True, True)),
+        *(("ternary", None, True), ("nf4-32", None, False)),
+    ):
+        method = QuantizationAware(name, training=SHORT, lsq=lsq)
         start = method.simulated(model, paths).weights()[UP].scales
         end = method.run(model, data, where=UP).weights()[UP].scales
-        assert np.array_equal(start, end) is not lsq
+        assert np.array_equal(start, end) is not learned
 
 
 def test_int8_activations_are_stored(model):
