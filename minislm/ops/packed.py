@@ -200,22 +200,24 @@ def _attend_to_bytes(
     n_tiles = max(1, -(-n_keys // TOGETHER))
     rest, grouped = n_tiles * TOGETHER - n_keys, (n_queries, n_groups, n_heads // n_groups)
     q_GH1TK = q_THK.reshape(*grouped, width).transpose(1, 2, 0, 3)
-    scales_GH1TS = q_scales_TH.reshape(*grouped, 1).transpose(1, 2, 0, 3) * k_scales_SG.T[:, None, None]
-    s_GH1TS = _exact_products(q_GH1TK, k_SGK.transpose(1, 2, 0)[:, None]).astype(dtype) * scales_GH1TS.astype(dtype)
+    s_GH1TS = _exact_products(q_GH1TK, k_SGK.transpose(1, 2, 0)[:, None]).astype(dtype, copy=False)
+    s_GH1TS *= q_scales_TH.reshape(*grouped, 1).transpose(1, 2, 0, 3) * k_scales_SG.T[:, None, None]
     s_GH1TS = scores_of_products(s_GH1TS[None], options)[0]
     least_GS = v_scales_SG.T.clip(LEAST_SCALE, None).astype(dtype)
-    worth_GS = 1 / np.where(least_GS > 0, least_GS, 1)  # where it is not a number, the score tells
-    with np.errstate(invalid="ignore"):  # hidden ones stay hidden, whatever their values are
-        t_GH1TS = np.where(s_GH1TS == -np.inf, -np.inf, s_GH1TS + np.log(least_GS)[:, None, None])
-    worth = np.pad(worth_GS, [(0, 0), (0, rest)]).reshape(n_groups, 1, 1, n_tiles, TOGETHER)
-    padded = np.pad(t_GH1TS, [(0, 0)] * 3 + [(0, rest)], constant_values=-np.inf)
-    t_GH1TJZ = padded.reshape(*padded.shape[:3], n_tiles, TOGETHER)
-    top = t_GH1TJZ.max(axis=-1, keepdims=True).clip(LOWEST, None)
+    padded = np.full((*s_GH1TS.shape[:3], n_tiles * TOGETHER), -np.inf, dtype)
+    seen_GH1TS = s_GH1TS != -np.inf  # what is hidden stays so, whatever its value is
+    np.add(s_GH1TS, np.log(least_GS)[:, None, None], out=padded[..., :n_keys], where=seen_GH1TS)
+    w_GH1TJZ = padded.reshape(*padded.shape[:3], n_tiles, TOGETHER)
+    top = w_GH1TJZ.max(axis=-1, keepdims=True).clip(LOWEST, None)
     share = np.exp(top - top.max(axis=3, keepdims=True))
-    w_GH1TJZ = 255 * np.exp(t_GH1TJZ - top)
-    total = (w_GH1TJZ * worth).sum(axis=-1, keepdims=True)
+    w_GH1TJZ -= top
+    np.exp(w_GH1TJZ, out=w_GH1TJZ)
+    w_GH1TJZ *= 255
+    worth_GS = 1 / np.where(least_GS > 0, least_GS, 1)  # where it is not a number, the weight tells
+    worth = np.pad(worth_GS, [(0, 0), (0, rest)]).reshape(n_groups, 1, 1, n_tiles, TOGETHER)
+    total = np.vecdot(w_GH1TJZ, worth)[..., None]
     v_JZGK = np.pad(v_SGK, [(0, rest), (0, 0), (0, 0)]).reshape(n_tiles, TOGETHER, n_groups, width)
-    y_GH1JTK = _exact_products(np.rint(w_GH1TJZ).swapaxes(2, 3), v_JZGK.transpose(2, 0, 1, 3)[:, None]).astype(dtype)
+    y_GH1JTK = _exact_products(np.rint(w_GH1TJZ).swapaxes(2, 3), v_JZGK.transpose(2, 0, 1, 3)[:, None])
     y_GH1TK = (y_GH1JTK.swapaxes(2, 3) * share).sum(axis=3) / nonzero((total * share).sum(axis=3))
     y_THK: np.ndarray = y_GH1TK.transpose(2, 0, 1, 3).reshape(q_THK.shape)
     return y_THK
