@@ -90,6 +90,6 @@ def test_what_does_not_belong_together_is_not_compared(compare, true, predicted)
 def test_bleu_without_sacrebleu_says_what_to_install(monkeypatch):
     for name in ("sacrebleu", "sacrebleu.metrics", "sacrebleu.metrics.bleu"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UnsupportedError, match=r"minislm\[eval\]") as caught:
+    with pytest.raises(UnsupportedError, match=r"pip install -e '\.\[eval\]'") as caught:
         bleu(["a"], ["a"])
     assert caught.value.code == "eval_extra_missing"
