@@ -87,6 +87,10 @@ static void gather(const struct attention_task *a, const struct queries *u, cons
     const float *k = widened_rows(&a->k, start * width, n_keys, &k_row, width, wide);
     transpose(k, k_row, n_keys, width, keys_across, COLUMNS);
     const float *v = widened_rows(&a->v, start * width, n_keys, &v_row, width, wide);
+    if (rows > STRIP && v != wide) { /* rows that lie far apart have few places in the nearest cache, and are read again */
+        for (int64_t j = 0; j < n_keys; j++) memcpy(wide + j * width, v + j * v_row, width * sizeof *v);
+        v = wide, v_row = width;
+    }
     for (int64_t i = 0, end; i < rows; i = end) { /* strips of rows, so that none meets many keys in vain */
         end = smaller(i + STRIP, rows);
         const int64_t token = i / u->team, tokens = (end - 1) / u->team + 1 - token;
