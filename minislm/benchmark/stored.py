@@ -24,7 +24,7 @@ def stored_folder(model: str, cache: Path, format: str) -> Path:
         Where made ones are kept.
     format : str
         One of `AS_PUBLISHED`, for the folder of a shape; `AS_STORED`, for what `model` names; or a storage format,
-        whose inputs are rounded to bytes as the rivals' are.
+        whose inputs are rounded to bytes as the rivals' are, and whose scales are those of least squared error.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def stored_folder(model: str, cache: Path, format: str) -> Path:
         return source
     folder = cache / f"{Path(model).name}-{format}"
     if not folder.exists():
-        lm, _ = minislm.compress(minislm.load(source), Quantize(format))
+        lm, _ = minislm.compress(minislm.load(source), Quantize(format, scales="mse"))
         part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         minislm.save(lm, part)
