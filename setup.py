@@ -6,6 +6,7 @@ C compiler the installation goes on with the Numba and NumPy tiers; MINISLM_REQU
 """
 
 import os
+import platform
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +25,7 @@ FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-tra
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = ["-mbmi2", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mprefer-vector-width=512"]
 VBMI2 = ["-mavx512vbmi", "-mavx512vbmi2"]
-INSTRUCTION_SETS = {
+OF_X86 = {
     "baseline": [],
     "avx2": AVX2,
     "avx2vnni": [*AVX2, "-mavxvnni"],
@@ -32,8 +33,15 @@ INSTRUCTION_SETS = {
     "avx512vbmi2": [*AVX2, *AVX512, *VBMI2],
     "amx": [*AVX2, *AVX512, *VBMI2, "-mamx-tile", "-mamx-int8"],
 }
+OF_ARM = {"baseline": [], "dotprod": ["-march=armv8.2-a+dotprod"]}
+INSTRUCTION_SETS = OF_ARM if platform.machine() in ("aarch64", "arm64") else OF_X86
 # Families that gain from a set, where not all do.
-GAINING = {"avx2vnni": {"attention", "panels"}, "avx512vbmi2": {"panels", "decoded_panels"}, "amx": {"panels"}}
+GAINING = {
+    "avx2vnni": {"attention", "panels"},
+    "avx512vbmi2": {"panels", "decoded_panels"},
+    "amx": {"panels"},
+    "dotprod": {"panels"},
+}
 
 
 def extensions() -> list[Extension]:

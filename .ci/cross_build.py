@@ -1,4 +1,4 @@
-"""Compile the kernels for aarch64, baseline only, as setup.py does it for this machine.
+"""Compile the kernels for aarch64, as setup.py does it for this machine.
 
 python cross_build.py ROOT SUFFIX [WORDS]: with the headers of Python under ROOT, to libraries that end in SUFFIX;
 only those kernels whose names hold one of the WORDS.
@@ -13,6 +13,8 @@ from setuptools import Extension
 
 COMPILER = ["aarch64-linux-gnu-gcc", "-fPIC", "-fvisibility=hidden", "-Ikernels/c"]
 FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]  # those of setup.py
+DOTPROD = ["-march=armv8.2-a+dotprod"]
+GAINING = ("panels", "runtime")
 
 
 def build(module: Extension, root: str, suffix: str) -> None:
@@ -20,10 +22,12 @@ def build(module: Extension, root: str, suffix: str) -> None:
     compiler = [*COMPILER, f"-I{root}/usr/include/python3.11", f"-I{root}/usr/include"]
     border = Path(module.sources[0])
     family = Path("kernels/c") / f"{border.stem.removesuffix('_cython')}.c"
-    objects = []
-    if family.exists():
-        objects = [f"{family.stem}.o"]
-        subprocess.run([*compiler, *FLAGS, "-DINSTRUCTION_SET=baseline", "-c", family, "-o", objects[0]], check=True)
+    sets = {"baseline": [], **({"dotprod": DOTPROD} if family.stem in GAINING else {})}
+    compiler += [f"-DHAVE_{name}" for name in sets]
+    objects = [f"{name}-{family.stem}.o" for name in sets if family.exists()]
+    for name, output in zip(sets, objects, strict=False):
+        given = [*FLAGS, *sets[name], f"-DINSTRUCTION_SET={name}"]
+        subprocess.run([*compiler, *given, "-c", family, "-o", output], check=True)
     library = border.with_name(border.stem + suffix)
     subprocess.run([*compiler, "-O2", "-shared", *module.sources, *objects, "-o", library, "-pthread"], check=True)
 

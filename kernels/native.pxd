@@ -31,6 +31,7 @@ cdef extern from "threads.h" nogil:
         AVX512
         AVX512VBMI2
         AMX
+        DOTPROD
     ctypedef enum touch "enum touch":
         FIXED
         READ

@@ -37,11 +37,11 @@ cdef extern from *:
     #include "kernel.h"
     static const char COMPILED[] =
         "baseline" IF_AVX2(" avx2") IF_AVX2VNNI(" avx2vnni") IF_AVX512(" avx512")
-        IF_AVX512VBMI2(" avx512vbmi2") IF_AMX(" amx");
+        IF_AVX512VBMI2(" avx512vbmi2") IF_AMX(" amx") IF_DOTPROD(" dotprod");
     """
     const char *COMPILED
 
-NAMES = ("baseline", "avx2", "avx2vnni", "avx512", "avx512vbmi2", "amx")  # in the order of the C enum
+NAMES = ("baseline", "avx2", "avx2vnni", "avx512", "avx512vbmi2", "amx", "dotprod")  # in the order of the C enum
 BUILT = tuple(COMPILED.decode().split())
 AVAILABLE = tuple(name for name in BUILT if can_run(<instruction_set><int>NAMES.index(name)))
 

@@ -10,6 +10,8 @@
 
 #ifdef __SSE__
 #include <immintrin.h>
+#elif defined __aarch64__
+#include <arm_neon.h>
 #endif
 #include <math.h>
 #include <stddef.h>
@@ -39,6 +41,11 @@
 #else
 #define IF_AVX512VBMI2(...)
 #endif
+#ifdef HAVE_dotprod
+#define IF_DOTPROD(...) __VA_ARGS__
+#else
+#define IF_DOTPROD(...)
+#endif
 #ifdef HAVE_amx
 #define IF_AMX(...) __VA_ARGS__
 #else
@@ -53,7 +60,9 @@
     IF_AVX512(extern const struct name name##_avx512;)                             \
     IF_AVX512VBMI2(extern const struct name name##_avx512vbmi2;)                   \
     IF_AMX(extern const struct name name##_amx;)                                   \
+    IF_DOTPROD(extern const struct name name##_dotprod;)                           \
     static inline const struct name *name##_for(enum instruction_set set) {        \
+        IF_DOTPROD(if (set >= DOTPROD) return &name##_dotprod;)                    \
         IF_AMX(if (set >= AMX) return &name##_amx;)                                \
         IF_AVX512VBMI2(if (set >= AVX512VBMI2) return &name##_avx512vbmi2;)        \
         IF_AVX512(if (set >= AVX512) return &name##_avx512;)                       \

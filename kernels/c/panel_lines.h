@@ -64,6 +64,18 @@ INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, co
     const __m128i odd = _mm_castps_si128(_mm_shuffle_ps(low, high, 0xdd));
     return sums + (lanes_of_ints)even + (lanes_of_ints)odd;
 }
+#elif defined __aarch64__
+enum { SHIFT = 128 }; /* both sides are signed bytes */
+INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, const int bits) {
+    const int8x16_t four = vreinterpretq_s8_s32(vdupq_n_s32(x)), own = (int8x16_t)codes;
+    const int8x16_t steps = is_wide(bits) ? veorq_s8(own, vdupq_n_s8(-128)) : own;
+#ifdef __ARM_FEATURE_DOTPROD
+    return (lanes_of_ints)vdotq_s32((int32x4_t)sums, steps, four);
+#else
+    const int16x8_t low = vmull_s8(vget_low_s8(steps), vget_low_s8(four)), high = vmull_high_s8(steps, four);
+    return sums + (lanes_of_ints)vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
+#endif
+}
 #else
 enum { SHIFT = 0 };
 INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, const int bits) {
@@ -107,6 +119,8 @@ INLINE lanes of_halves(const uint16_t *halves) {
     return (lanes)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)halves));
 #elif defined __F16C__
     return (lanes)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
+#elif defined __aarch64__
+    return (lanes)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(halves)));
 #else
     lanes wide;
     for (int l = 0; l < LANES; l++) wide[l] = widened(halves[l]);

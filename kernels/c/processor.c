@@ -44,6 +44,17 @@ int can_run(enum instruction_set set) {
     default: return 0;
     }
 }
+#elif defined __aarch64__
+#ifdef __linux__
+#include <sys/auxv.h>
+static int has_dotprod(void) { return getauxval(AT_HWCAP) >> 20 & 1; } /* HWCAP_ASIMDDP */
+#elif defined __APPLE__
+static int has_dotprod(void) { return 1; } /* since the first of them for computers */
+#else
+static int has_dotprod(void) { return 0; }
+#endif
+
+int can_run(enum instruction_set set) { return set == BASELINE || (set == DOTPROD && has_dotprod()); }
 #else
 int can_run(enum instruction_set set) { return set == BASELINE; }
 #endif
