@@ -133,7 +133,7 @@ static inline void open_tile(struct byte_tile *tile, const struct attention_task
     int64_t row = a->g * width;
     const int8_t *k = whole_quads((const int8_t *)a->k.rows + at, &row, n, width, room);
     if (n < BYTE_COLUMNS) memset(tile->k, 0, quads * BYTE_COLUMNS * sizeof *tile->k);
-    transpose((const float *)k, row / 4, n, quads, (float *)tile->k, BYTE_COLUMNS);
+    transpose((const one_in_memory *)k, row / 4, n, quads, (one_in_memory *)tile->k, BYTE_COLUMNS);
     for (int64_t j = 0; j < BYTE_COLUMNS; j += LANES) {
         lanes_of_ints sum = {0};
         for (int64_t l = 0; l < quads; l++) sum = add_products(sum, 0x01010101, load_line(tile->k + l * BYTE_COLUMNS + j));

@@ -81,7 +81,7 @@
 #endif
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t lanes_of_bits __attribute__((vector_size(4 * LANES)));                       /* what comparing gives */
-typedef float lanes_in_memory __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* at any address */
+typedef float lanes_in_memory __attribute__((vector_size(4 * LANES), aligned(1), may_alias)); /* at any address */
 
 static inline lanes load(const float *x) { return *(const lanes_in_memory *)x; }
 static inline void store(float *x, lanes value) { *(lanes_in_memory *)x = value; }
@@ -102,7 +102,8 @@ static inline lanes larger_lanes(lanes a, lanes b) {
 /* The same register as parts of four lanes, which every instruction set has. */
 typedef float four __attribute__((vector_size(16)));
 typedef int32_t four_bits __attribute__((vector_size(16)));
-typedef float four_in_memory __attribute__((vector_size(16), aligned(4), may_alias));
+typedef float four_in_memory __attribute__((vector_size(16), aligned(1), may_alias));
+typedef float one_in_memory __attribute__((aligned(1), may_alias));
 union parts {
     lanes whole;
     four part[LANES / 4];

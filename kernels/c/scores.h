@@ -63,13 +63,14 @@ static inline void score(const struct scoring *s, int64_t h, int64_t position, s
 }
 
 /* to (width, to_row) = the transpose of from (n, width), whose rows are `row` apart; columns behind the n are zero up to the
-   next multiple of LANES. */
-static inline void transpose(const float *from, int64_t row, int64_t n, int64_t width, float *to, int64_t to_row) {
+   next multiple of LANES. Whatever takes four bytes may be a number here. */
+static inline void transpose(
+    const one_in_memory *from, int64_t row, int64_t n, int64_t width, one_in_memory *to, int64_t to_row) {
     int64_t j = 0;
 #if LANES == 16
     for (; j + 16 <= n; j += 16) /* four columns of sixteen rows, in registers */
         for (int64_t k = 0; k + 4 <= width; k += 4) {
-            const float *r = from + j * row + k;
+            const one_in_memory *r = from + j * row + k;
             __m512 of_row[4]; /* rows i, i + 4, i + 8 and i + 12 */
             for (int i = 0; i < 4; i++, r += row) {
                 of_row[i] = _mm512_castps128_ps512(_mm_loadu_ps(r));
@@ -79,7 +80,7 @@ static inline void transpose(const float *from, int64_t row, int64_t n, int64_t 
             }
             const __m512 low = _mm512_unpacklo_ps(of_row[0], of_row[1]), high = _mm512_unpackhi_ps(of_row[0], of_row[1]);
             const __m512 low2 = _mm512_unpacklo_ps(of_row[2], of_row[3]), high2 = _mm512_unpackhi_ps(of_row[2], of_row[3]);
-            float *t = to + k * to_row + j;
+            one_in_memory *t = to + k * to_row + j;
             _mm512_storeu_ps(t, _mm512_shuffle_ps(low, low2, 0x44));
             _mm512_storeu_ps(t + to_row, _mm512_shuffle_ps(low, low2, 0xee));
             _mm512_storeu_ps(t + 2 * to_row, _mm512_shuffle_ps(high, high2, 0x44));
@@ -90,13 +91,13 @@ static inline void transpose(const float *from, int64_t row, int64_t n, int64_t 
             for (int64_t i = 0; i < j; i++) to[k * to_row + i] = from[i * row + k];
 #endif
     for (; j + 4 <= n; j += 4) { /* four by four */
-        const float *r = from + j * row;
+        const one_in_memory *r = from + j * row;
         int64_t k = 0;
         for (; k + 4 <= width; k += 4) {
             four a = load_four(r + k), b = load_four(r + row + k), c = load_four(r + 2 * row + k), d = load_four(r + 3 * row + k);
             four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
             four ab_above = __builtin_shufflevector(a, b, 2, 6, 3, 7), cd_above = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-            float *t = to + k * to_row + j;
+            one_in_memory *t = to + k * to_row + j;
             store_four(t, __builtin_shufflevector(ab, cd, 0, 1, 4, 5));
             store_four(t + to_row, __builtin_shufflevector(ab, cd, 2, 3, 6, 7));
             store_four(t + 2 * to_row, __builtin_shufflevector(ab_above, cd_above, 0, 1, 4, 5));
