@@ -13,7 +13,6 @@ from minislm.weights.quantized import Quantized
 
 rng = np.random.default_rng(0)
 row = np.array([[-0.80, -0.31, -0.02, 0.0, 0.07, 0.18, 0.45, 0.66]], np.float32)
-print("a row of weights:", *row[0])
 
 
 def bar(part, width=40):
@@ -24,7 +23,8 @@ def bar(part, width=40):
 # ## One row
 #
 # Four bits count from 0 to 15. Let 8 stand for zero: then a code is from 8 steps below zero to 7 above. The step, here
-# called scale, is the smallest that reaches the outermost weights; every weight moves to the nearest step.
+# called scale, is the smallest that reaches the outermost weights (negative where the largest is positive, which then
+# has the eighth step); every weight moves to the nearest.
 
 # %%
 scale = max(row.max() / 7, -row.min() / 8)
@@ -36,10 +36,7 @@ int4 = format_named("int4")
 scales_OJ, _ = int4.fit(row)
 assert np.array_equal(int4.round(row, scales_OJ, None), codes), "the format does the same"
 packed_OP = int4.pack(codes.astype(np.uint8))
-print(
-    f"{row.nbytes} bytes of float32 became {packed_OP.nbytes} bytes of codes, {bytes(packed_OP).hex(' ')}, and a scale"
-)
-assert np.array_equal(int4.unpack(packed_OP, 8), codes)
+print(f"{row.nbytes} bytes of float32 became {packed_OP.nbytes} of codes, {bytes(packed_OP).hex(' ')}, and a scale")
 
 # %% [markdown]
 # ## A matrix, in every format
@@ -56,7 +53,6 @@ stored = {name: Quantized.nearest(w_OI, name) for name in names}
 
 
 def steps_off(name):
-    """Return each weight's error in steps of its own scale."""
     scales_OI = stored[name].format.spread(stored[name].scales.astype(np.float32), w_OI.shape[1])
     return (stored[name].dense() - w_OI) / scales_OI
 
@@ -69,8 +65,7 @@ errors = {name: relative_error(stored[name].dense(), w_OI) for name in names}
 print("format     bytes  bits/weight  largest error in steps  relative error")
 for name, weight in stored.items():
     largest = np.abs(steps_off(name)).max()
-    print(f"{name:8} {weight.nbytes:7} {weight.bits_per_weight:12.2f} {largest:23.4f}", end=" ")
-    print(f"{errors[name]:15.4f} {bar(errors[name])}")
+    print(f"{name:8} {weight.nbytes:7} {weight.bits_per_weight:12.2f} {largest:23.4f} {errors[name]:15.4f}")
     assert largest <= 0.5 + 1e-4, "half a step, and what rounding of float32 adds"
 assert all(errors[f"int{bits}-32"] < errors[f"int{bits}"] / 1.4 for bits in (8, 4, 3, 2)), "own scales for short groups"
 assert all(errors[f"uint{bits}-32"] < errors[f"int{bits}-32"] for bits in (8, 4, 3, 2)), "and own zeros"
@@ -89,43 +84,23 @@ for name in ("int8", "int4", "int2"):
     print(f"{name}: error in steps; {(stored[name].dense() == 0).mean():.0%} of the weights became zero")
     print("\n".join(f"{-0.5 + i / 10:5.1f} to {-0.4 + i / 10:4.1f} {bar(2 * part)}" for i, part in enumerate(parts)))
 assert abs(steps_off("int8").std() * np.sqrt(12) - 1) < 0.01
-assert (stored["int8"].dense() == 0).mean() < 0.05
 assert (stored["int2"].dense() == 0).mean() > 0.9
-
-# %% [markdown]
-# Each bit less doubles the step, and so the error, until so few codes are left that the rule breaks.
-
-# %%
-ladder = [relative_error(Quantized.nearest(w_OI, f"int{bits}-32").dense(), w_OI) for bits in range(8, 1, -1)]
-for bits, error, next_error in zip(range(8, 2, -1), ladder, ladder[1:], strict=False):
-    print(f"from {bits} to {bits - 1} bits: error {error:.4f} -> {next_error:.4f}, times {next_error / error:.2f}")
-    assert 1.8 < next_error / error < 2.4
 
 # %% [markdown]
 # ## Levels that are not evenly spaced
 #
 # Most weights are small, so that levels should lie close where they are many. `nf4` has 16, near quantiles of a normal
-# distribution: a scale stretches them to the largest weight of a group, and each weight moves to the nearest. They beat
-# evenly spaced ones of as many bits; where tails are long even those that store a zero for each group besides.
-# `ternary` has but -1, 0 and 1. Its scale is the mean of the magnitudes, and what is larger is clipped: half of the
-# matrix is lost, so that it is for models that are trained with it.
+# distribution, stretched to the largest weight of a group. `ternary` has but -1, 0 and 1, and half of the matrix is
+# lost: it is for models that are trained with it.
 
 # %%
-levels = format_named("nf4").levels
-print("levels of nf4, in 127ths of the largest weight:", *levels)
-assert levels[7] == 0
-assert max(np.diff(levels)) > 3 * min(np.diff(levels))
-normal_OI = (0.02 * rng.normal(size=w_OI.shape)).astype(np.float32)
-levelled = {}
-for kind, matrix_OI in (("normal", normal_OI), ("long tails", w_OI)):
-    for name in ("int4-64", "uint4-64", "nf4-64", "ternary-64"):
-        weight = Quantized.nearest(matrix_OI, name)
-        levelled[kind, name] = error = relative_error(weight.dense(), matrix_OI)
-        print(f"{kind:10} {name:10} {weight.bits_per_weight:5.3f} bits/weight, error {error:.4f} {bar(error)}")
-    assert levelled[kind, "nf4-64"] < levelled[kind, "int4-64"]
-    assert 0.5 < levelled[kind, "ternary-64"] < 0.65
-assert levelled["normal", "nf4-64"] < 1.03 * levelled["normal", "uint4-64"]
-assert levelled["long tails", "nf4-64"] < 0.95 * levelled["long tails", "uint4-64"]
+print("levels of nf4, in 127ths of the largest weight:", *format_named("nf4").levels)
+for name in ("int4-64", "uint4-64", "nf4-64", "ternary-64"):
+    weight = Quantized.nearest(w_OI, name)
+    errors[name] = relative_error(weight.dense(), w_OI)
+    print(f"{name:10} {weight.bits_per_weight:5.3f} bits/weight, error {errors[name]:.4f} {bar(errors[name])}")
+assert errors["nf4-64"] < 0.95 * errors["uint4-64"] < errors["int4-64"], "fewer bits than with zeros, and better"
+assert 0.5 < errors["ternary-64"] < 0.65
 
 # %% [markdown]
 # ## One outlier
@@ -140,7 +115,6 @@ for name in ("int4", "int4-32"):
     size_J = np.sqrt((off_JZ**2).mean(axis=1))
     print(name, "error of each group of 32:", *(f"{size:.3f}" for size in size_J))
     worse = int((size_J > 3 * np.sqrt(((stored["int4-32"].dense()[:1] - w_OI[:1]) ** 2).mean())).sum())
-    print(f"{worse} of 16 groups are hurt")
     assert worse == (16 if name == "int4" else 1)
 
 # %% [markdown]

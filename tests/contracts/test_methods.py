@@ -155,7 +155,7 @@ def test_scales_of_least_squares_are_no_worse_in_any_group(storage, rng):
 
 def test_scales_of_least_squares_are_the_best_of_those_that_are_tried(rng):
     w_OI, storage = random_matrix(rng), FORMATS["int3-32"]
-    widest = storage.fit(w_OI)[0]
+    widest = storage.fit(w_OI)[0].astype(np.float32)
     tried = [storage.stored(share * widest) for share in (1.0, *SHARES)]
     starts = np.arange(0, 40, 32)
     errors = [
