@@ -13,6 +13,7 @@ from minislm.weights.quantized import Quantized
 
 rng = np.random.default_rng(0)
 row = np.array([[-0.80, -0.31, -0.02, 0.0, 0.07, 0.18, 0.45, 0.66]], np.float32)
+print("a row of weights:", *row[0])
 
 
 def bar(part, width=40):
@@ -33,8 +34,7 @@ for weight, code, value in zip(row[0], codes[0], scale * (codes[0] - 8), strict=
     print(f"{weight:6.2f} -> code {code:2} -> {value:6.2f}, an error of {(value - weight) / scale:5.2f} steps")
     assert abs(value - weight) <= scale / 2 * (1 + 1e-6), "rounding errs by half a step at most"
 int4 = format_named("int4")
-scales_OJ, _ = int4.fit(row)
-assert np.array_equal(int4.round(row, scales_OJ, None), codes), "the format does the same"
+assert np.array_equal(int4.round(row, int4.fit(row)[0], None), codes), "the format does the same"
 packed_OP = int4.pack(codes.astype(np.uint8))
 print(f"{row.nbytes} bytes of float32 became {packed_OP.nbytes} of codes, {bytes(packed_OP).hex(' ')}, and a scale")
 
