@@ -13,6 +13,7 @@ from setuptools import Extension
 
 COMPILER = ["aarch64-linux-gnu-gcc", "-fPIC", "-fvisibility=hidden", "-Ikernels/c"]
 FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]  # those of setup.py
+# As setup.py has them: a set, and who gains from it.
 DOTPROD = ["-march=armv8.2-a+dotprod"]
 GAINING = ("panels", "runtime")
 
@@ -24,12 +25,14 @@ def build(module: Extension, root: str, suffix: str) -> None:
     family = Path("kernels/c") / f"{border.stem.removesuffix('_cython')}.c"
     sets = {"baseline": [], **({"dotprod": DOTPROD} if family.stem in GAINING else {})}
     compiler += [f"-DHAVE_{name}" for name in sets]
-    objects = [f"{name}-{family.stem}.o" for name in sets if family.exists()]
-    for name, output in zip(sets, objects, strict=False):
+    objects = {name: f"{name}-{family.stem}.o" for name in sets} if family.exists() else {}
+    for name, output in objects.items():
         given = [*FLAGS, *sets[name], f"-DINSTRUCTION_SET={name}"]
         subprocess.run([*compiler, *given, "-c", family, "-o", output], check=True)
     library = border.with_name(border.stem + suffix)
-    subprocess.run([*compiler, "-O2", "-shared", *module.sources, *objects, "-o", library, "-pthread"], check=True)
+    subprocess.run(
+        [*compiler, "-O2", "-shared", *module.sources, *objects.values(), "-o", library, "-pthread"], check=True
+    )
 
 
 root, suffix, words = sys.argv[1], sys.argv[2], sys.argv[3].split()

@@ -169,6 +169,9 @@ cdef multiplied(panel_task *task, rounded_NP, arrays, b_O, out, int threads):
     b = compressed.bias(b_O, task.w.outputs)
     y = border.output(out, (len(rows), task.w.outputs), rows, *arrays[:2], *(() if b is None else (b,)))
     task.x.rows, task.x.n = <const int8_t *>reading(rows), rows.shape[0]
+    if <size_t>task.x.rows % sizeof(float):  # bytes lie anywhere, and the scales in them do not
+        rows = rows.copy()
+        task.x.rows = <const int8_t *>reading(rows)
     task.x.stride, task.x.blocks = rows.shape[1], task.w.blocks
     task.bias = NULL
     if b is not None:

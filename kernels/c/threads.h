@@ -50,8 +50,8 @@ void forget_stages(struct recording *recorded, int64_t kept);
 /* How many tasks have been shared so far, which tests and the curious ask: the others ran on one thread alone. */
 int64_t tasks_shared(void);
 
-/* Instruction sets, slowest first; DOTPROD is of aarch64, whose baseline has NEON. Each kernel file is compiled once for each of them that the compiler knows and that
-   the family gains from. */
+/* Instruction sets, slowest first; DOTPROD is of aarch64, whose baseline has NEON. Each kernel file is compiled once for each
+   of them that the compiler knows and that the family gains from. */
 enum instruction_set { BASELINE, AVX2, AVX2VNNI, AVX512, AVX512VBMI2, AMX, DOTPROD, N_INSTRUCTION_SETS };
 
 /* Whether this processor and its operating system can run an instruction set. */

@@ -199,9 +199,8 @@ def _started(
     engines: dict[str, Any] = {}
     for contender in contenders:
         if contender.package and importlib.util.find_spec(contender.package) is None:
-            known[
-                contender.label
-            ].failure = f"{contender.package} is not installed: pip install -e '.[bench]' where minislm stands"
+            missing = f"{contender.package} is not installed: pip install -e '.[bench]' where minislm stands"
+            known[contender.label].failure = missing
             continue
         settings.note(f"loading {contender.label}")
         with _noting(known[contender.label]):
