@@ -16,6 +16,7 @@ from minislm.compression.student import Student, every_other_layer, fresh_projec
 from minislm.config import Head
 from minislm.errors import MinislmError, TrainingError, UnsupportedError, UsageError
 from minislm.layers.base import Grads, Tape
+from minislm.models.decoder import Decoder
 from minislm.models.encoder import Encoder
 from minislm.ops.loss import kl_divergence
 from minislm.testing import methods as laws
@@ -158,11 +159,9 @@ def test_gradient_of_everything_that_is_learnt(family, width):
         assert abs(got - expected) <= 1e-6 * (size + 1e-2), f"{place}: {got} against {expected}"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if FAMILIES[family][0] is not Decoder])
 def test_padding_teaches_nothing(family):
     student, objective, batch = learner(family)
-    if batch.lengths_B is None:
-        return
     tape = Tape()
     before = objective.loss(student, batch, batch.context(), tape, Grads())[0]
     rubbish = {"ids_BT": batch.ids_BT.copy()}

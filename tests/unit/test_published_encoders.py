@@ -75,7 +75,7 @@ def renamed(folder, rename):
     safetensors.write(folder / "model.safetensors", tensors)
 
 
-def same(a, b):
+def assert_same_arrays(a, b):
     ours, theirs = a.model.arrays(), b.model.arrays()
     assert ours.keys() == theirs.keys()
     for name, array in ours.items():
@@ -92,9 +92,9 @@ def test_what_is_written_is_read_again(kind, tmp_path):
     assert "type" not in values["minislm"]
     back = load(tmp_path / "model")
     assert back.model.config == lm.model.config
-    same(back, lm)
+    assert_same_arrays(back, lm)
     save(back, tmp_path / "model")  # in place of itself, whatever the folder holds
-    same(load(tmp_path / "model"), lm)
+    assert_same_arrays(load(tmp_path / "model"), lm)
     np.testing.assert_array_equal(back.embed(["a dog"]), lm.embed(["a dog"]))
 
 
@@ -150,7 +150,7 @@ def test_names_are_spelled_in_several_ways(spelling, tmp_path):
     lm = made(HEADS["words next"])
     save(lm, tmp_path / "model")
     renamed(tmp_path / "model", SPELLINGS[spelling])
-    same(load(tmp_path / "model"), lm)
+    assert_same_arrays(load(tmp_path / "model"), lm)
 
 
 def test_copies_and_buffers_are_passed_over(tmp_path):
@@ -162,7 +162,7 @@ def test_copies_and_buffers_are_passed_over(tmp_path):
     tensors["cls.predictions.bias"] = tensors["cls.predictions.decoder.bias"].copy()
     tensors["bert.embeddings.position_ids"] = np.arange(24, dtype=np.float32)[None]
     safetensors.write(path, tensors)
-    same(load(tmp_path / "model"), lm)
+    assert_same_arrays(load(tmp_path / "model"), lm)
 
 
 @pytest.mark.parametrize(("pooler", "name"), [(True, "classes"), (False, "tags")])

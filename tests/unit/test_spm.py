@@ -1,12 +1,13 @@
 """SentencePiece models: golden ids, roles, and files that are damaged in every way."""
 
-import contextlib
 import struct
 import tracemalloc
+from contextlib import nullcontext
 
 import pytest
 
 from minislm.errors import MinislmError, ModelFileError, UnsupportedError
+from minislm.text import spm_file
 from minislm.text.charsmap import Charsmap
 from minislm.text.published import read_tokenizer, tokenizer_files
 from minislm.text.spm_file import read_spm
@@ -106,6 +107,7 @@ BAD = {
     "length of 2^64 - 1": varint(1 << 3 | 2) + varint(2**64 - 1) + b"abc",
     "piece that is a number": number_field(1, 5) + model(ENOUGH),
     "score that is a number": bytes_field(1, bytes_field(1, b"x") + number_field(2, 1)) + model(ENOUGH),
+    "score of three bytes": bytes_field(1, bytes_field(1, b"x") + bytes_field(2, b"abc")) + model(ENOUGH),
     "no unknown piece": model(ENOUGH[1:]),
     "two unknown pieces": model([*ENOUGH, ("b", 0, 2)]),
     "piece twice": model([*ENOUGH, ("a", 0, 1)]),
@@ -127,6 +129,13 @@ def test_damaged_model_is_named(tmp_path, name):
         tokenizer(tmp_path, BAD[name])
     assert caught.value.code == "tokenizer_invalid"
     assert "tokenizer.model" in str(caught.value)
+
+
+def test_more_pieces_than_any_model_has_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(spm_file, "MOST_PIECES", len(ENOUGH))
+    assert tokenizer(tmp_path, model(ENOUGH)).vocab_size == len(ENOUGH)
+    with pytest.raises(ModelFileError, match="more than 4 pieces"):
+        tokenizer(tmp_path, model([*ENOUGH, ("b", 0, 1)]))
 
 
 @pytest.mark.parametrize(
@@ -154,6 +163,7 @@ def test_unknown_fields_are_passed_over(tmp_path):
 @pytest.mark.parametrize("data", [UNIGRAMS, PAIRS], ids=["unigrams", "pairs"])
 def test_truncations_and_flipped_bits_raise_named_errors_only(tmp_path, data, rng):
     whole = len(data)
+    codes = set()
     for _ in range(300):
         damaged = bytearray(data)
         if rng.random() < 0.3:
@@ -163,16 +173,27 @@ def test_truncations_and_flipped_bits_raise_named_errors_only(tmp_path, data, rn
                 # half of the flips before the charsmap's bulk, which a few bits would never reach
                 place = int(rng.integers(len(damaged))) if rng.random() < 0.5 else int(rng.integers(min(600, whole)))
                 damaged[min(place, len(damaged) - 1)] ^= 1 << int(rng.integers(8))
-        with contextlib.suppress(MinislmError):
+        try:
             made = tokenizer(tmp_path, bytes(damaged))
             made.decode(made.encode("ﬁne the wörld e\u0301\t</s>"))
+            codes.add(None)
+        except MinislmError as error:
+            codes.add(error.code)
+    assert {None, "tokenizer_invalid"} <= codes
 
 
-@pytest.mark.parametrize("data", [UNIGRAMS, PAIRS, bytes_field(1, bytes_field(1, b"a")) * 5_000])
-def test_reading_takes_no_more_memory_than_64_files(data):
+SAME_PIECES = bytes_field(1, bytes_field(1, b"a")) * 5_000
+
+
+@pytest.mark.parametrize(
+    ("data", "end"),
+    [(UNIGRAMS, nullcontext()), (PAIRS, nullcontext()), (SAME_PIECES, pytest.raises(ModelFileError, match="twice"))],
+    ids=["unigrams", "pairs", "same pieces"],
+)
+def test_reading_takes_no_more_memory_than_64_files(data, end):
     tracemalloc.start()
     try:
-        with contextlib.suppress(ModelFileError):
+        with end:
             read_spm(data, "tokenizer.model")
         assert tracemalloc.get_traced_memory()[1] < 64 * len(data) + 2**20
     finally:

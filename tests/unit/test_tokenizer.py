@@ -1,6 +1,5 @@
 """Tokenizers: what each kind promises, and the tokenizer.json files that are refused."""
 
-import contextlib
 import copy
 import json
 import subprocess
@@ -409,11 +408,25 @@ def test_a_missing_file(tmp_path):
 @pytest.mark.parametrize("kind", ["bytes", "wordpiece"])
 def test_damaged_files_raise_named_errors_only(plain_bytes, pieces, rng, kind):
     text = {"bytes": plain_bytes, "wordpiece": pieces}[kind].to_json()
+    codes = set()
     for _ in range(300):
         start = int(rng.integers(len(text)))
         damaged = text[:start] + rng.choice(["", "0", '"', "{}", "null", "-1", "[]", ","]) + text[start + 1 :]
-        with contextlib.suppress(MinislmError):
+        try:
             Tokenizer.from_json(damaged).encode("abc")
+            codes.add(None)
+        except MinislmError as error:
+            codes.add(error.code)
+    assert {None, "tokenizer_invalid", "unsupported_tokenizer"} <= codes
+
+
+def test_an_interrupt_is_no_failure_of_the_library(plain_bytes):
+    class Interrupted:
+        def ids(self, texts):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plain_bytes.read(Interrupted(), "abc")
 
 
 def test_truncation_of_the_file_is_not_obeyed(pairs):

@@ -17,7 +17,7 @@ from minislm.weights.quantized import Quantized
 from minislm.weights.sparse import Sparse
 
 
-def refused(weight, arrays, code):
+def assert_refused(weight, arrays, code):
     with pytest.raises(ModelFileError) as caught:
         build(weight.spec(), {**weight.arrays(), **arrays})
     assert caught.value.code == code, caught.value
@@ -36,7 +36,7 @@ def csr(rng):
 )
 def test_starts_must_increase_from_zero_to_the_number_of_values(csr, starts):
     assert csr.index["starts"].tolist() == [0, 2, 2, 5]
-    refused(csr, {"starts": np.array(starts)}, "bad_index")
+    assert_refused(csr, {"starts": np.array(starts)}, "bad_index")
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_starts_must_increase_from_zero_to_the_number_of_values(csr, starts):
 )
 def test_columns_must_increase_within_the_row(csr, columns):
     assert csr.index["columns"].tolist() == [1, 4, 0, 3, 9]
-    refused(csr, {"columns": np.array(columns, np.int32)}, "bad_index")
+    assert_refused(csr, {"columns": np.array(columns, np.int32)}, "bad_index")
 
 
 def test_columns_may_start_again_in_the_next_row(csr):
@@ -66,10 +66,10 @@ def test_a_mask_keeps_as_many_as_there_are_values(rng):
     weight = Sparse.from_dense(w, w > 0, "bitmap")
     more = weight.index["mask"].copy()
     more[1, 0] ^= 1
-    refused(weight, {"mask": more}, "size_mismatch")
+    assert_refused(weight, {"mask": more}, "size_mismatch")
     beyond = weight.index["mask"].copy()
     beyond[2, 1] |= 1 << 2  # input 10 of 10
-    refused(weight, {"mask": beyond}, "bad_index")
+    assert_refused(weight, {"mask": beyond}, "bad_index")
 
 
 @pytest.mark.parametrize(("pattern", "places"), [("2:4", [1, 1]), ("2:4", [2, 1]), ("2:5", [0, 5]), ("2:5", [3, 7])])
@@ -79,7 +79,7 @@ def test_places_increase_inside_a_group_and_stay_in_it(pattern, places, rng):
     weight = Sparse.from_dense(w, random_nm_mask(rng, 2, 3 * m, n, m), pattern)
     bits = (m - 1).bit_length()
     codes = np.array([[0, 1, *places, 2, 3], [0, 1, 1, 2, 2, 3]], np.uint8)
-    refused(weight, {"places": pack_bits(codes, bits, -(-6 * bits // 8))}, "bad_index")
+    assert_refused(weight, {"places": pack_bits(codes, bits, -(-6 * bits // 8))}, "bad_index")
 
 
 def test_a_group_keeps_at_most_n():
