@@ -126,7 +126,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("cross_entropy_backward", "numba", "cross_entropy_numba:cross_entropy_backward"),
     Kernel("adamw", "cython", "optimizer_cython:adamw"),
     Kernel("adamw", "numba", "adamw_numba:adamw"),
-    # Quantized matrices lie in panels (`minislm.weights.panels`, `block_panels`) wherever these are compiled.
+    # Quantized matrices lie in panels (`minislm.weights.panel_product`) wherever these are compiled.
     Kernel("round_activations", "cython", "panels_cython:round_activations"),
     Kernel("panel_product", "cython", "panels_cython:panel_product", ("int8",)),
     Kernel("masked_panel_product", "cython", "panels_cython:masked_panel_product", ("int8",)),

@@ -11,13 +11,14 @@ import numpy as np
 
 from minislm.dispatch import ops, runs_compiled
 from minislm.errors import UnsupportedError, unknown
+from minislm.ops.block_panels import pack_block_panels
 from minislm.ops.blocks import BlockFormat, block_format_named
 from minislm.ops.formats import format_named
 from minislm.ops.tiles import row_tiles
 from minislm.weights.base import Arrays, Weight
-from minislm.weights.block_panels import TwoLevelPanels
 from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
 from minislm.weights.mapped import release
+from minislm.weights.panel_product import PanelProduct
 from minislm.weights.quantized import Quantized
 
 TWINS = {"q8_0": "int8-32", "q4_0": "int4-32"}
@@ -145,7 +146,9 @@ class Blocks(Weight):
 
     def lower_affine(self, slot: int, b_O: np.ndarray, program: Any) -> int:
         """Append the same with the bias."""
-        if (faster := self._faster) is not None:
+        if isinstance(faster := self._faster, PanelProduct):
+            return faster.lower(slot, program, b_O)
+        if faster is not None:
             return faster.lower_affine(slot, b_O, program)
         return super().lower_affine(slot, b_O, program)
 
@@ -205,14 +208,16 @@ class Blocks(Weight):
         release(self.blocks)
 
     @cached_property
-    def _faster(self) -> Weight | TwoLevelPanels | None:
+    def _faster(self) -> Weight | PanelProduct | None:
         """What multiplies in its place, where there is such; made once, and pages of a mapped file are let go."""
         compiled, rounded = runs_compiled("panel_product"), self.activations != "float"
-        faster: Weight | TwoLevelPanels
+        faster: Weight | PanelProduct
         if self.format.fields is not None:
             if not (compiled or rounded):
                 return None
-            faster = TwoLevelPanels.of(self.blocks, self.n_inputs, self.format, self.activations)
+            op = "block_panel_product" if rounded else "decoded_block_panel_product"
+            panels = pack_block_panels(self.blocks, n_inputs=self.n_inputs, format=self.format)
+            faster = PanelProduct(self.shape, op, panels, self.format, self.activations)
         else:
             try:
                 faster = self.quantized()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,11 +12,11 @@ import numpy as np
 from minislm.dispatch import ops
 from minislm.errors import unknown
 from minislm.ops.formats import Format
-from minislm.ops.panels import LINE, OUTPUTS, RoundedRows, n_blocks, pack_groups, unpack_groups, unpack_panels
-from minislm.ops.quantized import ACTIVATION_GROUPS
+from minislm.ops.panels import LINE, OUTPUTS, n_blocks, pack_groups, unpack_groups, unpack_panels
 from minislm.ops.tiles import row_tiles
 from minislm.weights.base import Arrays, Weight
 from minislm.weights.mapped import release
+from minislm.weights.panel_product import PanelProduct
 
 if TYPE_CHECKING:
     from minislm.weights.quantized import Quantized
@@ -125,12 +126,7 @@ class Panels(Weight):
 
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
         """Return ``x @ W.T``, (N, O), its inputs as `activations` says; where they are rounded, in float32."""
-        if self.activations == "float":
-            y_NO: np.ndarray = ops.decoded_panel_product(x_NI, *self._stored, **self._decoding)
-            return y_NO
-        rounded_NP = ops.round_activations(x_NI.astype(np.float32, copy=False), **self._rounding)
-        y_NO = ops.panel_product(rounded_NP, *self._stored, **self._meaning)
-        return y_NO.astype(x_NI.dtype, copy=False)
+        return self._product.apply(x_NI)
 
     def apply_t(self, dy_NO: np.ndarray) -> np.ndarray:
         """Return ``dy @ W``, (N, I); gradients are never rounded."""
@@ -178,39 +174,15 @@ class Panels(Weight):
 
     def lower(self, slot: int, program: Any) -> int:
         """Append the rounding, which all matrices that are alike in it share, and the product."""
-        return self._lower(slot, program, self._stored)
+        return self._product.lower(slot, program)
 
     def lower_affine(self, slot: int, b_O: np.ndarray, program: Any) -> int:
         """Append the same, the bias in one step with the product."""
-        return self._lower(slot, program, (self.lines, self.scales, self.zeros, b_O))
+        return self._product.lower(slot, program, b_O)
 
-    def _lower(self, slot: int, program: Any, constants: tuple[np.ndarray | None, ...]) -> int:
-        n_outputs, n_inputs = self.size
-        if self.activations == "float":
-            options = self._decoding
-            return int(program.step("decoded_panel_product", (slot,), constants=constants, width=n_outputs, **options))
-        width = RoundedRows.n_bytes(n_inputs)
-        rounded = program.step("round_activations", (slot,), width=width, dtype=np.int8, **self._rounding)
-        return int(program.step("panel_product", (rounded,), constants=constants, width=n_outputs, **self._meaning))
-
-    @property
-    def _stored(self) -> tuple[np.ndarray, ...]:
-        return (self.lines, self.scales) if self.zeros is None else (self.lines, self.scales, self.zeros)
-
-    @property
-    def _rounding(self) -> dict[str, Any]:
-        """Options of the rounding."""
-        scale = None if self.activation_scale is None else float(self.activation_scale[0])
-        return {"group": ACTIVATION_GROUPS[self.activations], "scale": scale}
-
-    @property
-    def _decoding(self) -> dict[str, Any]:
-        """Options of the product with floats."""
-        return {"format": self.format, "n_outputs": self.size[0]}
-
-    @property
-    def _meaning(self) -> dict[str, Any]:
-        """Options of the product with bytes."""
-        n_outputs, n_inputs = self.size
-        group = ACTIVATION_GROUPS[self.activations]
-        return {"format": self.format, "group": group, "n_inputs": n_inputs, "n_outputs": n_outputs}
+    @cached_property
+    def _product(self) -> PanelProduct:
+        """What multiplies."""
+        op = "decoded_panel_product" if self.activations == "float" else "panel_product"
+        arrays = self.lines, self.scales, self.zeros
+        return PanelProduct(self.size, op, arrays, self.format, self.activations, self.activation_scale)

@@ -25,8 +25,8 @@ from minislm.weights.base import Arrays, Weight, below, under
 from minislm.weights.checks import check_array, check_names, claims_of_a_file, field_of, shape_of
 from minislm.weights.dense import Dense
 from minislm.weights.mapped import release
+from minislm.weights.panel_product import PanelProduct
 from minislm.weights.quantized import Quantized
-from minislm.weights.sparse_panels import SparsePanels
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +258,7 @@ class Sparse(Weight):
         return replace(format, group=group) if format.group % n == 0 and group % BLOCK == 0 else None
 
     @cached_property
-    def _panels(self) -> SparsePanels:
+    def _panels(self) -> PanelProduct:
         """The matrix as kernels multiply it, made once; pages of a mapped file are let go."""
         (n_outputs, n_inputs), values, format = self.shape, self.values, None
         op, arrays = "decoded_masked_panel_product", tuple[np.ndarray | None, ...]()
@@ -275,7 +275,7 @@ class Sparse(Weight):
         else:
             floats = pack_masked_panels(self._entries, n_outputs, n_inputs, values.dense().dtype)
             arrays = (*floats, None, None)
-        panels = SparsePanels(self.shape, op, arrays, format, self.activations)
+        panels = PanelProduct(self.shape, op, arrays, format, self.activations)
         for array in self.arrays().values():
             release(array)
         return panels

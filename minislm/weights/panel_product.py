@@ -1,4 +1,4 @@
-"""SparsePanels: a sparse matrix laid out as compiled kernels multiply it; only in memory, never in files."""
+"""PanelProduct: how a matrix in panels multiplies, alone and as steps of a program; only in memory, never in files."""
 
 from __future__ import annotations
 
@@ -8,34 +8,42 @@ from typing import Any
 import numpy as np
 
 from minislm.dispatch import ops
+from minislm.ops.blocks import BlockFormat
 from minislm.ops.formats import Format
 from minislm.ops.panels import RoundedRows
 from minislm.ops.quantized import ACTIVATION_GROUPS
 
+OF_GROUPS = ("panel_product", "masked_panel_product")  # which are told how many inputs of a row share a scale
+
 
 @dataclass(frozen=True, eq=False)
-class SparsePanels:
-    """What multiplies in place of a `Sparse`.
+class PanelProduct:
+    """What multiplies in place of a matrix that is stored in another order: an op and the arrays that it takes.
 
     Parameters
     ----------
     size : tuple of int
         Logical (outputs, inputs).
-    op : {"decoded_masked_panel_product", "masked_panel_product", "block_sparse_panel_product"}
-        What multiplies; all but the first take rounded rows.
+    op : str
+        What multiplies: ``"panel_product"``, ``"block_panel_product"``, ``"masked_panel_product"`` or
+        ``"block_sparse_panel_product"``, which take rounded rows; or, with float activations, the same after
+        ``"decoded_"`` (all but the last).
     arrays : tuple of ndarray or None
         Its arguments between the rows and the bias.
-    format : Format or None
+    format : Format, BlockFormat or None
         What codes mean; None: the values are floats.
-    activations : {"float", "int8-row", "int8-32"}
+    activations : {"float", "int8-row", "int8-32", "static"}
         How inputs enter the product.
+    activation_scale : ndarray, (1,), float32, optional
+        Of static activations.
     """
 
     size: tuple[int, int]
     op: str
     arrays: tuple[np.ndarray | None, ...]
-    format: Format | None
+    format: Format | BlockFormat | None
     activations: str
+    activation_scale: np.ndarray | None = None
 
     def apply(self, x_NI: np.ndarray) -> np.ndarray:
         """Multiply rows by the transposed matrix.
@@ -83,7 +91,8 @@ class SparsePanels:
     @property
     def _rounding(self) -> dict[str, Any]:
         """Options of the rounding."""
-        return {"group": ACTIVATION_GROUPS[self.activations], "scale": None}
+        scale = None if self.activation_scale is None else float(self.activation_scale[0])
+        return {"group": ACTIVATION_GROUPS[self.activations], "scale": scale}
 
     @property
     def _meaning(self) -> dict[str, Any]:
@@ -92,6 +101,6 @@ class SparsePanels:
         options: dict[str, Any] = {"format": self.format, "n_outputs": n_outputs}
         if self.activations != "float":
             options["n_inputs"] = n_inputs
-        if self.op == "masked_panel_product":
+        if self.op in OF_GROUPS:
             options["group"] = ACTIVATION_GROUPS[self.activations]
         return options
