@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minislm.cli.common import Common, activations_option, context_option, counted, print_text, read_text, tell, verb
+from minislm.cli.sampling_options import sampling_options
 from minislm.errors import MinislmError
 
 if TYPE_CHECKING:
@@ -41,17 +42,7 @@ QUOTES = '"""'
 @context_option
 @activations_option
 @click.option("-n", "--max-new-tokens", type=int, default=1024, show_default=True, help="Longest answer in tokens.")
-@click.option("--temperature", type=float, help="Divides the logits; 0 always takes the most likely token.")
-@click.option("--top-k", type=int, help="Keep the k most likely tokens; 0 keeps all.")
-@click.option("--top-p", type=float, help="Keep the most likely tokens that together reach this probability.")
-@click.option("--min-p", type=float, help="Keep tokens at least this fraction as likely as the most likely one.")
-@click.option("--repetition-penalty", type=float, help="More than 1 makes tokens that have appeared less likely.")
-@click.option(
-    "--cache",
-    metavar="DTYPE",
-    help="How keys and values are kept: float32 (the default), float16, or int8, which takes a quarter of the memory "
-    "and is faster, the more so the longer the text; attention is then off by about 1 %.",
-)
+@sampling_options
 def command(
     common: Common,
     model: str,

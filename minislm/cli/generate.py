@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from minislm.cli.common import Common, activations_option, context_option, counted, print_text, read_text, verb
+from minislm.cli.sampling_options import sampling_options
 from minislm.errors import UsageError
 
 EXAMPLES = """
@@ -25,20 +26,10 @@ echo "def main" | minislm generate out/teacher - --top-k 40 --stop "\\n\\n" --js
 @context_option
 @activations_option
 @click.option("-n", "--max-new-tokens", type=int, help="Stop after so many new tokens.")
-@click.option("--temperature", type=float, help="Divides the logits; 0 always takes the most likely token.")
-@click.option("--top-k", type=int, help="Keep the k most likely tokens; 0 keeps all.")
-@click.option("--top-p", type=float, help="Keep the most likely tokens that together reach this probability.")
-@click.option("--min-p", type=float, help="Keep tokens at least this fraction as likely as the most likely one.")
-@click.option("--repetition-penalty", type=float, help="More than 1 makes tokens that have appeared less likely.")
+@sampling_options
 @click.option("--stop", multiple=True, help="Stop where this text appears (\\n is a line end); may be repeated.")
 @click.option("--beams", "n_beams", type=int, help="Continuations that a search keeps side by side; at temperature 0.")
 @click.option("--length-penalty", type=float, help="With beams: the more, the longer the text.")
-@click.option(
-    "--cache",
-    metavar="DTYPE",
-    help="How keys and values are kept: float32 (the default), float16, or int8, which takes a quarter of the memory "
-    "and is faster, the more so the longer the text; attention is then off by about 1 %.",
-)
 @click.option("--ignore-eos", is_flag=True, default=None, help="Go on after the end-of-text token.")
 def command(
     common: Common,

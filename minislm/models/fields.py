@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from minislm.config import MOST_HEAD, LayerSizes
@@ -163,8 +163,7 @@ class Fields:
         float, or the default
             The number.
         """
-        value = self._read(name, default, lambda value: _is_number(value) and 0 <= value < 1, "a number in [0, 1)")
-        return float(value) if _is_number(value) else value
+        return self._number(name, default, lambda value: 0 <= value < 1, "a number in [0, 1)")
 
     def number(self, name: str, default: Any = NEEDED) -> Any:
         """Read a finite number; as `whole`.
@@ -181,8 +180,7 @@ class Fields:
         float, or the default
             The number.
         """
-        value = self._read(name, default, _is_number, "a number")
-        return float(value) if _is_number(value) else value
+        return self._number(name, default, lambda value: True, "a number")
 
     def positive(self, name: str, default: Any = NEEDED) -> Any:
         """Read a finite number above 0; as `whole`.
@@ -199,8 +197,7 @@ class Fields:
         float, or the default
             The number.
         """
-        value = self._read(name, default, lambda value: _is_number(value) and value > 0, "a number above 0")
-        return float(value) if _is_number(value) else value
+        return self._number(name, default, lambda value: value > 0, "a number above 0")
 
     def flag(self, name: str, default: Any = NEEDED) -> Any:
         """Read true or false; as `whole`.
@@ -303,7 +300,13 @@ class Fields:
                 f"{self.origin}: {name} is {clipped(value)}; minislm runs this architecture with {expected[0]!r}",
             )
 
-    def _read(self, name: str, default: Any, fits: Any, kind: str) -> Any:
+    def _number(self, name: str, default: Any, fits: Callable[[float], bool], kind: str) -> Any:
+        """Read a finite number that fits, as a float; a whole one may stand in its place."""
+        value = self._read(name, default, lambda value: _is_number(value) and fits(value), kind)
+        return float(value) if _is_number(value) else value
+
+    def _read(self, name: str, default: Any, fits: Callable[[Any], bool], kind: str) -> Any:
+        """Return a value that fits; the default where it is missing or null."""
         value = self.values.get(name)
         if value is None:
             if default is NEEDED:
