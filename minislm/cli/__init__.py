@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from minislm import __version__
-from minislm.cli.common import tell
+from minislm.cli.terminal import tell
 from minislm.errors import FAILURE, INTERRUPTED, USAGE, MinislmError, unknown
 
 VERBS = {

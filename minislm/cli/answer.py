@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from minislm.cli.common import Common, read_text, score, verb
+from minislm.cli.common import Common, read_text, verb
+from minislm.cli.terminal import score
 from minislm.errors import DataError, UsageError
 
 EXAMPLES = """

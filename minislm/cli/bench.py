@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, print_table, verb
+from minislm.cli.common import Common, verb
+from minislm.cli.terminal import print_table
 from minislm.errors import UsageError, unknown
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, activations_option, context_option, counted, print_text, read_text, tell, verb
+from minislm.cli.common import Common, activations_option, context_option, read_text, verb
 from minislm.cli.sampling_options import sampling_options
+from minislm.cli.terminal import counted, print_text, tell
 from minislm.errors import MinislmError
 
 if TYPE_CHECKING:

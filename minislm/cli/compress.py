@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, check_output, print_table, tell, verb
+from minislm.cli.common import Common, check_output, verb
+from minislm.cli.terminal import print_table, tell
 from minislm.cli.train_options import OWN_TASK, TASK_NAMES, files
 from minislm.errors import UsageError
 

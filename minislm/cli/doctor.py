@@ -18,7 +18,8 @@ from typing import Any
 import click
 
 from minislm import __version__
-from minislm.cli.common import Common, print_table, verb
+from minislm.cli.common import Common, verb
+from minislm.cli.terminal import print_table
 
 PACKAGES = ("numpy", "numba", "tokenizers", "ml_dtypes", "click", "rich", "PyYAML", "jinja2", "matplotlib")
 

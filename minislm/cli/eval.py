@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, activations_option, named_fields, print_table, verb
+from minislm.cli.common import Common, activations_option, named_fields, verb
+from minislm.cli.terminal import print_table
 from minislm.errors import GateError, UsageError
 
 TASKS = ("classify", "tag", "classify+tag", "answer", "translate")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from minislm.cli.common import Common, print_table, score, verb
+from minislm.cli.common import Common, verb
+from minislm.cli.terminal import print_table, score
 
 EXAMPLES = """
 minislm fill-mask out/reader -t "The [MASK] statement is used to [MASK] over a sequence."

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, activations_option, context_option, counted, print_text, read_text, verb
+from minislm.cli.common import Common, activations_option, context_option, read_text, verb
 from minislm.cli.sampling_options import sampling_options
+from minislm.cli.terminal import counted, print_text
 from minislm.errors import UsageError
 
 EXAMPLES = """

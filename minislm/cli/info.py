@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, activations_option, print_table, tell, verb
+from minislm.cli.common import Common, activations_option, verb
+from minislm.cli.terminal import print_table, tell
 
 if TYPE_CHECKING:
     from minislm.inference.program import Program

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from minislm.cli.common import Common, print_table, score, text_options, verb
+from minislm.cli.common import Common, text_options, verb
+from minislm.cli.terminal import print_table, score
 
 EXAMPLES = """
 minislm tag out/commands -t "play jazz by Nina Simone"

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, print_table, tell, verb
+from minislm.cli.common import Common, verb
+from minislm.cli.terminal import print_table, tell
 from minislm.errors import UsageError
 
 

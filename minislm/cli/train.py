@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minislm.cli import train_options
-from minislm.cli.common import Common, check_output, counted, print_table, tell, verb
+from minislm.cli.common import Common, check_output, verb
+from minislm.cli.terminal import counted, print_table, tell
 from minislm.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, counted, print_text, text_options, verb
+from minislm.cli.common import Common, text_options, verb
+from minislm.cli.terminal import counted, print_text
 
 EXAMPLES = """
 minislm translate out/en-de -t "A man rides a blue bicycle."

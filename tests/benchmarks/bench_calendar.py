@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from minislm.cli.common import print_table
 from minislm.cli.live import Live
+from minislm.cli.terminal import print_table
 from minislm.compression import compress
 from minislm.compression.distil import Distil
 from minislm.compression.quantize import Quantize

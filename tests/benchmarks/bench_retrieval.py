@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minislm.cli.common import print_table
+from minislm.cli.terminal import print_table
 from minislm.compression import compress
 from minislm.compression.quantize import Quantize
 from minislm.compression.recipe import Recipe, Step

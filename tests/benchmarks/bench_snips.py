@@ -19,8 +19,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from minislm.cli.common import print_table
 from minislm.cli.live import Live
+from minislm.cli.terminal import print_table
 from minislm.compression import compress
 from minislm.compression.distil import Distil
 from minislm.compression.quantize import Quantize

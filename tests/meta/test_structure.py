@@ -94,7 +94,7 @@ NO_MODELS = {"base", "bottleneck", "fields", "maker", "parts", "published", "pub
     ("table", "folder", "others"),
     [
         ({**MODELS, **PUBLISHED}, "models", NO_MODELS),
-        (VERBS, "cli", {"common", "live", "sampling_options", "train_options"}),
+        (VERBS, "cli", {"common", "live", "sampling_options", "terminal", "train_options"}),
     ],
     ids=["models", "cli"],
 )

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from planted import planted
 
 from minislm import cli, language_model
-from minislm.cli.common import score
+from minislm.cli.terminal import score
 from minislm.config import Head
 from minislm.language_model import LanguageModel
 from minislm.models.decoder import Decoder, DecoderConfig

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from minislm import cli
-from minislm.cli.common import print_text
+from minislm.cli.terminal import print_text
 from minislm.errors import DataError, UnsupportedError
 from minislm.inference.settings import GenerationSettings
 from minislm.language_model import LanguageModel, save

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from minislm.cli.common import print_table
+from minislm.cli.terminal import print_table
 from minislm.errors import UnsupportedError, UsageError
 from minislm.evaluation.memory import Memory
 from minislm.language_model import load
