@@ -14,17 +14,8 @@ from minislm.errors import DataError, MinislmError, ModelFileError, UnsupportedE
 from minislm.text.chat_formats import FORMATS
 from minislm.text.reader import Reader
 from minislm.text.roles import DEFAULT, USUAL
-from minislm.text.template_limits import (
-    BUDGET,
-    LARGEST,
-    MOST_STEPS,
-    ROOM,
-    Budget,
-    LimitedEnvironment,
-    RejectedError,
-    limit,
-    measure,
-)
+from minislm.text.template_budget import BUDGET, LARGEST, MOST_STEPS, ROOM, Budget, limit, measure
+from minislm.text.template_limits import LimitedEnvironment, RejectedError
 from minislm.text.tokenizer import Tokenizer
 
 LONGEST_TEMPLATE = 2**16  # characters

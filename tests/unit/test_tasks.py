@@ -226,8 +226,9 @@ def test_no_answer_is_the_first_position():
     assert spoken.answer("where?", "in Paris it was in Berlin").text == "Berlin"
 
 
-def test_the_score_is_the_product_of_both_probabilities(noisy):
-    question, context = "who wrote it?", "Ana saw the play in Paris"
+@pytest.mark.parametrize(("context", "answered"), [("Ana saw the play in Paris", True), ("the play", False)])
+def test_the_score_is_the_product_of_both_probabilities(noisy, context, answered):
+    question = "who wrote it?"
     encoded = noisy.tokenizer.encode_pairs([question], [context])[0]
     rows = forward(noisy, encoded)[0]["answer"][0].T
     prefix = encoded.types.index(1)
@@ -235,12 +236,9 @@ def test_the_score_is_the_product_of_both_probabilities(noisy):
     n = len(p)
     best = max((p[i, 0] * p[j, 1], i, j) for i in range(1, n) for j in range(i, n))
     found = noisy.answer(question, context)
-    if best[0] > p[0].prod():
-        assert found.score == pytest.approx(best[0], rel=1e-4)
-        assert found.start == encoded.offsets[prefix + best[1] - 1][0]
-        assert found.end == encoded.offsets[prefix + best[2] - 1][1]
-    else:
-        assert found.score == pytest.approx(p[0].prod(), rel=1e-4)
+    assert found.score == pytest.approx(max(best[0], p[0].prod()), rel=1e-4)
+    start, end = (encoded.offsets[prefix + i - 1] for i in best[1:])
+    assert (found.start, found.end) == ((start[0], end[1]) if answered else (0, 0))
 
 
 def test_a_question_that_leaves_no_room_is_refused(lm):
