@@ -39,8 +39,8 @@ class TensorReport:
     bits_per_weight : float
         Stored bits for each entry, after compression.
     relative_error : float, optional
-        Frobenius norm of the difference from the original over the original's; None where the original has no tensor of
-        this name and shape, or one of zeros.
+        Frobenius norm of the difference from the original over the original's; None where the two models have not the
+        same layers, or the original's tensor is all zeros.
     cosine : float, optional
         Cosine of the angle between both, as vectors; None as above.
     """
@@ -203,9 +203,7 @@ def storage_of(part: Any) -> str:
 
 
 def _tensor(path: str, part: Any, before: Any, comparable: dict[str, Any]) -> TensorReport:
-    error, cosine = None, None
-    if path in comparable and comparable[path].shape == part.shape:
-        error, cosine = _difference(comparable[path], part)
+    error, cosine = _difference(comparable[path], part) if path in comparable else (None, None)
     return TensorReport(
         path=path,
         shape=tuple(part.shape),

@@ -104,7 +104,7 @@ class Format:
 
     @cached_property
     def table(self) -> np.ndarray | None:
-        """Codes of 8 bits, whose zero is 128, that codes are numbers of; None where levels are one step apart."""
+        """For each code its level as a code of 8 bits, ``level + 128``; None where levels are one step apart."""
         if self.levels is None or len(self.levels) == self.levels[-1] - self.levels[0] + 1:
             return None
         return np.array(self.levels, np.int16).astype(np.uint8) + np.uint8(128)

@@ -1,22 +1,22 @@
 """GGUF files in llama.cpp itself: logits, tokens and quantized blocks are those that are read here.
 
-It needs a llama.cpp for Python that comes compiled: ``pip install cyllama``.
+It needs the extras `oracle` and `bench`, which has the binding llama-cpp-python.
 """
 
 from __future__ import annotations
 
+import ctypes
 import unicodedata
 
 import numpy as np
 import pytest
 
-pytest.importorskip("cyllama")
+llama_cpp = pytest.importorskip("llama_cpp", reason="needs the bench extra: pip install -e '.[bench]'")
 pytest.importorskip("gguf")
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import tokenizers  # noqa: E402
-from cyllama.llama import llama_cpp  # noqa: E402
 from gguf_models import MODELS, small_model, write_model  # noqa: E402
 
 from minislm.files.gguf_model import read_gguf  # noqa: E402
@@ -26,41 +26,24 @@ from tests.oracles import test_gguf_sentencepiece as spm  # noqa: E402
 from tests.oracles.test_gguf_transformers import TOKENIZER  # noqa: E402
 from tests.unit.test_gguf_tokenizer import learned, settings_of, some_texts  # noqa: E402
 
-pytestmark = [pytest.mark.oracle, pytest.mark.slow]
+pytestmark = pytest.mark.oracle
 
 IDS = range(5, 45)
 TYPES = {"q4_0": 2, "q8_0": 7, "q4_k": 14, "q6_k": 18}
 """What llama.cpp's quantizer calls the type of most matrices of a file."""
 
 
-class Model(llama_cpp.LlamaModel):
-    """The binding asks its models for this number, and they do not have it."""
-
-    n_vocab = 262
-
-
-def loaded(path, **changes):
-    llama_cpp.disable_logging()
-    params = llama_cpp.LlamaModelParams()
-    params.n_gpu_layers = 0
-    for name, value in changes.items():
-        setattr(params, name, value)
-    return Model(str(path), params, verbose=False)
+def loaded(path, **options):
+    return llama_cpp.Llama(str(path), n_gpu_layers=0, n_threads=1, n_threads_batch=1, verbose=False, **options)
 
 
 def logits(path):
     """Read token by token, in 32 bits all through."""
-    model, params = loaded(path), llama_cpp.LlamaContextParams()
-    params.n_ctx, params.n_threads, params.n_threads_batch = 64, 1, 1
-    params.type_k = params.type_v = params.flash_attn_type = 0
-    context = llama_cpp.LlamaContext(model, params, verbose=False)
-    rows = []
-    for position, token in enumerate(IDS):
-        batch = llama_cpp.LlamaBatch(n_tokens=1, embd=0, n_seq_max=1)
-        batch.add(token, position, [0], True)
-        context.decode(batch)
-        rows.append(np.array(context.get_logits_ith(-1), np.float32))
-    return np.stack(rows)
+    floats = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32, "flash_attn": False}
+    model = loaded(path, n_ctx=64, logits_all=True, **floats)
+    for token in IDS:
+        model.eval([token])
+    return model.scores[: len(IDS)].copy()
 
 
 def expected_logits(model):
@@ -83,9 +66,10 @@ def test_what_its_quantizer_writes_is_read(format, tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "llama", (cls, wide, kind))
     model = small_model("llama")
     write_model(tmp_path / "whole.gguf", model, "llama", TOKENIZER)
-    params = llama_cpp.LlamaModelQuantizeParams()
+    params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.nthread, params.pure = TYPES[format], 1, True
-    llama_cpp.model_quantize(str(tmp_path / "whole.gguf"), str(tmp_path / "m.gguf"), params)
+    paths = (str(tmp_path / name).encode() for name in ("whole.gguf", "m.gguf"))
+    assert llama_cpp.llama_model_quantize(*paths, ctypes.byref(params)) == 0
     read, state, before = read_gguf(tmp_path / "m.gguf"), model.state_dict(), expected_logits(model)
     found = {name: tensor for name, tensor in read.tensors.items() if isinstance(tensor, Blocks)}
     assert len(found) >= 14
@@ -112,10 +96,10 @@ def test_tokens_are_the_same_there(name, tmp_path, rng, monkeypatch):
     cls, values, kind = MODELS["gpt2"]
     monkeypatch.setitem(MODELS, "gpt2", (cls, {**values, "vocab_size": len(settings["tokenizer.ggml.tokens"])}, kind))
     write_model(tmp_path / "m.gguf", small_model("gpt2"), "gpt2", settings)
-    model = loaded(tmp_path / "m.gguf")
-    vocabulary = model.get_vocab()
+    model = loaded(tmp_path / "m.gguf", vocab_only=True)
     inner = tokenizers.Tokenizer.from_str(read_gguf(tmp_path / "m.gguf").tokenizer)
     inner.encode_special_tokens = True
     for text in texts:
         text = unicodedata.normalize("NFC", text).replace("\0", "")  # which it does not do, and which ends a text there
-        assert vocabulary.tokenize(text, False, False) == inner.encode(text, add_special_tokens=False).ids, text
+        theirs = model.tokenize(text.encode(), add_bos=False, special=False)
+        assert theirs == inner.encode(text, add_special_tokens=False).ids, text
