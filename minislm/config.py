@@ -158,6 +158,12 @@ class Config:
         for name in ("vocab_size", "d_model", "context"):
             _positive(name, getattr(self, name))
         self._check_layers("layers")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "bool" and type(value) is not bool:
+                raise ConfigError("config_invalid", f"{field.name} must be true or false, not {value!r}")
+            if field.type == "float" or (field.type == "float | None" and value is not None):
+                _finite(field.name, value)
 
     @classmethod
     def uniform(
@@ -281,9 +287,9 @@ class Config:
             raise ConfigError("config_invalid", f"{name} must lie in [0, 1), not {value}")
 
     def _check_positive(self, name: str) -> None:
-        """Refuse what is no positive, finite number."""
+        """Refuse a number that is not positive."""
         value = getattr(self, name)
-        if not (math.isfinite(value) and value > 0):
+        if value <= 0:
             raise ConfigError("config_invalid", f"{name} must be a positive number, not {value}")
 
 
@@ -299,6 +305,11 @@ def _json(value: Any) -> Any:
     if hasattr(value, "to_json"):
         return value.to_json()
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _finite(name: str, value: object) -> None:
+    if type(value) is bool or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError("config_invalid", f"{name} must be a finite number, not {value!r}")
 
 
 def _positive(name: str, value: object) -> None:

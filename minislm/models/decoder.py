@@ -18,18 +18,18 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from minislm.config import Config, LayerSizes
-from minislm.errors import ConfigError, listed
+from minislm.errors import ConfigError
 from minislm.layers.base import PLAIN, Context, Grads, Tape
 from minislm.layers.block import ParallelBlock, PreNormBlock
 from minislm.layers.dropout import Dropout
 from minislm.layers.embedding import Embedding
 from minislm.layers.linear import Linear
-from minislm.layers.mlp import ACTIVATIONS, GATED
+from minislm.layers.mlp import ACTIVATIONS
 from minislm.layers.norm import Norm
 from minislm.layers.rotary import Rotary
 from minislm.layers.soft_cap import SoftCap
 from minislm.models.base import TokenModel
-from minislm.models.maker import BIASED, Maker
+from minislm.models.maker import BIASED, Maker, check_mlp_and_biases
 from minislm.models.parts import Parts
 
 CHOICES = {
@@ -117,12 +117,7 @@ class DecoderConfig(Config):
         super().__post_init__()
         for name, allowed in CHOICES.items():
             self._check_choice(name, allowed)
-        if self.mlp == "gated" and self.activation not in GATED:
-            raise ConfigError(
-                "config_invalid", f"a gated mlp takes activation {listed(GATED)}, not {self.activation!r}"
-            )
-        if strange := sorted(set(self.biases) - set(BIASED)):
-            raise ConfigError("config_invalid", f"biases must be {listed(BIASED)}, not {strange[0]!r}")
+        check_mlp_and_biases(self.mlp, self.activation, self.biases)
         if self.block == "parallel" and self.norm_place != "before":
             raise ConfigError("config_invalid", "a parallel block has its norm before both parts")
         self._check_rate("dropout")

@@ -8,18 +8,42 @@ from dataclasses import dataclass
 from typing import Any
 
 from minislm.config import LayerSizes
+from minislm.errors import ConfigError, listed
 from minislm.layers.attention import Attention
 from minislm.layers.block import PostNormBlock
 from minislm.layers.cross_attention import CrossAttention
 from minislm.layers.dropout import Dropout
 from minislm.layers.embedding import Embedding
 from minislm.layers.linear import Linear
-from minislm.layers.mlp import MLP, GatedMLP
+from minislm.layers.mlp import GATED, MLP, GatedMLP
 from minislm.layers.norm import LayerNorm, Norm, RMSNorm
 from minislm.layers.rotary import Turn
 from minislm.models.parts import Parts
 
 BIASED = ("attention", "output", "mlp", "norm", "head")  # what may have biases
+
+
+def check_mlp_and_biases(mlp: str, activation: str, biases: Collection[str]) -> None:
+    """Refuse choices of a Config that no `Maker` can make parts of.
+
+    Parameters
+    ----------
+    mlp : {"plain", "gated"}
+        Kind of feed-forward part.
+    activation : str
+        Its activation.
+    biases : collection of str
+        What shall have biases.
+
+    Raises
+    ------
+    ConfigError
+        Code ``config_invalid``: a gate of that activation does not exist, or a part of that name.
+    """
+    if mlp == "gated" and activation not in GATED:
+        raise ConfigError("config_invalid", f"a gated mlp takes activation {listed(GATED)}, not {activation!r}")
+    if strange := sorted(set(biases) - set(BIASED)):
+        raise ConfigError("config_invalid", f"biases must be {listed(BIASED)}, not {strange[0]!r}")
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,18 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from minislm.config import Config, LayerSizes
-from minislm.errors import ConfigError, DataError, listed
+from minislm.errors import ConfigError, DataError
 from minislm.layers.base import PLAIN, Context, Grads, Tape
 from minislm.layers.block import PostNormBlock, PostNormCrossBlock, PreNormBlock, PreNormCrossBlock
 from minislm.layers.dropout import Dropout
 from minislm.layers.embedding import Embedding
 from minislm.layers.linear import Linear
-from minislm.layers.mlp import ACTIVATIONS, GATED
+from minislm.layers.mlp import ACTIVATIONS
 from minislm.layers.norm import Norm
 from minislm.layers.relative_bias import RelativeBias
 from minislm.layers.sinusoids import Sinusoids
 from minislm.models.base import Stack, TokenModel
-from minislm.models.maker import BIASED, Maker
+from minislm.models.maker import Maker, check_mlp_and_biases
 from minislm.models.parts import Parts
 
 MOST_POSITIONS = 65_536
@@ -116,12 +116,7 @@ class TransformerConfig(Config):
         self._check_layers("encoder_layers")
         for name, allowed in CHOICES.items():
             self._check_choice(name, allowed)
-        if self.mlp == "gated" and self.activation not in GATED:
-            raise ConfigError(
-                "config_invalid", f"a gated mlp takes activation {listed(GATED)}, not {self.activation!r}"
-            )
-        if strange := sorted(set(self.biases) - set(BIASED)):
-            raise ConfigError("config_invalid", f"biases must be {listed(BIASED)}, not {strange[0]!r}")
+        check_mlp_and_biases(self.mlp, self.activation, self.biases)
         self._check_rate("dropout")
         for name in ("norm_eps", "attention_scale", "embedding_scale", "logit_scale"):
             if getattr(self, name) is not None:

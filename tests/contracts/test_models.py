@@ -9,9 +9,10 @@ import pytest
 
 from minislm.config import Head, LayerSizes
 from minislm.layers.base import Context, Grads, Tape
+from minislm.layers.mlp import GATED
 from minislm.models import model_class
 from minislm.models.bottleneck import Bottleneck
-from minislm.models.decoder import CHOICES, GATED, Decoder, DecoderConfig
+from minislm.models.decoder import CHOICES, Decoder, DecoderConfig
 from minislm.models.encoder import EncoderConfig
 from minislm.models.transformer import TransformerConfig
 from minislm.testing import models as laws
