@@ -20,7 +20,7 @@ import numpy as np
 from minislm.errors import ModelFileError, clipped
 from minislm.files.durable import new_file
 from minislm.files.opened import opened
-from minislm.files.safetensors_header import Header, StoredTensor, checked_header, dtype_of
+from minislm.files.safetensors_header import StoredTensor, checked_header, dtype_of
 from minislm.files.safetensors_pieces import header_of, pieces
 from minislm.weights.mapped import release
 
@@ -53,29 +53,6 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         header = checked_header(file, path)
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return {name: _array(mapped, tensor) for name, tensor in header.tensors.items()}
-
-
-def read_header(path: str | os.PathLike[str]) -> Header:
-    """Read and check what a file says of its contents.
-
-    Parameters
-    ----------
-    path : path
-        A regular file.
-
-    Returns
-    -------
-    Header
-        Tensors and metadata.
-
-    Raises
-    ------
-    NotFoundError, ModelFileError
-        As `read`.
-    """
-    path = Path(path)
-    with opened(path) as file:
-        return checked_header(file, path)
 
 
 def write(

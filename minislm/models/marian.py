@@ -63,15 +63,15 @@ def read(fields: Fields, tensors: Collection[str]) -> TransformerConfig:
     for name in ("normalize_before", "normalize_embedding", "add_final_layer_norm", "add_bias_logits"):
         fields.expect(name, False)
     fields.expect("static_position_embeddings", True)
-    d_model, vocab_size = fields.size("d_model"), fields.size("vocab_size")
+    vocab_size = fields.size("vocab_size")
     shared = fields.flag("share_encoder_decoder_embeddings", True)
     return TransformerConfig(
         vocab_size=vocab_size if shared else fields.size("decoder_vocab_size", vocab_size),
         source_vocab_size=None if shared else vocab_size,
-        d_model=d_model,
+        d_model=fields.size("d_model"),
         context=fields.size("max_position_embeddings", 1024, most=MOST_POSITIONS),
-        layers=_layers(fields, "decoder", d_model),
-        encoder_layers=_layers(fields, "encoder", d_model),
+        layers=_layers(fields, "decoder"),
+        encoder_layers=_layers(fields, "encoder"),
         positions="halves",
         activation=fields.choice("activation_function", ACTIVATIONS, "gelu"),
         biases=("attention", "output", "mlp", "norm", *(("head",) if "final_logits_bias" in tensors else ())),
@@ -116,7 +116,7 @@ def write(config: TransformerConfig) -> dict[str, Any]:
     return values
 
 
-def _layers(fields: Fields, side: str, d_model: int) -> tuple[LayerSizes, ...]:
+def _layers(fields: Fields, side: str) -> tuple[LayerSizes, ...]:
     """Read the blocks of one side."""
     sizes = fields.layer_sizes("d_model", f"{side}_attention_heads", fields.size(f"{side}_ffn_dim"))
     return (sizes,) * fields.blocks(f"{side}_layers")

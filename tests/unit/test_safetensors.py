@@ -12,8 +12,8 @@ import safetensors
 from minislm.errors import ModelFileError, NotFoundError
 from minislm.files import safetensors as ours
 from minislm.files import safetensors_pieces as ours_pieces
-from minislm.files.opened import PICKLE_SUFFIXES
-from minislm.files.safetensors_header import DTYPES, MAX_HEADER_BYTES
+from minislm.files.opened import PICKLE_SUFFIXES, opened
+from minislm.files.safetensors_header import DTYPES, MAX_HEADER_BYTES, checked_header
 
 F32 = '"dtype":"F32"'
 
@@ -196,6 +196,11 @@ def outcome(path, data):
     return None
 
 
+def header_of(path):
+    with opened(path) as file:
+        return checked_header(file, path)
+
+
 def reference_accepts(path, data):
     """Whether the safetensors library reads `data`, from memory and from a file."""
     path.write_bytes(data)
@@ -330,7 +335,7 @@ def test_save_then_load_is_bit_exact(tmp_path):
         assert back[name].shape == expected.shape, name
         assert back[name].dtype == expected.dtype.newbyteorder("<"), name
         np.testing.assert_array_equal(back[name], expected, err_msg=name)
-    assert ours.read_header(tmp_path / "m.safetensors").metadata == {"note": "größe"}
+    assert header_of(tmp_path / "m.safetensors").metadata == {"note": "größe"}
     assert os.listdir(tmp_path) == ["m.safetensors"]
 
 
@@ -412,7 +417,7 @@ def test_headers_keep_numbers_aligned_and_arrays_in_order(tmp_path):
     length = int.from_bytes(data[:8], "little")
     assert length % 8 == 0
     assert data[8 : 8 + length].rstrip(b" ").endswith(b"}}")
-    header = ours.read_header(path)
+    header = header_of(path)
     assert all(tensor.start % arrays[name].itemsize == 0 for name, tensor in header.tensors.items())
     assert [*header.tensors] == [*sorted(arrays, key=lambda name: -arrays[name].itemsize)]  # else as they came
 
