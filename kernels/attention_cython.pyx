@@ -10,7 +10,7 @@ from minislm.ops.packed import rounded_up
 
 from libc.stdint cimport uint8_t
 
-from native cimport int64_t, kernel, parallel, reading, runtime, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, stage, stage_of, the_runtime, writing
 from scores cimport describe, scoring
 from store cimport enter_store, store
 
@@ -44,6 +44,7 @@ cdef extern from "attention.h" nogil:
     int64_t attention_tile(attention_task *, int64_t)
     ctypedef struct attention_kernels "const struct attention_kernels":
         kernel *attention
+        kernel *attention_by_rows
         kernel *attention_joined
     attention_kernels *attention_kernels_for(int)
 
@@ -141,8 +142,12 @@ cdef run(attention_task *task, q, k, y, counts, firsts, lengths, int threads):
     cdef int64_t rows_of_a_unit = rows * task.shares // max(units, 1) + READING
     cdef int64_t grain = 1 + WORTH_A_THREAD // (1 + 2 * rows_of_a_unit * task.width * longest // task.shares)
     cdef attention_kernels *kernels = attention_kernels_for(shared.chosen)
+    cdef stage whole = stage_of(kernels.attention, task, units, grain)
+    if task.shares == 1 and task.positions is NULL and len(k) == task.rows:  # each sequence has its own keys among as many
+        whole.by_rows, whole.rows = kernels.attention_by_rows, task.rows
+        whole.counts, whole.sequences, whole.longest = task.counts, task.b, longest
     with nogil:
-        parallel(kernels.attention, task, sizeof(task[0]), units, grain, threads)
+        shared.run_stage(&whole, sizeof(task[0]), threads)
         if task.shares > 1:
             grain = 1 + WORTH_A_THREAD // (1 + task.width * task.spans)
             parallel(kernels.attention_joined, task, sizeof(task[0]), rows, grain, threads)

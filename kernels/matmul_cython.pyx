@@ -6,7 +6,7 @@ import numpy as np
 from minislm.kernels import border, compressed
 from minislm.ops.float_panels import OUTPUTS
 
-from native cimport int64_t, kernel, parallel, reading, runtime, stage, the_runtime, writing
+from native cimport int64_t, kernel, parallel, reading, runtime, stage, stage_of, the_runtime, writing
 
 
 cdef extern from "matmul.h" nogil:
@@ -113,9 +113,9 @@ def float_panel_product(x_NI, panels, b_O=None, *, n_outputs, out=None, int thre
     task.x, task.panels, task.y = <const float *>reading(x), reading(w), <float *>writing(y)
     task.m, task.n, task.k = x.shape[0], y.shape[1], x.shape[1]
     cdef matmul_kernels *kernels = matmul_kernels_for(shared.chosen)
-    cdef stage whole
-    whole.work, whole.task, whole.n = kernels.panel_product, &task, panel_product_units(&task)
-    whole.grain = 1 + WORTH // (1 + (READING + task.m) * task.n * task.k // max(1, whole.n))
+    cdef int64_t units = panel_product_units(&task)
+    cdef int64_t grain = 1 + WORTH // (1 + (READING + task.m) * task.n * task.k // max(1, units))
+    cdef stage whole = stage_of(kernels.panel_product, &task, units, grain)
     whole.by_rows, whole.rows, whole.anew = kernels.panel_product_by_rows, task.m, w.nbytes
     with nogil:
         shared.run_stage(&whole, sizeof(task), threads)

@@ -14,6 +14,9 @@ cdef extern from "threads.h" nogil:
         kernel *by_rows
         int64_t rows
         int64_t anew
+        const int64_t *counts
+        int64_t sequences
+        int64_t longest
     void run_stages(const stage *stages, int64_t n_stages, int threads)
     ctypedef void stage_runner(const stage *stage, size_t size, int threads)
     ctypedef struct recording "struct recording":
@@ -60,19 +63,25 @@ cdef inline const runtime *the_runtime() except NULL:
     return runtime_here
 
 
-cdef inline void parallel(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads) noexcept nogil:
-    """Do a task of n units, of which a thread takes at least `grain` at a time."""
+cdef inline stage stage_of(kernel *work, const void *task, int64_t n, int64_t grain) noexcept nogil:
+    """A task of n units, of which a thread takes at least `grain` at a time."""
     cdef stage whole
     whole.work, whole.task, whole.n, whole.grain = work, task, n, grain
     whole.by_rows, whole.rows, whole.anew = NULL, 0, 0
+    whole.counts, whole.sequences, whole.longest = NULL, 0, 0
+    return whole
+
+
+cdef inline void parallel(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads) noexcept nogil:
+    """Do a task of n units, of which a thread takes at least `grain` at a time."""
+    cdef stage whole = stage_of(work, task, n, grain)
     runtime_here.run_stage(&whole, size, threads)
 
 
 cdef inline void parallel_rows(kernel *work, const void *task, size_t size, int64_t n, int64_t grain, int threads) noexcept nogil:
     """The same where units are rows, and a row of results needs no other row than the same one of other results."""
-    cdef stage whole
-    whole.work, whole.task, whole.n, whole.grain = work, task, n, grain
-    whole.by_rows, whole.rows, whole.anew = work, n, 0
+    cdef stage whole = stage_of(work, task, n, grain)
+    whole.by_rows, whole.rows = work, n
     runtime_here.run_stage(&whole, size, threads)
 
 

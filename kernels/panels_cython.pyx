@@ -9,7 +9,7 @@ from minislm.ops.block_panels import CODES
 from minislm.ops.panels import RoundedRows, n_blocks
 
 from libc.stdint cimport int8_t, int64_t
-from native cimport kernel, parallel_rows, reading, runtime, stage, the_runtime, writing
+from native cimport kernel, parallel_rows, reading, runtime, stage, stage_of, the_runtime, writing
 from panels cimport describe, describe_blocks, describe_columns, describe_masks, panels
 
 
@@ -178,9 +178,8 @@ cdef multiplied(panel_task *task, rounded_NP, arrays, b_O, out, int threads):
         task.bias = <const float *>reading(b)
     task.y = <float *>writing(y)
     cdef panels_kernels *kernels = panels_kernels_for(shared.chosen)
-    cdef stage whole
-    whole.work, whole.task, whole.n = kernels.product, task, (task.w.outputs + 15) // 16
-    whole.grain = 1 + WORTH // (1 + 16 * task.w.inputs * (3 + task.x.n))
+    cdef int64_t grain = 1 + WORTH // (1 + 16 * task.w.inputs * (3 + task.x.n))
+    cdef stage whole = stage_of(kernels.product, task, (task.w.outputs + 15) // 16, grain)
     whole.by_rows, whole.rows, whole.anew = kernels.product_by_rows, task.x.n, sum(array.nbytes for array in arrays[:2])
     if task.w.columns is not NULL:
         whole.by_rows = NULL  # blocks are passed over for all rows at once

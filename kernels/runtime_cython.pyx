@@ -5,6 +5,7 @@ import os
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdlib cimport free, malloc
+from libc.string cimport memmove
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from native cimport (
@@ -29,6 +30,8 @@ from native cimport (
 cdef extern from "joined.h" nogil:
     bint joinable(const stage *, int threads)
     stage joined(const stage *, int64_t n, int threads)
+    int64_t chainable(const stage *, int64_t n, int threads)
+    stage chained(const stage *, int64_t n)
     void part(const stage *)
     int64_t tasks_of(const stage *)
 
@@ -154,10 +157,12 @@ cdef class Recording:
     def join(self, int threads):
         """Let `run` do stages of which each needs but the same row of those before it block of rows by block of rows.
 
-        Buffers share memory, and a block may be ahead of another: of two arrays of joined stages one of which is
-        written, no part may be in common, unless they are the same rows.
+        Then these and attention, whose rows need those of their own sequence, sequence by sequence. Buffers share
+        memory, and a block may be ahead of another: of two arrays of joined stages one of which is written, no part may
+        be in common, unless they are the same rows.
         """
         cdef int64_t first = 0, n, size = max(1, self.stages.n) * sizeof(stage)
+        cdef list touches = []
         self.part()
         self.joined = <stage *>malloc(size)
         if self.joined is NULL:
@@ -179,8 +184,30 @@ cdef class Recording:
                 self.joined[self.n_joined] = joined(&self.stages.stages[first], n, threads)
                 if self.joined[self.n_joined].task is NULL:
                     raise MemoryError()
+            touches.append(arrays)
             self.n_joined += 1
             first += n
+        self.chain(touches, threads)
+
+    cdef int chain(self, list touches, int threads) except -1:
+        """Join what is joined so far, sequence by sequence; `touches` are the arrays of each."""
+        cdef int64_t first = 0, most, n
+        cdef stage whole
+        while first < self.n_joined:
+            most, n, arrays = chainable(&self.joined[first], self.n_joined - first, threads), 0, []
+            while n < most and not clash(arrays + touches[first + n], touches[first + n]):
+                arrays += touches[first + n]
+                n += 1
+            if n > 1 and chainable(&self.joined[first], n, threads) == n:
+                whole = chained(&self.joined[first], n)
+                if whole.task is NULL:
+                    raise MemoryError()
+                self.joined[first] = whole
+                self.n_joined -= n - 1
+                memmove(&self.joined[first + 1], &self.joined[first + n], (self.n_joined - first - 1) * sizeof(stage))
+                del touches[first + 1 : first + n]
+            first += 1
+        return 0
 
     def run(self, int threads):
         """Do all steps again."""

@@ -24,16 +24,22 @@ cdef int64_t WORTH_A_THREAD = 1 << 16  # numbers
 
 def store_rows(x_NGK, rows_N, stored_SGK, scales_SG=None, *, out=None, int threads=1):
     """Same as `ops.packed.store_rows`; there is no result that `out` could receive."""
-    x, rows = border.checked(x_NGK, "x", 3), border.integers(rows_N, "rows", 1)
-    border.same_shape(rows, "rows", x.shape[:1])
+    x = border.checked(x_NGK, "x", 3)
     border.store(stored_SGK, scales_SG, "stored", "scales", x.shape[1:])
     for array, name in ((stored_SGK, "stored"), (scales_SG, "scales")):
         if array is not None:
             border.updated(array, name, array.shape, array.dtype)
-    border.in_range(rows, "rows", 0, stored_SGK.shape[0])
     cdef store_task task
+    task.rows = NULL
+    if rows_N is None:
+        border.same_shape(stored_SGK[: x.shape[0]], "the first rows", x.shape)
+    else:
+        rows = border.integers(rows_N, "rows", 1)
+        border.same_shape(rows, "rows", x.shape[:1])
+        border.in_range(rows, "rows", 0, stored_SGK.shape[0])
+        task.rows = <const int64_t *>reading(rows)
     enter_store(&task.to, stored_SGK, scales_SG, True)
-    task.x, task.rows = <const float *>reading(x), <const int64_t *>reading(rows)
+    task.x = <const float *>reading(x)
     task.g, task.width = x.shape[1], x.shape[2]
     cdef int64_t n = x.shape[0]
     cdef kernel *work = store_kernels_for(shared.chosen).store_rows

@@ -40,6 +40,7 @@ from minislm.text.roles import DEFAULT
 from minislm.text.tokenizer import Tokenizer
 from minislm.weights.quantized import CHOICES
 
+ATTENTION = ("float32", "int8")
 WRITES, READS = "writes", "reads a source"  # kinds of programs
 
 
@@ -62,6 +63,8 @@ class LanguageModel:
     trained_for : mapping of str to dict
         What an encoder-decoder was trained for, such as "summarization": the ``prefix`` of its texts, and settings in
         the words of generation_config.json; config.json has them as ``task_specific_params``.
+    attention : {"float32", "int8"}
+        How texts that are read as a whole, by an encoder, attend; as of `load`. It is not saved.
     """
 
     model: Model
@@ -70,6 +73,7 @@ class LanguageModel:
     history: tuple[Mapping[str, Any], ...] = ()
     published: str | None = None
     trained_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    attention: str = "float32"
     spares: Spares = field(default_factory=Spares, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -409,7 +413,7 @@ class LanguageModel:
         program = self.spares.take(WRITES, self.program)
         if not isinstance(self.model, Transformer):
             return program, None
-        return program, self.spares.take(READS, partial(Program.of_source, self.model))
+        return program, self.spares.take(READS, partial(Program.of_source, self.model, attention=self.attention))
 
     def _give(self, program: Program, source: Program | None) -> None:
         """Give them back."""
@@ -418,7 +422,13 @@ class LanguageModel:
             self.spares.give(READS, source)
 
 
-def load(path: str | os.PathLike[str], *, context: int | None = None, activations: str | None = None) -> LanguageModel:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    context: int | None = None,
+    activations: str | None = None,
+    attention: str = "float32",
+) -> LanguageModel:
     """Load a model folder: nothing of it is executed, and its weights are mapped, not read.
 
     Parameters
@@ -434,6 +444,10 @@ def load(path: str | os.PathLike[str], *, context: int | None = None, activation
         How inputs enter the products of quantized matrices: as they are, or rounded to signed bytes, as
         `minislm.weights.quantized.Quantized` says. None: as each was stored; a GGUF file does not say, and is run with
         bytes, as llama.cpp runs it.
+    attention : {"float32", "int8"}
+        How an encoder's tokens attend to each other: as they are, or, faster and off by about 1 % of the root mean
+        square, with bytes on both sides of every product (`ops.packed.attention_packed_int8`). A decoder attends as its
+        cache stores; see `cache` of `GenerationSettings`.
 
     Returns
     -------
@@ -452,12 +466,14 @@ def load(path: str | os.PathLike[str], *, context: int | None = None, activation
     UsageError
         Code ``bad_option``: `context` for a model with a table of positions, or out of range; or `path` is none.
     UnsupportedError
-        Codes ``unknown_architecture``, ``unknown_weight``, ``unsupported_version``, ``unknown_activations`` and the
-        like.
+        Codes ``unknown_architecture``, ``unknown_weight``, ``unsupported_version``, ``unknown_activations``,
+        ``unknown_attention`` and the like.
     """
     known = [choice for choice in CHOICES if choice != "static"]  # whose scales are found on data
     if activations is not None and activations not in known:
         raise unknown("activations", activations, known)
+    if attention not in ATTENTION:
+        raise unknown("attention", attention, ATTENTION)
     found = read_checkpoint(path, context)
     apart = isinstance(found.model, Transformer)
     settings = _settings(path, found, apart=apart)
@@ -465,7 +481,7 @@ def load(path: str | os.PathLike[str], *, context: int | None = None, activation
     model = found.model
     if activations is not None:
         model = model.replaced({p: weight.with_activations(activations) for p, weight in model.weights().items()})
-    return LanguageModel(model, found.tokenizer, settings, found.history, found.published, tasks)
+    return LanguageModel(model, found.tokenizer, settings, found.history, found.published, tasks, attention)
 
 
 def save(lm: LanguageModel, path: str | os.PathLike[str]) -> None:

@@ -8,6 +8,8 @@
    depends neither on the rows beside it, nor on who else is in the pass, nor on the number of threads, bit for bit. */
 #include "attention.h"
 
+enum { ROWS_AHEAD = 8 };
+
 /* Queries of one sequence and of a team of heads that share a key head; row i * team + h is head h of token i. */
 struct queries {
     int64_t b, token, tokens, position, head, team, group;
@@ -38,10 +40,16 @@ static void add_row(struct gathered *to, int64_t i, const float *y, float top, l
     to->top[i] = highest;
 }
 
+/* Ask for n numbers of a later row: the heads of a token lie side by side, and rows so far apart come late by themselves. */
+static inline void fetch_ahead(const float *x, int64_t row, int64_t n) {
+    for (int64_t l = 0; l < n; l += 16) __builtin_prefetch(x + ROWS_AHEAD * row + l);
+}
+
 /* Finish token r of the pack in head h, which is row i. */
 static void deliver(const struct attention_task *a, int64_t r, int64_t h, const struct gathered *from, int64_t i) {
     float total = sum_of_lanes(from->total[i]), share = total == 0 ? 1 : 1 / total;
     float *to = a->y + (r * a->h + h) * a->width;
+    fetch_ahead(to, a->h * a->width, a->width);
     for (int64_t l = 0; l < a->width; l++) to[l] = from->y[i * a->width + l] * share;
     if (a->logsumexp) a->logsumexp[(r / a->t * a->h + h) * a->t + r % a->t] = logf(total) + (total == 0 ? 0 : from->top[i]);
 }
@@ -120,6 +128,7 @@ static void attend(const struct attention_task *a, const struct queries *u, int6
     const struct range seen = visible(&a->scoring, u->position, u->tokens, a->lengths[u->b]);
     for (int64_t i = 0; i < u->tokens; i++) {
         const float *from = a->q + ((u->token + i) * a->h + u->head) * width;
+        fetch_ahead(from, a->h * width, u->team * width);
         for (int64_t l = 0; l < u->team * width; l++) q[i * u->team * width + l] = from[l] * a->scoring.scale;
     }
     uint8_t codes[a->tile * (width + 3)];
@@ -157,21 +166,42 @@ static void find_sequence(const struct attention_task *a, struct queries *u, int
     u->position = u->token - first + (a->positions ? a->positions[u->b] : a->lengths[u->b] - a->counts[u->b]);
 }
 
+/* Teams of all heads. */
+static int64_t teams(const struct attention_task *a) {
+    const int64_t shared = a->h / a->g, team = attention_team(a);
+    return a->g * ((shared + team - 1) / team);
+}
+
+/* Team t of the heads, for the tokens from u->token to before `end`, `most` at a time. */
+static void attend_team(const struct attention_task *a, struct queries u, int64_t behind, int64_t t, int64_t end, int64_t most,
+                        int64_t share) {
+    const int64_t shared = a->h / a->g, teams_of_group = teams(a) / a->g;
+    u.group = t / teams_of_group;
+    u.head = u.group * shared + t % teams_of_group * attention_team(a);
+    u.team = smaller(attention_team(a), (u.group + 1) * shared - u.head);
+    for (; u.token < end; u.token += u.tokens) {
+        find_sequence(a, &u, &behind);
+        u.tokens = smaller(smaller(behind, end) - u.token, most);
+        attend(a, &u, share);
+    }
+}
+
 static void attention(const void *task, int64_t first, int64_t last) {
     const struct attention_task *a = task;
-    const int64_t shared = a->h / a->g, team = attention_team(a), tokens = attention_tokens(a);
-    const int64_t teams = (shared + team - 1) / team, tiles = (a->rows + tokens - 1) / tokens, units = attention_units(a);
+    const int64_t tokens = attention_tokens(a), tiles = (a->rows + tokens - 1) / tokens, units = attention_units(a) / a->shares;
     for (int64_t unit = first; unit < last; unit++) {
-        const int64_t share = unit / (units / a->shares), rest = unit % (units / a->shares), tile = rest % tiles, t = rest / tiles;
-        int64_t behind = 0;
-        struct queries u = {.b = -1, .group = t / teams, .head = t / teams * shared + t % teams * team, .token = tile * tokens};
-        u.team = smaller(team, (u.group + 1) * shared - u.head);
-        for (const int64_t end = smaller(u.token + tokens, a->rows); u.token < end; u.token += u.tokens) {
-            find_sequence(a, &u, &behind);
-            u.tokens = smaller(behind, end) - u.token;
-            attend(a, &u, share);
-        }
+        const int64_t start = unit % units % tiles * tokens, end = smaller(start + tokens, a->rows);
+        attend_team(a, (struct queries){.b = -1, .token = start}, 0, unit % units / tiles, end, tokens, unit / units);
     }
+}
+
+/* Rows of whole sequences. */
+static void attention_by_rows(const void *task, int64_t first, int64_t last) {
+    const struct attention_task *a = task;
+    struct queries u = {.b = -1, .token = first};
+    int64_t behind = 0;
+    if (first < last) find_sequence(a, &u, &behind);
+    for (int64_t t = 0; t < teams(a); t++) attend_team(a, u, behind, t, last, attention_tokens(a), 0);
 }
 
 static void attention_joined(const void *task, int64_t first, int64_t last) {
@@ -196,5 +226,6 @@ static void attention_joined(const void *task, int64_t first, int64_t last) {
 
 const struct attention_kernels PER_SET(attention_kernels) = {
     .attention = attention,
+    .attention_by_rows = attention_by_rows,
     .attention_joined = attention_joined,
 };

@@ -53,6 +53,7 @@ static inline int64_t attention_tile(struct attention_task *a, int64_t units) {
 
 struct attention_kernels {
     kernel *attention;
+    kernel *attention_by_rows;
     kernel *attention_joined; /* after it, where there is more than one share; units: (row, query head) */
 };
 FAMILY(attention_kernels)

@@ -337,11 +337,11 @@ static void gather_bytes(const struct attention_task *a, const struct queries *u
 
 /* Round the scaled queries of a unit. */
 static void round_queries(const struct attention_task *a, const float *q, int64_t rows, struct byte_rows *to) {
-    const int64_t whole = (a->width + 3) / 4 * 4;
+    const int64_t width = a->width, whole = (width + 3) / 4 * 4;
+    uint8_t *codes = to->codes;
     for (int64_t i = 0; i < rows; i++) {
-        uint8_t *codes = to->codes + i * whole;
-        to->scales[i] = round_group(q + i * a->width, a->width, -1, (int8_t *)codes);
-        for (int64_t l = 0; l < a->width; l++) codes[l] += OFFSET;
-        memset(codes + a->width, 0, whole - a->width);
+        to->scales[i] = round_group(q + i * width, width, -1, (int8_t *)codes + i * whole);
+        memset(codes + i * whole + width, 0, whole - width);
     }
+    for (int64_t l = 0; l < rows * whole; l++) codes[l] ^= OFFSET; /* as adding it; what follows a width meets zeros */
 }

@@ -35,7 +35,7 @@ static inline const float *widened_rows(const struct store *s, int64_t start, in
 
 struct store_task {
     const float *x;      /* (N, G, K) */
-    const int64_t *rows; /* (N,): where each row of x goes */
+    const int64_t *rows; /* (N,): where each row of x goes; or null: to the same place */
     struct store to;
     int64_t g, width;
 };

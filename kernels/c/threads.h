@@ -18,6 +18,10 @@ struct stage {
        many, and the bytes, of a matrix, that it reads for every call. */
     kernel *by_rows;
     int64_t rows, anew;
+    /* Where it needs the rows of its own sequence, too, so that by_rows must be given whole ones: how many rows each of the
+       sequences has, in order, and how many one may have at most. Else null. */
+    const int64_t *counts;
+    int64_t sequences, longest;
 };
 
 /* Do stages one after the other, each on at most `threads` threads, the caller being one of them; return when all are

@@ -112,17 +112,20 @@ class Encoder(Engine):
         Where models are kept.
     format : str
         What its weights are stored in.
+    attention : str
+        As `minislm.load` takes it.
     """
 
-    def __init__(self, model: str, cache: str, format: str) -> None:
-        self.lm = minislm.load(stored_folder(model, Path(cache), format))
-        self.format, self.vocab_size = format, self.lm.model.config.vocab_size
-        self.program = Program.of(self.lm.model, ["hidden"])
+    def __init__(self, model: str, cache: str, format: str, attention: str = "float32") -> None:
+        self.lm = minislm.load(stored_folder(model, Path(cache), format), attention=attention)
+        self.settings = f"{format}, attention {attention}"
+        self.vocab_size = self.lm.model.config.vocab_size
+        self.program = Program.of(self.lm.model, ["hidden"], attention=attention)
         self.texts: list[str] = []
 
     def facts(self) -> Facts:
         """Tell the format and the bytes of the weights."""
-        return own_facts(self.program, self.format, self.lm.model.nbytes)
+        return own_facts(self.program, self.settings, self.lm.model.nbytes)
 
     def output(self) -> np.ndarray:
         """Return the hidden states of a small batch."""

@@ -181,11 +181,15 @@ def _encoder(name: str, cache: Path) -> Suite:
     if small:
         rivals = {"torch": ("float32",), "onnxruntime": both}
     contenders = _contenders(".own", "Encoder", "minislm", both, **where)
+    if not small:
+        options = {**where, "format": "int8", "attention": "int8"}
+        contenders.append(Contender("minislm int8, attention int8", ".own:Encoder", options))
     for label, formats in rivals.items():
         contenders += _contenders(f".rivals.{label}_encoder", "Encoder", label, formats, **where)
-    eight, plain = ("minislm int8", "* int8*"), ("minislm float32", "torch float32*|onnxruntime float32")
+    eight = "minislm int8*", "|".join(f"{label} int8*" for label in rivals)
+    plain = "minislm float32", "torch float32*|onnxruntime float32"
     if small:
-        latency = (Target("minislm *", "onnxruntime *", 1.5, 3.0),)
+        latency = tuple(Target(f"minislm {format}", f"onnxruntime {format}", 1.5, 3.0) for format in both)
         rows = [Row("sentence", "one sentence of 32 tokens", {"sequences": 1, "tokens": 32}, 1, "ms", latency)]
     else:
         targets = (Target(*eight, 1.5, 2.0), Target(*plain, 1.0, 1.3))
@@ -193,7 +197,7 @@ def _encoder(name: str, cache: Path) -> Suite:
             Row("batch", "32 texts of 128 tokens", {"sequences": 32, "tokens": 128}, 32, "texts/s", targets),
             Row("texts", "1,000 sentences with tokenization", {"texts": 1000}, 1000, "texts/s", targets),
             Row("sentence", "one sentence of 32 tokens", {"sequences": 1, "tokens": 32}, 1, "ms",
-                (Target("minislm int8", "onnxruntime int8", 1.2, 2.0),)),
+                (Target("minislm int8*", "onnxruntime int8", 1.2, 2.0),)),
         ]  # fmt: skip
     reference = Contender("minislm float32", ".own:Encoder", {**where, "format": "float32"})
     return Suite(name, tuple(contenders), tuple(rows), reference=reference, most_error=0.2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minislm.cli.common import Common, read_text, verb
+from minislm.cli.common import Common, attention_option, read_text, verb
 from minislm.cli.terminal import score
 from minislm.errors import DataError, UsageError
 
@@ -21,6 +21,7 @@ minislm answer out/answers -q "What does the for statement do?" -f reference.txt
 @click.option("-c", "-t", "--context", help="The text that holds the answer.")
 @click.option("-f", "--file", help="A file with that text, of any length.")
 @click.option("--max-tokens", default=30, show_default=True, help="Longest answer.")
+@attention_option
 def command(
     common: Common,
     model: str,
@@ -29,6 +30,7 @@ def command(
     context: str | None,
     file: str | None,
     max_tokens: int,
+    attention: str,
 ) -> None:
     """Find the part of a text that answers a question.
 
@@ -46,6 +48,6 @@ def command(
             raise DataError("empty_text", f"the {what} is empty; give it words")
     from minislm.language_model import load
 
-    found = load(model).answer(question, text, max_tokens=max_tokens)
+    found = load(model, attention=attention).answer(question, text, max_tokens=max_tokens)
     common.result(found._asdict(), lambda: click.echo(found.text, nl=bool(found.text)))
     common.note(f"characters {found.start} to {found.end}, score {score(found.score)}")

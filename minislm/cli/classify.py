@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minislm.cli.common import Common, text_options, verb
+from minislm.cli.common import Common, attention_option, text_options, verb
 from minislm.cli.terminal import print_table, score
 
 EXAMPLES = """
@@ -19,8 +19,17 @@ minislm classify downloads/nli -t "It rains." --pair "It is wet." --pair "It is 
 @click.option("--pair", "pairs", multiple=True, help="What each text is judged beside; repeated, or one beside all.")
 @click.option("--head", help="Which head is asked, where the model has several that classify texts.")
 @click.option("--cut", is_flag=True, help="Cut texts that are too long instead of refusing them.")
+@attention_option
 @text_options
-def command(common: Common, model: str, texts: list[str], pairs: tuple[str, ...], head: str | None, cut: bool) -> None:
+def command(
+    common: Common,
+    model: str,
+    texts: list[str],
+    pairs: tuple[str, ...],
+    head: str | None,
+    cut: bool,
+    attention: str,
+) -> None:
     """Tell the class of texts with an encoder.
 
     Each text gets its likeliest class with its probability; --json: those of all classes.
@@ -30,7 +39,7 @@ def command(common: Common, model: str, texts: list[str], pairs: tuple[str, ...]
 
     if len(texts) == 1 or len(pairs) == 1:
         texts, pairs = texts * max(1, len(pairs)), pairs * len(texts)
-    found = load(model).classify(texts, pairs or None, head=head, cut=cut)
+    found = load(model, attention=attention).classify(texts, pairs or None, head=head, cut=cut)
     read = {"text": texts, **({"pair": pairs} if pairs else {})}
     rows = [dict(zip(read, row, strict=True)) for row in zip(*read.values(), strict=True)]
     common.result(

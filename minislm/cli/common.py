@@ -76,6 +76,13 @@ activations_option = click.option(
     metavar="HOW",
     help="Inputs of quantized matrices: float or int8; default: as stored, int8 for GGUF files.",
 )
+attention_option = click.option(
+    "--attention",
+    metavar="DTYPE",
+    default="float32",
+    help="How the tokens of a text attend to each other: float32 (the default), or int8, which is faster and off by "
+    "about 1 %.",
+)
 
 
 def verb(name: str, *, examples: str) -> Callable[[Callable[..., None]], click.Command]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from minislm.cli.common import Common, verb
+from minislm.cli.common import Common, attention_option, verb
 from minislm.cli.terminal import print_table, score
 
 EXAMPLES = """
@@ -17,14 +17,15 @@ minislm fill-mask out/reader -t "import [MASK]" --top-k 20 --json
 @click.argument("model")
 @click.option("-t", "--text", required=True, help="A text with [MASK] in place of each token to be guessed.")
 @click.option("--top-k", default=5, show_default=True, help="How many tokens for each mask.")
-def command(common: Common, model: str, text: str, top_k: int) -> None:
+@attention_option
+def command(common: Common, model: str, text: str, top_k: int, attention: str) -> None:
     """Guess masked tokens with an encoder.
 
     Masks are numbered from 1.
     """
     from minislm.language_model import load
 
-    found = load(model).fill_mask(text, top_k=top_k)
+    found = load(model, attention=attention).fill_mask(text, top_k=top_k)
     common.result(
         [[filling._asdict() for filling in fillings] for fillings in found],
         lambda: print_table(

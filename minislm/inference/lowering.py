@@ -36,6 +36,8 @@ class Lowering:
         What attention that is biased adds to its scores from now on, as `ops.attention` takes it.
     panels : bool
         Whether quantized matrices are laid out in panels.
+    attention : {"float32", "int8"}
+        How texts that are read as a whole attend: as they are, or with keys, values, queries and weights as bytes.
     """
 
     config: Config
@@ -43,6 +45,7 @@ class Lowering:
     results: dict[str, int] = field(default_factory=dict)
     bias_HS1: np.ndarray | None = None
     panels: bool = field(default_factory=lambda: runs_compiled("panel_product"))
+    attention: str = "float32"
 
     ids = 0  # the buffers that are filled before the first step
     positions = 1
@@ -243,6 +246,7 @@ class Lowering:
             (q, k, v),
             constants=self._biases(biased),
             width=n_heads * d_head,
+            stored=self.attention,
             d_head=d_head,
             window=window,
             scale=scale,

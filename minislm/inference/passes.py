@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 
 from minislm.errors import UsageError
 from minislm.inference.cache import KVCache
+from minislm.inference.stored import Stored
 from minislm.ops.packed import rounded_up
 
 
@@ -69,6 +71,35 @@ class Pass:
     def reach(self) -> tuple[int, ...]:
         """The room that kernels make for the longest sequence, and for the longest source."""
         return (rounded_up(self.lengths_B.max()),)
+
+    def stored(self, side: str, x_NGK: np.ndarray, dtype: str) -> Stored:
+        """Store the keys or the values of whole sequences until the next layer stores its own.
+
+        Parameters
+        ----------
+        side : {"keys", "values"}
+            What they are.
+        x_NGK : ndarray of float32, (N, G, K)
+            One row for each token.
+        dtype : str
+            One of `ops.packed.STORED`.
+
+        Returns
+        -------
+        Stored
+            With one slot.
+        """
+        found = self._room.get((side, x_NGK.shape))
+        if found is None:
+            n_rows, n_heads, width = x_NGK.shape
+            found = self._room[side, x_NGK.shape] = Stored((1, n_rows, n_heads, width), dtype)
+        found.write(None, x_NGK)
+        return found
+
+    @cached_property
+    def _room(self) -> dict[tuple[str, tuple[int, ...]], Stored]:
+        """What `stored` has made so far."""
+        return {}
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Program(Lowering):
         The buffers of named results.
     bias_HS1 : ndarray of float32, (H, S1), optional
     panels : bool
+    attention : {"float32", "int8"}
         As of `Lowering`.
     """
 
@@ -52,7 +53,7 @@ class Program(Lowering):
         self._cache: KVCache | None = None
 
     @classmethod
-    def of(cls, model: Model, wanted: Iterable[str] | None = None) -> Program:
+    def of(cls, model: Model, wanted: Iterable[str] | None = None, *, attention: str = "float32") -> Program:
         """Lower a model; of an encoder-decoder, the decoder.
 
         Parameters
@@ -61,6 +62,8 @@ class Program(Lowering):
             Its arrays are shared.
         wanted : iterable of str, optional
             The named results to compute; steps that only others need are left out. None: all.
+        attention : {"float32", "int8"}
+            As of `Lowering`, for an encoder; a decoder attends as its cache stores.
 
         Returns
         -------
@@ -72,25 +75,27 @@ class Program(Lowering):
         UnsupportedError
             Code ``unknown_result``: the model has no result of a wanted name.
         """
-        program = cls(model.config)
+        program = cls(model.config, attention=attention)
         model.lower(program.ids, program)
         return program if wanted is None else program._only(list(wanted))
 
     @classmethod
-    def of_source(cls, model: Any) -> Program:
+    def of_source(cls, model: Any, *, attention: str = "float32") -> Program:
         """Lower the encoder of an encoder-decoder.
 
         Parameters
         ----------
         model : Model
             With a `lower_source`; its arrays are shared.
+        attention : {"float32", "int8"}
+            As of `Lowering`.
 
         Returns
         -------
         Program
             Which puts the keys and values of sources into a cache.
         """
-        program = cls(model.config.source)
+        program = cls(model.config.source, attention=attention)
         model.lower_source(program.ids, program)
         return program
 
@@ -310,7 +315,7 @@ class Program(Lowering):
 
     def _only(self, wanted: Sequence[str]) -> Program:
         """Return the program without the steps that no wanted result needs."""
-        kept = Program(self.config, panels=self.panels)
+        kept = Program(self.config, panels=self.panels, attention=self.attention)
         needed = set()
         for name in wanted:
             if name not in self.results:

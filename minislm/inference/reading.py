@@ -17,7 +17,7 @@ from minislm.text.pairs import Encoded
 if TYPE_CHECKING:
     from minislm.language_model import LanguageModel
 
-TOKENS = 1024  # of texts in one pass: enough for the products to be efficient
+TOKENS = 2048  # of texts in one pass: enough for the threads to go text by text
 
 
 def encoder_of(lm: LanguageModel, verb: str) -> Encoder:
@@ -168,7 +168,7 @@ def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str, *, limit: i
                 f"text {number} has {length} tokens, special ones included, and the model's {bound} {longest}; shorten "
                 "or divide it, or let it be cut (--cut)",
             )
-    program = lm.spares.take(result, lambda: Program.of(lm.model, [result]))
+    program = lm.spares.take(result, lambda: Program.of(lm.model, [result], attention=lm.attention))
     pooled = program.writer(program.results[result]).chosen
     found: dict[int, np.ndarray] = {}
     for group in gathered(lengths, TOKENS):

@@ -119,13 +119,25 @@ def _attend_to(
 
 
 def _attend_all(
-    current: Pass, out: np.ndarray, q: np.ndarray, *others: np.ndarray, d_head: int, **options: Any
+    current: Pass,
+    out: np.ndarray,
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    bias_HS1: np.ndarray | None = None,
+    *,
+    stored: str,
+    d_head: int,
+    **options: Any,
 ) -> None:
-    """Let every token of a sequence meet all of them; keys, values and perhaps a bias follow q."""
-    k, v, *bias = others
+    """Let every token of a sequence meet all of them."""
     q_NHK, k_NGK, v_NGK, y_NHK = _heads(d_head, q, k, v, out)
     places = current.counts_B, current.firsts_B, current.lengths_B
-    ops.attention_packed(q_NHK, k_NGK, v_NGK, *places, *bias, **options, out=y_NHK)
+    if stored == "float32":
+        ops.attention_packed(q_NHK, k_NGK, v_NGK, *places, bias_HS1, **options, out=y_NHK)
+    else:
+        k_stored, v_stored = current.stored("keys", k_NGK, stored), current.stored("values", v_NGK, stored)
+        _attend_to(k_stored, v_stored, q_NHK, places, bias_HS1, y_NHK, **options)
 
 
 def _keep_source(current: SourcePass, out: np.ndarray, *kv: np.ndarray, layer: int, d_head: int) -> None:

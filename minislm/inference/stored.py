@@ -42,13 +42,13 @@ class Stored:
         rows_SGK = self.array.reshape(-1, *self.array.shape[2:])
         return rows_SGK, None if self.scales is None else self.scales.reshape(rows_SGK.shape[:2])
 
-    def write(self, rows_N: np.ndarray, x_NGK: np.ndarray) -> None:
+    def write(self, rows_N: np.ndarray | None, x_NGK: np.ndarray) -> None:
         """Write some rows.
 
         Parameters
         ----------
-        rows_N : ndarray of int64, (N,)
-            Their places, counted over all slots.
+        rows_N : ndarray of int64, (N,), optional
+            Their places, counted over all slots. None: the first N, in order.
         x_NGK : ndarray of float32, (N, G, K)
             Keys or values.
         """

@@ -231,7 +231,7 @@ def _exact_products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def store_rows(
-    x_NGK: np.ndarray, rows_N: np.ndarray, stored_SGK: np.ndarray, scales_SG: np.ndarray | None = None
+    x_NGK: np.ndarray, rows_N: np.ndarray | None, stored_SGK: np.ndarray, scales_SG: np.ndarray | None = None
 ) -> None:
     """Write keys or values into a store, in the store's own dtype.
 
@@ -239,8 +239,8 @@ def store_rows(
     ----------
     x_NGK : ndarray, (N, G, K), float32 or float64
         Keys or values.
-    rows_N : ndarray of int, (N,)
-        The row of each, all different.
+    rows_N : ndarray of int, (N,), optional
+        The row of each, all different. None: the first N, in order.
     stored_SGK : ndarray, (S, G, K), float32, float16 or int8
         The store, whose rows are overwritten.
     scales_SG : ndarray of float32, (S, G), optional
@@ -263,10 +263,11 @@ def store_rows(
     >>> stored_SGK[1], scales_SG[1]
     (array([[127, -50]], dtype=int8), array([0.01], dtype=float32))
     """
+    rows = slice(len(x_NGK)) if rows_N is None else rows_N
     if scales_SG is not None:
         codes, scales = quantize_activations(x_NGK.reshape(-1, x_NGK.shape[2]), group=0)
-        stored_SGK[rows_N], scales_SG[rows_N] = codes.reshape(x_NGK.shape), scales.reshape(x_NGK.shape[:2])
+        stored_SGK[rows], scales_SG[rows] = codes.reshape(x_NGK.shape), scales.reshape(x_NGK.shape[:2])
     elif stored_SGK.dtype == np.float16:
-        stored_SGK[rows_N] = x_NGK.clip(-MOST_HALF, MOST_HALF)
+        stored_SGK[rows] = x_NGK.clip(-MOST_HALF, MOST_HALF)
     else:
-        stored_SGK[rows_N] = x_NGK
+        stored_SGK[rows] = x_NGK

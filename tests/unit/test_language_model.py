@@ -471,3 +471,10 @@ def test_activations_that_loading_cannot_choose_are_refused(asked, folder):
     with pytest.raises(UnsupportedError) as caught:
         load(folder, activations=asked)
     assert caught.value.code == "unknown_activations"
+
+
+@pytest.mark.parametrize("asked", ["float16", "int4", ""])
+def test_attention_that_loading_cannot_choose_is_refused(asked, folder):
+    with pytest.raises(UnsupportedError) as caught:
+        load(folder, attention=asked)
+    assert caught.value.code == "unknown_attention"

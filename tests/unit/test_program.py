@@ -228,6 +228,20 @@ def test_a_wrong_step_is_caught(name, config, monkeypatch):
         check_program_equals_forward(created(config))
 
 
+@pytest.mark.parametrize("tier", ["numpy", "cython"])
+def test_attention_of_bytes_is_nearly_the_same_and_that_of_a_text_its_own(tier):
+    model, counts, ids = created(ENCODER), np.array([7, 1, 4]), np.random.default_rng(2).integers(0, 17, 12)
+    with backend(tier):
+        exact, program = Program.of(model).run_all(ids, counts), Program.of(model, attention="int8")
+        found = program.run_all(ids, counts)
+        ends = np.cumsum(counts)
+        alone = [program.run_all(ids[end - n : end], np.array([n])) for n, end in zip(counts, ends, strict=True)]
+    for name, y in found.items():
+        distance = np.linalg.norm(y - exact[name]) / np.linalg.norm(exact[name])
+        assert 0 < distance < 0.03
+        np.testing.assert_allclose(y, np.concatenate([result[name] for result in alone]), rtol=1e-5, atol=1e-6)
+
+
 def test_attention_across_the_border_of_two_texts_is_caught(monkeypatch):
     def as_one_text(current, *arrays, **options):
         attend_all(Pass.whole([current.n_rows]), *arrays, **options)

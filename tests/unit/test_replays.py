@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from minislm.inference import replays
 from minislm.inference.cache import KVCache
 from minislm.inference.passes import CachedPass, Pass
 from minislm.inference.program import Program
+from minislm.language_model import ATTENTION
 from minislm.models import model_class
 from minislm.models.decoder import DecoderConfig
 from minislm.models.encoder import EncoderConfig
@@ -336,9 +338,63 @@ def test_many_rows_go_through_joined_stages_block_by_block(family, storage, numb
     assert sizes
 
 
-def test_rows_of_different_widths_in_one_place_are_not_joined(monkeypatch):
+MANY = {
+    "encoder": EncoderConfig.uniform(**SIZES, heads=(Head("intent", "sequence", ("a", "b")),)),
+    "sources": TransformerConfig.uniform(**SIZES),
+    "biased": TransformerConfig.uniform(**SIZES, positions="relative", n_buckets=8, max_distance=20),
+}
+
+
+def read_many(model, attention, n_threads):
+    """Results of passes of one shape over many texts, and the tasks of each stage of the last pass."""
+    rng, found = np.random.default_rng(5), []
+    encodes = isinstance(model.config, EncoderConfig)
+    program = (Program.of if encodes else Program.of_source)(model, attention=attention)
+    lengths = np.array([1, 2, 64, 30, 7, 64, 33, 5, 50] * 2 * n_threads)
+    cache = None if encodes else KVCache.create(model.config.layers, lengths.size, 9, source_capacity=64)
+    slots = None if encodes else np.array([cache.claim() for _ in lengths])
+    for _ in range(4):
+        lengths = rng.permutation(lengths)
+        ids = rng.integers(0, 23, lengths.sum())
+        found += program.run_all(ids, lengths, cache=cache, slots_B=slots).values()
+        found += [] if encodes else [array.copy() for array in cache.arrays()]
+    replayed = [replay for shapes in program._replays._of.values() for replay in shapes.values() if replay]
+    return found, [recording.sizes() for replay in replayed for recording in replay.recordings]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("family", MANY)
+def test_many_texts_go_through_all_layers_one_by_one(family, attention, number, monkeypatch):
+    model, before = created(MANY[family]), threads()
+    try:
+        threads(number)
+        found, (sizes,) = read_many(model, attention, number)
+        monkeypatch.setattr(replays, "compiled", lambda: None)
+        expected, _ = read_many(model, attention, number)
+    finally:
+        threads(before)
+    assert [y.tobytes() for y in found] == [y.tobytes() for y in expected]
+    assert max(tasks for _, tasks in sizes) > 25  # of both layers; without attention there are no more than 20
+
+
+def test_few_long_texts_are_shared_out_by_their_rows():
+    model = created(MANY["encoder"])
+    program, before = Program.of(model), threads()
+    try:
+        threads(2)
+        for _ in range(3):
+            program.run_all(np.zeros(138 * 2, int), np.array([138, 138]))
+    finally:
+        threads(before)
+    (replay,) = (replay for shapes in program._replays._of.values() for replay in shapes.values())
+    assert max(tasks for _, tasks in replay.recordings[0].sizes()) < 25
+
+
+@pytest.mark.parametrize("read", [read_long, partial(read_many, attention="int8", n_threads=2)])
+def test_rows_of_different_widths_in_one_place_are_not_joined(read, monkeypatch):
     model = created(LONG["encoder"])
-    apart, joined = read_long(model)
+    apart, joined = read(model)
     plan = Program._plan
 
     def one_size(self):  # every piece of memory is as large as the largest row, and given to any of them
@@ -349,6 +405,6 @@ def test_rows_of_different_widths_in_one_place_are_not_joined(monkeypatch):
             self.steps = rows
 
     monkeypatch.setattr(Program, "_plan", one_size)
-    found, parted = read_long(model)
+    found, parted = read(model)
     assert [y.tobytes() for y in found] == [y.tobytes() for y in apart]
     assert len(parted[0]) > len(joined[0])

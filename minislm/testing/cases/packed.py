@@ -71,6 +71,8 @@ def store_rows(rng: np.random.Generator) -> Cases:
         cases.append(((x_NGK, places_N, stored_SGK.astype(np.float16)), {}))
         codes_SGK = rng.integers(-127, 128, stored_SGK.shape).astype(np.int8)
         cases.append(((x_NGK, places_N, codes_SGK, rng.random((rows, heads))), {}))
+        cases.append(((x_NGK, None, codes_SGK, rng.random((rows, heads))), {}))
+        cases.append(((x_NGK, None, stored_SGK), {}))
     return cases
 
 
