@@ -54,7 +54,7 @@ def test_every_recipe_fits_a_model_of_the_default_size(text):
 
 
 def test_there_are_recipes():
-    assert len(RECIPES) == 3
+    assert len(RECIPES) == 4
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(((?!http)[^)#]+)\)", TEXT))))
