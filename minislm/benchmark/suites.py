@@ -10,7 +10,7 @@ from typing import Any
 
 from minislm.benchmark.engine import Contender
 from minislm.benchmark.plan import Row, Suite, Target, matches
-from minislm.benchmark.shapes import MINILM, SHAPES
+from minislm.benchmark.shapes import MINILM, SHAPES, named_place
 from minislm.benchmark.stored import AS_STORED
 from minislm.benchmark.training import BATCH
 from minislm.errors import NotFoundError
@@ -94,7 +94,7 @@ def chosen(everything: Iterable[Suite], work: Sequence[str], against: Sequence[s
 
 def _of_model(model: str, cache: Path, n_tokens: int) -> Suite:
     """Make the suite of one model; what is no plain published folder runs as it is stored, beside llama.cpp if GGUF."""
-    path = Path(model)
+    path = Path(model) if model in SHAPES else named_place(model)
     if model in SHAPES:
         config: Mapping[str, Any] = SHAPES[model]
     elif path.suffix == ".gguf" and path.is_file():
@@ -116,7 +116,7 @@ def _of_model(model: str, cache: Path, n_tokens: int) -> Suite:
             replace(kind, label=f"llama.cpp{fa}", options={**options, "format": AS_STORED + fa}) for fa in ("", " fa")
         ]
     rows = tuple(replace(row, targets=(), labels="*") for row in suite.rows)
-    return replace(suite, name=path.name, contenders=tuple(alone), rows=rows, reference=None)
+    return replace(suite, name=Path(model).name, contenders=tuple(alone), rows=rows, reference=None)
 
 
 def _contenders(module: str, kind: str, label: str, formats: Iterable[str], **options: Any) -> list[Contender]:

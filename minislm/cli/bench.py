@@ -30,7 +30,7 @@ minislm bench --model out/int4 --profile
 @click.option("--limits", "only_limits", is_flag=True, help="Measure the machine's limits and nothing else.")
 @click.option("--list", "only_list", is_flag=True, help="List the rows and their contenders; measure nothing.")
 @click.option("--work", multiple=True, metavar="NAME", help="A row, a suite, or a pattern of both; may be repeated.")
-@click.option("--model", help="A shape, or a model folder, which alone is measured.")
+@click.option("--model", help="A shape or a MODEL, which alone is measured.")
 @click.option("--against", multiple=True, metavar="RIVAL", help="Only these rivals; none: no rival. May be repeated.")
 @click.option("--profile", is_flag=True, help="With --model: the time of every step of its program instead.")
 @click.option("--new", type=click.IntRange(1, 4096), default=64, help="Tokens to generate; default: 64.")

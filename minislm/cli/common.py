@@ -148,25 +148,29 @@ def _limit_threads(number: int) -> None:
     dispatch.threads(number)
 
 
-def check_output(output: Path, source: Path | None) -> None:
+def check_output(output: Path, source: str | None) -> None:
     """Refuse, before any work, a place where its result would delete something.
 
     Parameters
     ----------
     output : Path
         Folder of the model that is to be made.
-    source : Path, optional
-        Of the one that it is made out of.
+    source : str, optional
+        The one that it is made out of, as of `minislm.load`.
 
     Raises
     ------
+    NotFoundError
+        Code ``model_not_found``: the source is a name that the hub's cache does not hold.
     UsageError
         Code ``not_a_model_folder``: it holds other files; code ``bad_option``: it is the source.
     """
     from minislm.files.folder import check_replaceable
+    from minislm.files.hub import cached
 
     check_replaceable(output)
-    if source is not None and output.exists() and source.exists() and output.samefile(source):
+    place = None if source is None else cached(source)
+    if place is not None and output.exists() and place.exists() and output.samefile(place):
         raise UsageError("bad_option", f"-o {output} is the model to begin with, and would delete it; name another")
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     minislm compress out/en-de --method narrow --set heads=0.5 --set ff=0.5 -o out/narrow --data en.txt --data de.txt
     """,
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model")
 @click.argument("recipe", required=False, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the result.")
 @click.option("--method", help="One method in place of a recipe file.")
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @click.option("--field", "fields", multiple=True, metavar="[FIELD=]NAME", help="Where --data has a field; repeatable.")
 @click.option("--cut", is_flag=True, help="Cut texts that are too long instead of refusing them.")
 @click.option("--details", is_flag=True, help="Print a row for every weight.")
-def command(common: Common, model: Path, recipe: Path | None, output: Path, **options: Any) -> None:
+def command(common: Common, model: str, recipe: Path | None, output: Path, **options: Any) -> None:
     """Compress MODEL by a RECIPE, or by one --method.
 
     A RECIPE is a YAML file: steps of method, where and options.

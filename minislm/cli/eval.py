@@ -30,7 +30,7 @@ N_COMPARED = 64  # tokens whose hidden states are compared
     minislm eval out/en-de --task translate --data test.en.gz --data test.de.gz --beams 1
     """,
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model")
 @click.option("--task", type=click.Choice(TASKS), help="Judge on labelled texts or pairs of texts instead.")
 @click.option(
     "--data", multiple=True, type=click.Path(path_type=Path), help="With --task: as `minislm train` reads it."
@@ -50,9 +50,7 @@ N_COMPARED = 64  # tokens whose hidden states are compared
     "--max-tokens", type=click.IntRange(min=0), default=0, help="Judge on so many tokens at most; default: all."
 )
 @click.option(
-    "--against",
-    type=click.Path(path_type=Path),
-    help="A model to compare with: KL, top 1, perplexity ratio; and hidden states block by block.",
+    "--against", help="A model to compare with: KL, top 1, perplexity ratio; and hidden states block by block."
 )
 @click.option(
     "--layers",
@@ -63,7 +61,7 @@ N_COMPARED = 64  # tokens whose hidden states are compared
 @click.option("--speed", is_flag=True, help="Time a prompt and a continuation.")
 @click.option("--memory", is_flag=True, help="Measure peak memory in a fresh process.")
 @click.option("--max-perplexity-ratio", type=float, help="With --against: exit with 5 above this ratio.")
-def command(common: Common, model: Path, task: str | None, **options: Any) -> None:
+def command(common: Common, model: str, task: str | None, **options: Any) -> None:
     """Judge MODEL on held-out text, or on a task.
 
     \b
@@ -111,7 +109,7 @@ def _compared(lm: Any, ids: Any, options: dict[str, Any]) -> dict[str, Any]:
     return {"tokens": ids.size, "layers": [row._asdict() for row in found]}
 
 
-def _task_figures(model: Path, task: str, options: dict[str, Any]) -> dict[str, Any]:
+def _task_figures(model: str, task: str, options: dict[str, Any]) -> dict[str, Any]:
     """Judge on labelled texts or pairs of texts."""
     from minislm.evaluation.labelled import judge_labelled, judge_pairs
     from minislm.language_model import load
@@ -129,7 +127,7 @@ def _task_figures(model: Path, task: str, options: dict[str, Any]) -> dict[str, 
     return {"texts": len(texts), **judge_labelled(lm, texts, cut=options["cut"])}
 
 
-def _text_figures(model: Path, options: dict[str, Any]) -> dict[str, Any]:
+def _text_figures(model: str, options: dict[str, Any]) -> dict[str, Any]:
     """Judge by the likelihood of a text."""
     from minislm.evaluation.memory import peak_memory
     from minislm.evaluation.quality import agreement, likelihood, require_decoder, text_bytes

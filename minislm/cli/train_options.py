@@ -79,7 +79,7 @@ OPTIONS = [
     ),
     click.option("--cut", is_flag=True, help="Cut texts that are too long instead of refusing them."),
     # where to begin
-    click.option("--from", "source", type=click.Path(path_type=Path), help="Go on from this model and its tokenizer."),
+    click.option("--from", "source", metavar="MODEL", help="Go on from this model and its tokenizer."),
     click.option("--lora", type=click.IntRange(min=1), metavar="RANK", help="Train only updates of this rank."),
     click.option("--keep-updates", is_flag=True, help="Keep them beside the weights; default: add them up."),
     click.option("--freeze", multiple=True, metavar="PATTERN", help="Leave these arrays as they are; repeatable."),

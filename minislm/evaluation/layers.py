@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from minislm.errors import UnsupportedError
+from minislm.files.folder import CONFIG, read_json
+from minislm.files.hub import cached
 from minislm.layers.base import PLAIN, Context, Tape
 from minislm.models.base import Model, Stack
 from minislm.models.encoder import Encoder
@@ -70,8 +70,8 @@ def reference_states(folder: str | os.PathLike[str], model: Model, ids: np.ndarr
 
     Parameters
     ----------
-    folder : path
-        The checkpoint.
+    folder : path or str
+        The checkpoint; or its name in the local cache of the hub.
     model : Model
         What is to be compared with it.
     ids : ndarray of int, (B, T)
@@ -85,8 +85,15 @@ def reference_states(folder: str | os.PathLike[str], model: Model, ids: np.ndarr
     Raises
     ------
     UnsupportedError
-        Code ``needs_transformers``: the library or torch is not installed.
+        Code ``needs_transformers``: the library or torch is not installed. Code ``needs_folder``: it is a GGUF file.
     """
+    place = cached(folder)
+    if place.is_file():
+        raise UnsupportedError(
+            "needs_folder",
+            f"{folder} is a file, and transformers runs a published folder: name the folder that the file was made "
+            "from, or let minislm run it (--layers minislm)",
+        )
     try:
         import torch
         import transformers
@@ -95,9 +102,9 @@ def reference_states(folder: str | os.PathLike[str], model: Model, ids: np.ndarr
             "needs_transformers",
             "the reference needs torch and transformers: pip install -e '.[oracle]' where minislm stands",
         ) from error
-    values: Any = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    values = read_json(place / CONFIG)
     name = (values.get("architectures") or ["AutoModel"])[0]
-    theirs = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    theirs = getattr(transformers, name).from_pretrained(place, dtype=torch.float32, local_files_only=True).eval()
     reads_source = isinstance(model, Transformer)
     given = {"decoder_input_ids": torch.tensor(ids)} if reads_source else {}
     with torch.no_grad():

@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 from minislm.errors import NotFoundError, UsageError, clipped
+from minislm.files.durable import standing
 
-NAME = re.compile(r"[\w.-]+/[\w.-]+")
+NAME = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*")  # the hub's first models have names of one word
+FILES = (".gguf", ".safetensors", ".bin", ".pt", ".json")  # a name that ends so is meant as a file
 
 
 def cached(path: str | os.PathLike[str]) -> Path:
@@ -27,22 +29,28 @@ def cached(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     NotFoundError
-        Code ``model_not_found``: a name of the hub that is not in the cache.
+        Code ``model_not_found``: no path, and a name of the hub that is not in the cache.
     UsageError
         Code ``bad_option``: neither a path nor a name.
     """
     if not isinstance(path, str | os.PathLike):
         raise UsageError("bad_option", f"expected the path or the name of a model, not {clipped(path)}")
     place = Path(path)
-    if place.exists() or not isinstance(path, str) or not NAME.fullmatch(path) or place.parent.is_dir():
+    if standing(place).exists() or not isinstance(path, str) or not NAME.fullmatch(path):
         return place
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    config = try_to_load_from_cache(path, "config.json")
-    if not isinstance(config, str):
-        raise NotFoundError(
-            "model_not_found",
-            f"there is no folder {path}, and the hub's cache on this machine does not hold such a model. minislm "
-            f"downloads nothing by itself; fetch it with: hf download {path}",
-        )
-    return Path(config).parent
+    try:
+        config = try_to_load_from_cache(path, "config.json")
+    except HFValidationError:  # no name that the hub allows
+        return place
+    if isinstance(config, str):
+        return Path(config).parent
+    if place.suffix.lower() in FILES or ("/" in path and place.parent.is_dir()):
+        return place
+    raise NotFoundError(
+        "model_not_found",
+        f"there is no folder {path}, and the hub's cache on this machine does not hold such a model. minislm "
+        f"downloads nothing by itself; fetch it with: hf download {path}",
+    )

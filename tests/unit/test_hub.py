@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from click.testing import CliRunner
 
 from minislm import load, save
+from minislm.cli import main
 from minislm.errors import NotFoundError, UsageError
 from minislm.files.hub import cached
 from minislm.language_model import LanguageModel
@@ -46,7 +48,43 @@ def test_what_is_not_there_is_not_fetched(cache):
     assert caught.value.code == "model_not_found"
 
 
-@pytest.mark.parametrize("name", ["small", "org/small/part", "../small", "org/sm all"])
+def test_a_name_of_one_word_is_found(cache, tmp_path):
+    shutil.copytree(tmp_path / "hub" / "models--org--small", tmp_path / "hub" / "models--gpt2", symlinks=True)
+    assert load("gpt2").model.config.d_model == 8
+    with pytest.raises(NotFoundError, match="hf download t5-small"):
+        load("t5-small")
+
+
+def test_a_folder_of_the_same_name_does_not_hide_what_is_cached(cache, tmp_path):
+    (tmp_path / "org").mkdir()
+    assert cached("org/small") == cache
+    assert str(cached("org/other")) == "org/other"  # which was to be in this folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "info org/small",
+        "generate org/small -p a -n 1",
+        "compress org/small --method quantize -o out",
+        "eval org/small --text text.txt",
+        "eval model --against org/small --text text.txt",
+        "train text.txt --from org/small -o out --tokens 16 --dry-run",
+        "bench --model org/small --list",
+    ],
+)
+def test_every_verb_takes_a_name(cache, tmp_path, command):
+    (tmp_path / "text.txt").write_text("\n\n".join(f"Text {i} says {i * i}." for i in range(40)))
+    result = CliRunner().invoke(main, [*command.split(), "--quiet"])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_result_does_not_replace_the_cached_model_that_it_is_made_of(cache):
+    result = CliRunner().invoke(main, ["compress", "org/small", "--method", "quantize", "-o", str(cache)])
+    assert (result.exit_code, "[bad_option]" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["org/small/part", "../small", "org/sm all", "x.gguf", "org/a--b", "a..b", ".hidden"])
 def test_other_names_are_paths(cache, name):
     assert str(cached(name)) == name
 
