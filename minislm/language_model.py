@@ -53,7 +53,8 @@ class LanguageModel:
     model : Model
         From token ids to logits.
     tokenizer : Tokenizer
-        From text to token ids; with at most as many tokens as the model.
+        From text to token ids. The model has a row for each that its own vocabulary has; for tokens that were added
+        later it may have none, and a text that has one of them is refused.
     settings : GenerationSettings
         What `generate` does unless told otherwise.
     history : tuple of dict
@@ -77,11 +78,12 @@ class LanguageModel:
     spares: Spares = field(default_factory=Spares, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.tokenizer.vocab_size > self.model.config.vocab_size:
+        largest = max(self.tokenizer.learned_ids, default=0)
+        if largest >= self.model.config.vocab_size:
             raise ModelFileError(
                 "tokenizer_invalid",
-                f"the tokenizer has {self.tokenizer.vocab_size} tokens, and the model knows only "
-                f"{self.model.config.vocab_size}; use the tokenizer that the model was trained with",
+                f"the tokenizer has {largest + 1} tokens, and the model knows only {self.model.config.vocab_size}; use "
+                "the tokenizer that the model was trained with",
             )
 
     classify = tasks.classify

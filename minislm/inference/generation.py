@@ -139,7 +139,7 @@ def requests_of(
         encoder-decoder has nothing to read. Code ``empty_prompt``: the tokenizer has no end-of-text token where one is
         needed to begin with.
     DataError
-        Code ``bad_token_ids``: an id outside the vocabulary.
+        Code ``bad_token_ids``: an id that the model has no row for.
     """
     numbered = list(enumerate(prompts, start=1))
     if source is not None:
@@ -173,7 +173,7 @@ def source_ids(text: str, tokenizer: Tokenizer, longest: int | None = None) -> l
 def _to_be_continued(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config) -> Request:
     """Make the request of a decoder."""
     ids = _ids(prompt, tokenizer) or [_begin(name, tokenizer)]
-    _check(name, ids, config, " (a decoder needs room for the new tokens too)")
+    _check(name, ids, tokenizer, config, " (a decoder needs room for the new tokens too)")
     return Request(ids, [], config.context + 1 - len(ids))
 
 
@@ -183,7 +183,7 @@ def _to_be_read(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config,
     if not source:
         raise GenerationError("empty_source", f"{name} is empty; give it words, or leave it out")
     begin = _begin(name, tokenizer) if start_id is None else start_id
-    _check(name, source, config, " or divide it, or let it be cut (--cut)")
+    _check(name, source, tokenizer, config, " or divide it, or let it be cut (--cut)")
     return Request([begin], source, config.context)
 
 
@@ -202,7 +202,36 @@ def _begin(name: str, tokenizer: Tokenizer) -> int:
     return tokenizer.eos_id
 
 
-def _check(name: str, ids: list[int], config: Config, advice: str) -> None:
+def check_rows(name: str, ids: Sequence[int], tokenizer: Tokenizer, n_rows: int) -> None:
+    """Refuse tokens that a model has no row for.
+
+    Parameters
+    ----------
+    name : str
+        What they are of, for the error.
+    ids : sequence of int
+        At least one.
+    tokenizer : Tokenizer
+        The model's.
+    n_rows : int
+        Tokens that the model knows.
+
+    Raises
+    ------
+    DataError
+        Code ``bad_token_ids``.
+    """
+    if 0 <= min(ids) <= max(ids) < n_rows:
+        return
+    strange = next(number for number in ids if not 0 <= number < n_rows)
+    if strange in tokenizer.tokens:
+        told = f"the model has no row for the token {tokenizer.tokens[strange]!a}, id {strange}; leave it out"
+    else:
+        told = f"these run from {min(ids)} to {max(ids)}"
+    raise DataError("bad_token_ids", f"{name}: token ids must lie in 0..{n_rows - 1}; {told}")
+
+
+def _check(name: str, ids: list[int], tokenizer: Tokenizer, config: Config, advice: str) -> None:
     """Refuse what the model cannot read; `advice` follows that of shortening it."""
     if len(ids) > config.context:
         raise GenerationError(
@@ -210,8 +239,4 @@ def _check(name: str, ids: list[int], config: Config, advice: str) -> None:
             f"{name} has {len(ids)} tokens, and the model sees {config.context}: shorten it by at least "
             f"{len(ids) - config.context}{advice}",
         )
-    if not 0 <= min(ids) <= max(ids) < config.vocab_size:
-        raise DataError(
-            "bad_token_ids",
-            f"{name}: token ids must lie in 0..{config.vocab_size - 1}; these run from {min(ids)} to {max(ids)}",
-        )
+    check_rows(name, ids, tokenizer, config.vocab_size)

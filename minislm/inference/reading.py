@@ -9,6 +9,7 @@ import numpy as np
 
 from minislm.config import Head
 from minislm.errors import DataError, GenerationError, UnsupportedError, UsageError
+from minislm.inference.generation import check_rows
 from minislm.inference.passes import gathered
 from minislm.inference.program import Program
 from minislm.models.encoder import Encoder
@@ -158,6 +159,8 @@ def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str, *, limit: i
     ------
     GenerationError
         Code ``context_length_exceeded``: a text is too long.
+    DataError
+        Code ``bad_token_ids``: a text has a token that the model has no row for.
     """
     longest, bound = (lm.model.config.context, "context") if limit is None else (limit, "limit")
     lengths = [len(text.ids) for text in encoded]
@@ -168,6 +171,7 @@ def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str, *, limit: i
                 f"text {number} has {length} tokens, special ones included, and the model's {bound} {longest}; shorten "
                 "or divide it, or let it be cut (--cut)",
             )
+        check_rows(f"text {number}", encoded[number - 1].ids, lm.tokenizer, lm.model.config.vocab_size)
     program = lm.spares.take(result, lambda: Program.of(lm.model, [result], attention=lm.attention))
     pooled = program.writer(program.results[result]).chosen
     found: dict[int, np.ndarray] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -197,11 +198,10 @@ class Tokenizer:
         """
         return to_json(self.roles.to_config())
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
-        """Number of tokens, special ones included."""
-        n_tokens: int = self.roles.n_tokens or self.inner.get_vocab_size(with_added_tokens=True)
-        return n_tokens
+        """Number of ids, special ones included: the largest, plus 1. Not every id has a token."""
+        return max(self.tokens, default=-1) + 1
 
     @cached_property
     def special_ids(self) -> dict[str, int]:
@@ -251,10 +251,17 @@ class Tokenizer:
         return [ids[token] for token in before], [ids[token] for token in after]
 
     @cached_property
-    def tokens(self) -> tuple[str, ...]:
+    def tokens(self) -> dict[int, str]:
         """The tokens by id, as the library spells them (byte-level ones in its alphabet of printable letters)."""
+        end = math.inf if self.roles.n_tokens is None else self.roles.n_tokens
         by_id = sorted((number, token) for token, number in self.inner.get_vocab(with_added_tokens=True).items())
-        return tuple(token for _, token in by_id)[: self.vocab_size]
+        return {number: token for number, token in by_id if number < end}
+
+    @cached_property
+    def learned_ids(self) -> list[int]:
+        """The ids of all tokens but those that were added later, for which a model may have no rows, as Gemma 3 has."""
+        numbers = self.inner.get_vocab(with_added_tokens=False).values()
+        return sorted(number for number in numbers if number in self.tokens)
 
     def encode(self, text: str) -> list[int]:
         """Turn text into token ids.
@@ -472,14 +479,13 @@ class Tokenizer:
         """
         if self.same_tokens(other):
             return
-        pairs = enumerate(zip(self.tokens, other.tokens, strict=False))
         difference = next(
             (
-                f"token {i} is {mine!a} in one and {theirs!a} in the other"
-                for i, (mine, theirs) in pairs
-                if mine != theirs
+                f"token {i} is {token!a} in one and {other.tokens[i]!a} in the other"
+                for i, token in self.tokens.items()
+                if i in other.tokens and other.tokens[i] != token
             ),
-            f"one has {self.vocab_size} tokens and the other {other.vocab_size}",
+            f"one has {len(self.tokens)} tokens and the other {len(other.tokens)}",
         )
         raise UnsupportedError(
             "vocabulary_differs",
@@ -510,7 +516,7 @@ class Tokenizer:
 
     def _unencodable(self, texts: Iterable[Any], error: BaseException) -> DataError:
         """Say what the library could not encode, and where."""
-        known = set(self.tokens) if isinstance(self.inner.model, WordLevel) else None
+        known = set(self.tokens.values()) if isinstance(self.inner.model, WordLevel) else None
         for number, text in enumerate(texts, start=1):
             if not isinstance(text, str):
                 return DataError("unencodable_text", f"text {number} is of type {type(text).__name__}, not str")

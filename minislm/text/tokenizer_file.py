@@ -41,7 +41,7 @@ def parsed(text: str, origin: str) -> tokenizers.Tokenizer:
     Returns
     -------
     tokenizers.Tokenizer
-        Its token ids are 0 to the number of tokens less 1, each once.
+        No two of its tokens have one id; an id may have no token.
 
     Raises
     ------
@@ -63,9 +63,12 @@ def parsed(text: str, origin: str) -> tokenizers.Tokenizer:
         if not is_library_failure(error):
             raise
         raise invalid(f"{origin}: {clipped(str(error))}") from error
-    ids = sorted(inner.get_vocab(with_added_tokens=True).values())
-    if ids != list(range(len(ids))):
-        raise invalid(f"{origin}: token ids must be 0 to {len(ids) - 1}, each once")
+    by_id: dict[int, str] = {}
+    for token, number in inner.get_vocab(with_added_tokens=True).items():
+        if number >= 2**31:
+            raise invalid(f"{origin}: {clipped(token)} has the id {number}; the largest is {2**31 - 1}")
+        if (other := by_id.setdefault(number, token)) != token:
+            raise invalid(f"{origin}: {clipped(token)} and {clipped(other)} have the same id, {number}")
     for token, number in named.items():
         if inner.token_to_id(token) != number:
             raise invalid(f"{origin}: the added token {clipped(token)} cannot have the id {clipped(number)}")

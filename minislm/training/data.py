@@ -335,7 +335,7 @@ def check_ids(ids: np.ndarray, model: Any) -> None:
         raise DataError(
             "bad_token_ids",
             f"tokens run from {lowest} to {highest}; the model knows 0..{model.config.vocab_size - 1}. "
-            "Encode the text with the model's own tokenizer",
+            "Encode the text with the model's own tokenizer, and leave out tokens that only the tokenizer has",
         )
 
 

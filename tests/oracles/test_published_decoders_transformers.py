@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tokenizers
 
 import minislm
-from minislm.errors import GenerationError
+from minislm.errors import DataError, GenerationError
 from minislm.inference.cache import KVCache
 from minislm.inference.program import Program
 from minislm.layers.base import PLAIN, Context, Grads, Tape
@@ -167,3 +168,22 @@ def test_half_precision_shards(pair, tmp_path, dtype):
     with torch.no_grad():
         expected = whole(torch.tensor(ids)).logits.numpy()
     assert relative(lm.logits(ids), expected) < 1e-4
+
+
+def test_a_tokenizer_has_one_token_more_than_the_model_has_rows_as_gemma_3s_does(tmp_path):
+    theirs = made(CASES["gemma3"])
+    path, n_rows = folder(theirs, tmp_path), theirs.config.vocab_size
+    inner = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
+    inner.add_special_tokens(["<image_soft_token>"])
+    inner.save(str(path / "tokenizer.json"))
+    library, lm = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json")), minislm.load(path)
+    text = "".join(lm.tokenizer.tokens[number] for number in range(9, 20))
+    ids = lm.tokenizer.encode(text)
+    assert (len(library), library(text)["input_ids"], lm.tokenizer.vocab_size) == (n_rows + 1, ids, n_rows + 1)
+    with torch.no_grad():
+        expected = theirs.generate(torch.tensor([ids]), max_new_tokens=4, do_sample=False, eos_token_id=None)[
+            0
+        ].tolist()
+    assert lm.generate(text, max_new_tokens=4, temperature=0.0, ignore_eos=True).ids == expected[len(ids) :]
+    with pytest.raises(DataError, match="no row for the token '<image_soft_token>', id"):
+        lm.generate([*ids, n_rows])

@@ -50,7 +50,7 @@ def planted(heads, said, *, context=40, pooling="mean"):
     for head, table in said.items():
         n_columns = model.arrays()[f"heads.{head}.output.weight"].shape[0]
         wanted = np.zeros((words.vocab_size, n_columns))
-        for number, token in enumerate(words.tokens):
+        for number, token in words.tokens.items():
             if (columns := table.get(token, table.get(""))) is not None:
                 wanted[number, columns] = SURE
         solution = np.linalg.lstsq(hidden_VD, wanted, rcond=None)[0]

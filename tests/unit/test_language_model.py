@@ -355,6 +355,21 @@ def test_a_tokenizer_of_another_model_is_refused(folder, lm):
     assert caught.value.code == "tokenizer_invalid"
 
 
+def test_tokens_without_a_row_are_refused_where_a_text_has_them(tmp_path):
+    inner = Tokenizer.train(["ab"], kind="characters").inner
+    inner.add_special_tokens(["<image>"])
+    inner.add_tokens(["aab"])
+    save(LanguageModel(another(dataclasses.replace(SIZES, vocab_size=2)), Tokenizer(inner)), tmp_path / "m")
+    lm = load(tmp_path / "m")
+    assert (lm.tokenizer.vocab_size, lm.tokenizer.learned_ids) == (4, [0, 1])
+    assert set(lm.generate("ab", max_new_tokens=9).ids) <= {0, 1}
+    for prompt, told in (([0, 2], "'<image>', id 2"), ("baab", "'aab', id 3"), ([0, -1], "run from -1 to 0")):
+        with pytest.raises(DataError) as caught:
+            lm.generate(prompt)
+        assert caught.value.code == "bad_token_ids"
+        assert told in str(caught.value)
+
+
 def test_logits_and_hidden_states(lm):
     ids = np.array([[1, 2, 3, 4], [5, 6, 0, 0]])
     mask = np.array([[True] * 4, [True, True, False, False]])

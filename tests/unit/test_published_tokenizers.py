@@ -118,6 +118,32 @@ def test_tokens_that_only_the_configuration_has(tmp_path):
     assert made.decode([*made.encode("a"), 402]) == "a"
 
 
+def test_ids_without_a_token(tmp_path, rng):
+    content = json.loads(family("GPT-2"))
+    n_tokens = len(content["model"]["vocab"])
+    places = {"<|start|>": n_tokens + 7, "<|stop|>": n_tokens + 30}
+    content["model"]["vocab"] |= places
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    content["added_tokens"] = [{"id": n, "content": token, "special": True, **flags} for token, n in places.items()]
+    config = {"eos_token": "<|stop|>"}
+    made = read_tokenizer(folder(tmp_path, **{"tokenizer.json": content, "tokenizer_config.json": config}))
+    assert (made.vocab_size, made.eos_id, made.special_ids) == (n_tokens + 31, n_tokens + 30, places)
+    assert made.tokens.keys() == {*range(n_tokens), *places.values()}
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(content))
+    theirs.encode_special_tokens = True
+    for text in any_texts(rng, 100):
+        assert made.encode(text) == theirs.encode(text).ids
+        assert made.decode([*made.encode(text), n_tokens + 1, n_tokens + 30]) == made.decode(made.encode(text))
+    (tmp_path / "copy").mkdir()
+    back = read_tokenizer(folder(tmp_path / "copy", **tokenizer_files(made)))
+    assert (back.tokens, back.special_ids, back.roles) == (made.tokens, made.special_ids, made.roles)
+    made.require_same_tokens(back)
+    content["model"]["vocab"]["<|start|>"] = n_tokens + 30
+    with pytest.raises(ModelFileError, match=f"have the same id, {n_tokens + 30}") as caught:
+        read_tokenizer(folder(tmp_path, **{"tokenizer.json": content}))
+    assert caught.value.code == "tokenizer_invalid"
+
+
 def test_chat_templates_are_found_in_every_place(tmp_path):
     files = {"tokenizer.json": family("Qwen"), "tokenizer_config.json": {"chat_template": "one"}}
     assert read_tokenizer(folder(tmp_path, **files)).roles.templates == {"default": "one"}

@@ -30,7 +30,7 @@ def lm():
         (INTENT, TAGS, SPAN),
         {
             "intent": {"play": 0, "rate": 1, "rain": 2},
-            "tags": dict.fromkeys(tokenizer().tokens, 0)
+            "tags": dict.fromkeys(tokenizer().tokens.values(), 0)
             | {"new": 1, "york": 2, "berlin": 1, "paris": 1, "nina": 3, "simone": 4, "ana": 3},
             "answer": {"nina": 0, "simone": 1, "berlin": [0, 1]},
         },
@@ -170,7 +170,7 @@ def test_the_likeliest_sequence_of_tags_is_that_of_all_that_make_sense(rng):
 
 def test_labels_of_words_name_each_word():
     words = Head("kinds", "token", ("noun", "verb", "O"))
-    said = dict.fromkeys(tokenizer().tokens, 2) | {"play": 1, "jazz": 0, "nina": 0, "simone": 0}
+    said = dict.fromkeys(tokenizer().tokens.values(), 2) | {"play": 1, "jazz": 0, "nina": 0, "simone": 0}
     own = planted((words,), {"kinds": said})
     found = own.tag(["play jazz, Nina Simone!", "in"])
     assert [(one.text, one.label) for one in found[0]] == [
@@ -391,5 +391,5 @@ def test_a_tokenizer_without_special_tokens_is_refused(noisy):
 
 
 def test_the_planted_models_say_what_they_were_told(lm):
-    ids = np.array([[lm.tokenizer.tokens.index("berlin")]])
+    ids = np.array([[lm.tokenizer.inner.token_to_id("berlin")]])
     np.testing.assert_allclose(lm.model.forward(ids)["answer"][0, :, 0], SURE, rtol=1e-3)

@@ -122,7 +122,7 @@ class LabelledTexts(Bucketed):
         """Refuse a model without these heads, or with too few positions or tokens."""
         check_heads(self.labels, model)
         check_length(self.ids.lengths, model)
-        check_ids(self.ids.values, model)
+        check_ids(np.append(self.ids.values, self.pad_id), model)
 
     def arrays(self) -> Arrays:
         """Return tokens, types and labels."""

@@ -71,7 +71,7 @@ class MaskedWindows(Examples):
         self.middle = context // 2 if next_sentence else context - 1  # where the first text ends
         self.places = np.setdiff1d(np.arange(context), [0, self.middle, context - 1])  # of the text's tokens
         self.windows = TokenWindows(ids, len(self.places))
-        self.ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), list(tokenizer.special_ids.values()))
+        self.ordinary = np.setdiff1d(tokenizer.learned_ids, list(tokenizer.special_ids.values()))
 
     @property
     def n_examples(self) -> int:
