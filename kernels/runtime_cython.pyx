@@ -80,9 +80,9 @@ cdef int touched(void *array, const void *start, int64_t size, touch how) except
 
 
 cdef class Recording:
-    """Steps that compiled kernels did, to be done again by one call: the same tasks, over the same memory.
+    """Steps that compiled kernels do, to be done by one call, often: the same tasks, over the same memory.
 
-    A step can be done again if its tasks read nothing but memory that is known, and write all of its result. Known is
+    A step can be written down if its tasks read nothing but memory that is known, and write all of its result. Known is
     what the caller says, what is read-only, and what tasks of this recording write. Memory that Python code of a kernel
     fills, such as a copy in another layout, is not: tasks alone would find in it what was there before. What a kernel
     computes from the numbers in its arguments stands in its tasks too: it may follow their shapes, and of positions
@@ -118,21 +118,21 @@ cdef class Recording:
         return [(self.joined[i].rows, tasks_of(&self.joined[i])) for i in range(self.n_joined)]
 
     def step(self, run, result, constants):
-        """Do a step and write it down.
+        """Write a step down. Its tasks are not done, and what Python does of it is done with the numbers that are there.
 
         Parameters
         ----------
         run : callable
-            Does it.
+            Does it elsewhere.
         result : ndarray
-            What it fills.
+            What it is to fill.
         constants : sequence of ndarray
             Memory that nobody writes, known for this step.
 
         Returns
         -------
         bool
-            Whether it can be done again. If not it is done, but not written down.
+            Whether it is written down. If not, its caller has to do it.
         """
         cdef int64_t n_before = self.stages.n, n_known = len(self.known), n_held = len(self.held)
         self.first, self.last = extent(result)
@@ -210,7 +210,7 @@ cdef class Recording:
         return 0
 
     def run(self, int threads):
-        """Do all steps again."""
+        """Do all steps."""
         with nogil:
             if self.joined is NULL:
                 run_stages(self.stages.stages, self.stages.n, threads)

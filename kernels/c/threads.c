@@ -233,5 +233,5 @@ void forget_stages(struct recording *recorded, int64_t kept) {
 
 void run_stage(const struct stage *stage, size_t size, int threads) {
     if (recording) note(recording, stage, size);
-    run_stages(stage, 1, threads);
+    else run_stages(stage, 1, threads);
 }

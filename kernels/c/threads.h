@@ -28,13 +28,13 @@ struct stage {
    done. The helpers are woken once for all of them. */
 void run_stages(const struct stage *stages, int64_t n_stages, int threads);
 
-/* Do one stage, whose task has `size` bytes, and write it down if this thread is recording. */
+/* Do one stage, whose task has `size` bytes, or write it down if this thread is recording. */
 typedef void stage_runner(const struct stage *stage, size_t size, int threads);
 
 stage_runner run_stage;
 
-/* The stages that a thread gave to `run_stage` while it recorded, with copies of their tasks: `run_stages` does them
-   again. What the tasks point to must stay where it was. */
+/* The stages that a thread gave to `run_stage` while it recorded, with copies of their tasks, for `run_stages`. What the tasks
+   point to must stay where it was. */
 struct recording {
     struct stage *stages;
     int64_t n, room;

@@ -81,7 +81,7 @@ def _profile(program: Program, ids_N: np.ndarray, counts_B: np.ndarray, kv: KVCa
 
 def _timed(program: Program, ids_N: np.ndarray, counts_B: np.ndarray, kv: KVCache | None) -> list[float]:
     """Do what `Program.run` does; return the seconds of every step."""
-    current: Any = Pass.whole(counts_B)
+    current: Any = Pass.whole(counts_B, {})
     if kv is not None:
         current = CachedPass.begin(kv, np.zeros(1, np.int64), counts_B, every=False)
     buffers = [ids_N, current.positions_N, np.zeros(ids_N.size, np.int64)]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -27,21 +26,26 @@ class Pass:
         Position of each token in its sequence.
     firsts_B, lengths_B : ndarray of int64, (B,)
         The row of its first key, and how many keys it has: here its tokens themselves.
+    room : dict
+        Where `stored` keeps what it has made, for the passes that follow, too.
     """
 
     counts_B: np.ndarray
     positions_N: np.ndarray
     firsts_B: np.ndarray
     lengths_B: np.ndarray
+    room: dict[Any, Stored] = field(default_factory=dict, kw_only=True)
 
     @classmethod
-    def whole(cls, counts: np.ndarray) -> Self:
+    def whole(cls, counts: np.ndarray, room: dict[Any, Stored]) -> Self:
         """Lay whole sequences one after the other.
 
         Parameters
         ----------
         counts : array_like of int, (B,)
             Tokens of each, at least 1.
+        room : dict
+            As of the class.
 
         Returns
         -------
@@ -55,7 +59,8 @@ class Pass:
         """
         counts_B = _checked(np.asarray(counts, np.int64))
         firsts_B = np.cumsum(counts_B) - counts_B
-        return cls(counts_B, np.arange(counts_B.sum()) - np.repeat(firsts_B, counts_B), firsts_B, counts_B)
+        positions_N = np.arange(counts_B.sum()) - np.repeat(firsts_B, counts_B)
+        return cls(counts_B, positions_N, firsts_B, counts_B, room=room)
 
     @property
     def n_rows(self) -> int:
@@ -87,19 +92,14 @@ class Pass:
         Returns
         -------
         Stored
-            With one slot.
+            With one slot of N positions.
         """
-        found = self._room.get((side, x_NGK.shape))
-        if found is None:
-            n_rows, n_heads, width = x_NGK.shape
-            found = self._room[side, x_NGK.shape] = Stored((1, n_rows, n_heads, width), dtype)
+        room, n_rows = self.room.get((side, x_NGK.shape[1:])), len(x_NGK)
+        if room is None or room.array.shape[1] < n_rows:
+            room = self.room[side, x_NGK.shape[1:]] = Stored((1, rounded_up(n_rows), *x_NGK.shape[1:]), dtype)
+        found = room.first(n_rows)
         found.write(None, x_NGK)
         return found
-
-    @cached_property
-    def _room(self) -> dict[tuple[str, tuple[int, ...]], Stored]:
-        """What `stored` has made so far."""
-        return {}
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,15 @@ class SourcePass(Pass):
         Keeps them.
     rows_N : ndarray of int64, (N,)
         The row of the cache's sources that each token goes to.
+    room : dict
+        As of every `Pass`.
     """
 
     cache: KVCache
     rows_N: np.ndarray
 
     @classmethod
-    def begin(cls, cache: KVCache, slots: Any, counts: np.ndarray) -> Self:
+    def begin(cls, cache: KVCache, slots: Any, counts: np.ndarray, room: dict[Any, Stored]) -> Self:
         """Make room for sources in some slots.
 
         Parameters
@@ -131,6 +133,8 @@ class SourcePass(Pass):
             The claimed slot of each source.
         counts : array_like of int, (B,)
             Tokens of each, at least 1.
+        room : dict
+            As of every `Pass`.
 
         Returns
         -------
@@ -144,7 +148,7 @@ class SourcePass(Pass):
         """
         counts_B = _checked(np.asarray(counts, np.int64))
         rows_N, positions_N = cache.place_source(np.asarray(slots, np.int64), counts_B)
-        return cls(counts_B, positions_N, np.cumsum(counts_B) - counts_B, counts_B, cache, rows_N)
+        return cls(counts_B, positions_N, np.cumsum(counts_B) - counts_B, counts_B, cache, rows_N, room=room)
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,8 @@ class CachedPass(Pass):
         The rows whose results are wanted.
     source_firsts_B, source_lengths_B : ndarray of int64, (B,)
         The row of the first key of its source, and how many keys that has: 0 where no source is read.
+    room : dict
+        As of every `Pass`; it stays empty.
     """
 
     cache: KVCache

@@ -17,6 +17,7 @@ from minislm.inference.lowering import INPUTS, Lowering
 from minislm.inference.passes import CachedPass, Pass, SourcePass
 from minislm.inference.replays import Replays
 from minislm.inference.steps import OPS_OF, SPECIAL, Step
+from minislm.inference.stored import Stored
 from minislm.models.base import Model
 from minislm.ops import OPS
 
@@ -50,6 +51,7 @@ class Program(Lowering):
         self._capacity = 0
         self.memory: list[np.ndarray] = []
         self._replays = Replays()
+        self._room: dict[Any, Stored] = {}
         self._cache: KVCache | None = None
 
     @classmethod
@@ -175,9 +177,9 @@ class Program(Lowering):
             Codes ``bad_slot`` and ``bad_counts``.
         """
         if cache is None:
-            current = Pass.whole(counts_B)
+            current = Pass.whole(counts_B, self._room)
         else:
-            current = SourcePass.begin(cache, slots_B, counts_B)
+            current = SourcePass.begin(cache, slots_B, counts_B, self._room)
         buffers = self._execute(current, ids_N, types_N)
         return {name: buffers[x].copy() for name, x in self.results.items()}
 

@@ -173,6 +173,7 @@ def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str, *, limit: i
             )
         check_rows(f"text {number}", encoded[number - 1].ids, lm.tokenizer, lm.model.config.vocab_size)
     program = lm.spares.take(result, lambda: Program.of(lm.model, [result], attention=lm.attention))
+    program.reserve(min(sum(lengths), max(TOKENS, *lengths)) if lengths else 0)
     pooled = program.writer(program.results[result]).chosen
     found: dict[int, np.ndarray] = {}
     for group in gathered(lengths, TOKENS):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from minislm.dispatch import ops
@@ -28,6 +30,24 @@ class Stored:
     def __init__(self, shape: tuple[int, int, int, int], dtype: str) -> None:
         self.array = np.zeros(shape, dtype)
         self.scales = np.zeros(shape[:3], np.float32) if dtype == "int8" else None
+
+    def first(self, n_rows: int) -> Stored:
+        """View the first positions of every slot.
+
+        Parameters
+        ----------
+        n_rows : int
+            How many.
+
+        Returns
+        -------
+        Stored
+            What is written to it is written here.
+        """
+        part = copy.copy(self)
+        part.array = self.array[:, :n_rows]
+        part.scales = None if self.scales is None else self.scales[:, :n_rows]
+        return part
 
     def end_to_end(self) -> tuple[np.ndarray, np.ndarray | None]:
         """View the slots one after the other.

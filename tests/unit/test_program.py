@@ -244,7 +244,7 @@ def test_attention_of_bytes_is_nearly_the_same_and_that_of_a_text_its_own(tier):
 
 def test_attention_across_the_border_of_two_texts_is_caught(monkeypatch):
     def as_one_text(current, *arrays, **options):
-        attend_all(Pass.whole([current.n_rows]), *arrays, **options)
+        attend_all(Pass.whole([current.n_rows], {}), *arrays, **options)
 
     attend_all = steps.SPECIAL["attend_all"]
     monkeypatch.setitem(steps.SPECIAL, "attend_all", as_one_text)

@@ -212,19 +212,21 @@ X = np.ones((2, 64), np.float32)
 
 
 def recorded(step, known=(X,), constants=()):
-    y = np.empty_like(X)
+    y = np.zeros_like(X)
     recording = runtime.Recording([*known, y])
     return recording, y, recording.step(lambda: step(y), y, constants)
 
 
-def test_a_step_of_tasks_alone_is_done_again():
+def test_a_step_of_tasks_alone_is_written_down():
     x = X.copy()
     recording, y, fine = recorded(lambda y: ops.add(x, x, out=y), (x,))
     assert fine
     assert len(recording) == 1
-    x += 1
-    recording.run(1)
-    assert (y == 4).all()
+    assert (y == 0).all()
+    for _ in range(2):
+        x += 1
+        recording.run(1)
+    assert (y == 6).all()
 
 
 @pytest.mark.parametrize(
@@ -239,10 +241,9 @@ def test_a_step_of_tasks_alone_is_done_again():
     ],
 )
 def test_a_step_of_which_python_does_a_part_is_not(step, known):
-    recording, y, fine = recorded(step, known)
+    recording, _, fine = recorded(step, known)
     assert not fine
     assert len(recording) == 0
-    assert y[0, 0] in (1, 2, 3)
 
 
 def test_a_step_that_fails_ends_the_recording():
