@@ -170,7 +170,6 @@ class Lowering:
         *,
         layer: int,
         n_heads: int,
-        n_kv_heads: int,
         d_head: int,
         window: int | None = None,
         scale: float | None = None,
@@ -182,10 +181,10 @@ class Lowering:
         Parameters
         ----------
         q, k, v : int
-            Buffers of width ``n_heads * d_head`` and twice ``n_kv_heads * d_head``.
+            Buffers of as many heads of queries, and of fewer, maybe, of keys and values.
         layer : int
             Index of the layer in the cache.
-        n_heads, n_kv_heads, d_head : int
+        n_heads, d_head : int
             Sizes.
         window, scale, cap : optional
             As of `ops.attention`.
@@ -216,7 +215,6 @@ class Lowering:
         v: int,
         *,
         n_heads: int,
-        n_kv_heads: int,
         d_head: int,
         window: int | None = None,
         scale: float | None = None,
@@ -228,8 +226,8 @@ class Lowering:
         Parameters
         ----------
         q, k, v : int
-            Buffers of width ``n_heads * d_head`` and twice ``n_kv_heads * d_head``.
-        n_heads, n_kv_heads, d_head : int
+            Buffers of as many heads of queries, and of fewer, maybe, of keys and values.
+        n_heads, d_head : int
             Sizes.
         window, scale, cap : optional
             As of `ops.attention`.
@@ -253,17 +251,17 @@ class Lowering:
             cap=cap,
         )
 
-    def keep_source(self, k: int, v: int, *, layer: int, n_kv_heads: int, d_head: int) -> None:
+    def keep_source(self, k: int, v: int, *, layer: int, d_head: int) -> None:
         """Append the writing of a source's keys and values into the cache.
 
         Parameters
         ----------
         k, v : int
-            Buffers of width ``n_kv_heads * d_head``.
+            Buffers of one width.
         layer : int
             Index of the decoder's layer.
-        n_kv_heads, d_head : int
-            Sizes.
+        d_head : int
+            Width of a head.
         """
         self.step("keep_source", (k, v), width=0, layer=layer, d_head=d_head)
 

@@ -247,7 +247,7 @@ class Attention(MultiHead):
         """Append the projections and one attention step: over the cache, or over the whole text when not causal."""
         q, k, v = (linear.lower(x, program) for linear in (self.query, self.key, self.value))
         q, k = self._prepared(self.query_norm, q, program), self._prepared(self.key_norm, k, program)
-        sizes = {"n_heads": self.n_heads, "n_kv_heads": self.n_kv_heads, "d_head": self.d_head}
+        sizes = {"n_heads": self.n_heads, "d_head": self.d_head}
         options = {"window": self.window, "scale": self.scale, "cap": self.cap, "biased": self.biased}
         if self.causal:
             attended: int = program.attend(q, k, v, layer=self.layer, **sizes, **options)

@@ -91,8 +91,8 @@ class BottleneckAttention(MultiHead):
         """Append the projections and one attention step over the whole text."""
         s = self.shared.lower(x, program)
         q, k, v = self.query.lower(s, program), self.key.lower(s, program), self.value.lower(x, program)
-        sizes = {"n_heads": self.n_heads, "n_kv_heads": self.n_kv_heads, "d_head": self.d_head}
-        return self.output.lower(program.attend_all(q, k, v, **sizes), program)
+        attended = program.attend_all(q, k, v, n_heads=self.n_heads, d_head=self.d_head)
+        return self.output.lower(attended, program)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,6 @@ class CrossAttention(MultiHead):
             self.key.lower(memory, program),
             self.value.lower(memory, program),
             layer=self.layer,
-            n_kv_heads=self.n_kv_heads,
             d_head=self.d_head,
         )
 
