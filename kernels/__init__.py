@@ -49,6 +49,11 @@ def _head_fits(q: Any, *others: Any, **options: Any) -> bool:
     return bool(q.shape[-1] <= MOST_HEAD_WIDTH)
 
 
+def _one_query_each(q_NHK: Any, k_SGK: Any, v_SGK: Any, counts_B: Any, *args: Any, **options: Any) -> bool:
+    """Whether sequences have about one query each: of several BLAS makes better use."""
+    return len(q_NHK) < 2 * len(counts_B)
+
+
 def _low_rank_pays(x_NI: Any, right_RI: Any, left_OR: Any) -> bool:
     """BLAS does many rows better, and NumPy's two calls cost less than ours for small factors."""
     return len(x_NI) <= 16 and right_RI.size + left_OR.size >= 65536
@@ -115,7 +120,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("attention", "cython", "attention_cython:attention", preferred=_head_fits),
     Kernel("attention_backward", "cython", "attention_backward_cython:attention_backward", preferred=_head_fits),
     Kernel("attention_packed", "cython", "attention_cython:attention_packed", preferred=_head_fits),
-    Kernel("attention_packed", "numba", "attention_packed_numba:attention_packed"),
+    Kernel("attention_packed", "numba", "attention_packed_numba:attention_packed", preferred=_one_query_each),
     Kernel("attention_packed_int8", "cython", "attention_cython:attention_packed_int8", preferred=_head_fits),
     Kernel("store_rows", "cython", "store_cython:store_rows"),
     Kernel("rotary", "cython", "rotary_cython:rotary"),
