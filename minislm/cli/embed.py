@@ -18,7 +18,11 @@ minislm embed out/reader-int8 -f texts.txt --attention int8 --json
 @verb("embed", examples=EXAMPLES)
 @click.argument("model")
 @click.option("--pooling", type=click.Choice(["mean", "first"]), help="Default: what the model's config says.")
-@click.option("--normalized/--raw", default=True, help="Give each vector the length 1, or leave it; default: length 1.")
+@click.option(
+    "--normalized/--raw",
+    default=None,
+    help="Give each vector the length 1, or leave it; default: what the model's config says.",
+)
 @click.option("--cut", is_flag=True, help="Cut texts that are too long instead of refusing them.")
 @attention_option
 @text_options

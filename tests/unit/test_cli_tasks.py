@@ -1,5 +1,6 @@
 """The verbs of encoders and encoder-decoders on the command line, and what `eval` and `info` say of such models."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -125,6 +126,17 @@ def test_fill_mask_and_embed(encoder):
     )
     printed = called("embed", encoder, "-t", "play jazz", "-t", "rain").stdout.splitlines()
     np.testing.assert_allclose([[*map(float, line.split())] for line in printed], lm.embed(["play jazz", "rain"]), 1e-3)
+
+
+def test_embed_does_what_the_model_says_unless_told_otherwise(tmp_path):
+    lm = planted(HEADS, SAID)
+    model = type(lm.model).create(dataclasses.replace(lm.model.config, normalized=False), seed=1)
+    language_model.save(dataclasses.replace(lm, model=model), tmp_path / "raw")
+    said = values_of("embed", tmp_path / "raw", "-t", "play jazz")[0]["vector"]
+    np.testing.assert_allclose(said, language_model.load(tmp_path / "raw").embed(["play jazz"])[0], rtol=1e-6)
+    asked = values_of("embed", tmp_path / "raw", "-t", "play jazz", "--normalized")[0]["vector"]
+    np.testing.assert_allclose(np.linalg.norm(asked), 1, rtol=1e-6)
+    assert not np.isclose(np.linalg.norm(said), 1)
 
 
 def test_translate(transformer):
