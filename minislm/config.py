@@ -207,6 +207,11 @@ class Config:
         """Number of blocks."""
         return len(self.layers)
 
+    @property
+    def longest_context(self) -> int | None:
+        """The most positions that the model can be opened with; None: any number."""
+        return self.context
+
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON values.
 

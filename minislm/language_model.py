@@ -312,7 +312,12 @@ class LanguageModel:
         if cut:
             longest = self.model.config.context
             prompts = [source_ids(p, self.tokenizer, longest) if isinstance(p, str) else p for p in prompts]
-        return self.generate_batch(prompts, **{**own, **options})
+        try:
+            return self.generate_batch(prompts, **{**own, **options})
+        except GenerationError as error:
+            if error.code != "context_length_exceeded":
+                raise
+            raise GenerationError(error.code, f"{error}, or let it be cut (--cut)") from error
 
     def _task(self, kind: str, task: str | None) -> Mapping[str, Any]:
         """Return what is known of a task, or of the only one of a kind."""
@@ -440,8 +445,8 @@ def load(
         `minislm.models.PUBLISHED`; a GGUF file; or the name of a folder in the local cache of its hub, such as
         ``"microsoft/phi-2"``. Nothing is ever downloaded.
     context : int, optional
-        Positions that a model without a table of them is opened with; None: those of its config.json, or, where it
-        can rotate by more than it first learned (LongRoPE), those that it first learned.
+        Positions that a model without a table of them is opened with, of those that it learned; None: those of its
+        config.json, or, where it can rotate by more than it first learned (LongRoPE), those that it first learned.
     activations : {"float", "int8", "int8-row", "int8-32"}, optional
         How inputs enter the products of quantized matrices: as they are, or rounded to signed bytes, as
         `minislm.weights.quantized.Quantized` says. None: as each was stored; a GGUF file does not say, and is run with

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minislm.cli.common import Common, activations_option, context_option, read_text, verb
+from minislm.cli.common import Common, activations_option, context_option, decoded, read_text, verb
 from minislm.cli.sampling_options import sampling_options
 from minislm.cli.terminal import counted, print_text, tell
 from minislm.errors import MinislmError
@@ -55,8 +55,8 @@ def command(
 ) -> None:
     """Talk with MODEL.
 
-    In a terminal, type a message and Return. Otherwise each line of standard input is a message. The model must have
-    been trained to chat: its tokenizer has a template that says how.
+    In a terminal, type a message and Return. Otherwise each line of standard input that is not blank is a message. The
+    model must have been trained to chat: its tokenizer has a template that says how.
     """
     from minislm.language_model import load
     from minislm.text.chat import render_chat
@@ -76,12 +76,17 @@ def command(
     if sys.stdin.isatty() and not common.json:
         _Terminal(common, conversation, Path(model).name).run()
         return
-    for line in sys.stdin:
-        for piece in conversation.say(line.rstrip("\n")):
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        message = decoded(line, f"standard input, line {number}").strip()
+        if not message:
+            continue
+        before = conversation.forgotten
+        for piece in conversation.say(message):
             if not common.json:
                 print_text(piece)
         if not common.json:
             click.echo()
+        _tell_forgotten(common, conversation, before)
     common.result({"messages": conversation.messages, "seed": common.seed}, lambda: None)
 
 
@@ -148,8 +153,7 @@ class _Terminal:
         except MinislmError as error:
             tell(f"error: {error} [{error.code}]", err=True)
             return
-        if self.conversation.forgotten > before:
-            self.common.note("(the beginning of the conversation no longer fits, and is forgotten)")
+        _tell_forgotten(self.common, self.conversation, before)
         if self.conversation.result is not None:
             timings = self.conversation.result.timings
             tokens = counted(len(self.conversation.result.ids), "token")
@@ -170,6 +174,15 @@ class _Terminal:
             )
         self.conversation.settings = settings.replaced(seed=settings.seed + 1)
         self._answer(messages[last]["content"])
+
+
+def _tell_forgotten(common: Common, conversation: Conversation, before: int) -> None:
+    """Say that the last message took the place of older ones, and what would leave them theirs."""
+    if conversation.forgotten > before:
+        config = conversation.lm.model.config
+        longest = config.longest_context or 0
+        more = f"; opened with --context, up to {longest}, the model sees more" if longest > config.context else ""
+        common.note(f"(the beginning of the conversation no longer fits, and is forgotten{more})")
 
 
 def _help() -> str:

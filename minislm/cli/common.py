@@ -196,11 +196,34 @@ def read_text(path: str) -> str:
     """
     if path != "-" and not Path(path).is_file():
         raise NotFoundError("file_not_found", f"no file {path!r}")
-    data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    if path == "-":
+        return decoded(sys.stdin.buffer.read(), "standard input")
+    return decoded(Path(path).read_bytes(), repr(path))
+
+
+def decoded(data: bytes, place: str) -> str:
+    """Take bytes for text.
+
+    Parameters
+    ----------
+    data : bytes
+        UTF-8.
+    place : str
+        Where they come from.
+
+    Returns
+    -------
+    str
+        The text.
+
+    Raises
+    ------
+    DataError
+        Code ``not_utf8``: they are not UTF-8 text.
+    """
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        place = "standard input" if path == "-" else repr(path)
         raise DataError(
             "not_utf8", f"{place} is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}; convert it first"
         ) from error

@@ -16,10 +16,10 @@ tr '\\n' ' ' < article.txt | minislm summarize out/summaries - --length-penalty 
 
 @verb("summarize", examples=EXAMPLES)
 @writing_options
-def command(common: Common, model: str, texts: list[str], **options: Any) -> None:
+def command(common: Common, model: str, texts: list[str], context: int | None, **options: Any) -> None:
     """Summarize texts with an encoder-decoder.
 
     It must have learnt it; beam search has a bent for longer results. Each line is the summary of one text, and each
     line of a file is one text.
     """
-    write(common, model, "summarize", texts, options)
+    write(common, model, "summarize", texts, context, options)

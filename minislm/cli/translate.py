@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from minislm.cli.common import Common, text_options, verb
+from minislm.cli.common import Common, context_option, text_options, verb
 from minislm.cli.terminal import counted, print_text
 
 EXAMPLES = """
@@ -40,13 +40,14 @@ def writing_options(function: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--cut", is_flag=True, help="Cut texts that are too long instead of refusing them."),
         click.option("--task", help="One that config.json of the model names; default: the only one of this kind."),
+        context_option,
         click.argument("model"),
     ):
         function = option(function)
     return function
 
 
-def write(common: Common, model: str, how: str, texts: list[str], options: dict[str, Any]) -> None:
+def write(common: Common, model: str, how: str, texts: list[str], context: int | None, options: dict[str, Any]) -> None:
     """Write and print what became of texts.
 
     Parameters
@@ -59,13 +60,15 @@ def write(common: Common, model: str, how: str, texts: list[str], options: dict[
         Which method of the LanguageModel does it.
     texts : list of str
         What it reads.
+    context : int, optional
+        As of `minislm.load`.
     options : dict
-        Those of `writing_options`; None: not given.
+        The others of `writing_options`; None: not given.
     """
     from minislm.language_model import load
 
     given = {name: value for name, value in options.items() if value is not None}
-    found = getattr(load(model), how)(texts, seed=common.seed, **given)
+    found = getattr(load(model, context=context), how)(texts, seed=common.seed, **given)
     rows = [{"source": text, **dataclasses.asdict(one)} for text, one in zip(texts, found, strict=True)]
     for row in rows:
         del row["timings"]  # of the whole call
@@ -79,9 +82,9 @@ def write(common: Common, model: str, how: str, texts: list[str], options: dict[
 
 @verb("translate", examples=EXAMPLES)
 @writing_options
-def command(common: Common, model: str, texts: list[str], **options: Any) -> None:
+def command(common: Common, model: str, texts: list[str], context: int | None, **options: Any) -> None:
     """Translate texts with an encoder-decoder.
 
     Or do whatever else it has learnt to make of texts. Each line is what became of one text.
     """
-    write(common, model, "translate", texts, options)
+    write(common, model, "translate", texts, context, options)

@@ -222,9 +222,16 @@ def _opened(model_class: type[Model], config: Any, origin: str, context: int | N
             "bad_option", f"{origin} has a table of its {config.context} positions, and opens with no other context"
         )
     try:
-        return dataclasses.replace(config, context=context)
+        opened = dataclasses.replace(config, context=context)
     except ConfigError as error:
         raise UsageError("bad_option", f"{origin} does not open so: {error}") from error
+    if config.longest_context is not None and context > config.longest_context:
+        raise UsageError(
+            "bad_option",
+            f"{origin} learned {config.longest_context} positions, and what it would write at others means nothing: "
+            f"give a context of at most so many, not {context}",
+        )
+    return opened
 
 
 def _roles(tokenizer: Tokenizer) -> dict[str, int | None]:

@@ -173,7 +173,9 @@ def source_ids(text: str, tokenizer: Tokenizer, longest: int | None = None) -> l
 def _to_be_continued(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config) -> Request:
     """Make the request of a decoder."""
     ids = _ids(prompt, tokenizer) or [_begin(name, tokenizer)]
-    _check(name, ids, tokenizer, config, " (a decoder needs room for the new tokens too)")
+    longest = config.longest_context or 0
+    more = f", or let the model see up to {longest} (--context)" if longest > config.context else ""
+    _check(name, ids, tokenizer, config, f" (a decoder needs room for the new tokens too){more}")
     return Request(ids, [], config.context + 1 - len(ids))
 
 
@@ -183,7 +185,8 @@ def _to_be_read(name: str, prompt: Prompt, tokenizer: Tokenizer, config: Config,
     if not source:
         raise GenerationError("empty_source", f"{name} is empty; give it words, or leave it out")
     begin = _begin(name, tokenizer) if start_id is None else start_id
-    _check(name, source, tokenizer, config, " or divide it, or let it be cut (--cut)")
+    more = ", or let the model see more (--context)" if config.longest_context is None else ""
+    _check(name, source, tokenizer, config, f" or divide it{more}")
     return Request([begin], source, config.context)
 
 

@@ -136,7 +136,14 @@ def encoded_texts(
     return lm.tokenizer.encode_pairs(texts, pairs, max_length=longest if cut else None)
 
 
-def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str, *, limit: int | None = None) -> list[np.ndarray]:
+def read(
+    lm: LanguageModel,
+    encoded: Sequence[Encoded],
+    result: str,
+    *,
+    limit: int | None = None,
+    remedy: str = "shorten or divide it, or let it be cut (--cut)",
+) -> list[np.ndarray]:
     """Run an encoder over texts, short ones beside short ones, and return one of its results.
 
     Parameters
@@ -149,6 +156,8 @@ def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str, *, limit: i
         Name of a head, or ``"hidden"``.
     limit : int, optional
         As of `encoded_texts`.
+    remedy : str
+        What may be done about a text that is too long.
 
     Returns
     -------
@@ -168,8 +177,8 @@ def read(lm: LanguageModel, encoded: Sequence[Encoded], result: str, *, limit: i
         if length > longest:
             raise GenerationError(
                 "context_length_exceeded",
-                f"text {number} has {length} tokens, special ones included, and the model's {bound} {longest}; shorten "
-                "or divide it, or let it be cut (--cut)",
+                f"text {number} has {length} tokens, special ones included, and the model's {bound} {longest}; "
+                f"{remedy}",
             )
         check_rows(f"text {number}", encoded[number - 1].ids, lm.tokenizer, lm.model.config.vocab_size)
     program = lm.spares.take(result, lambda: Program.of(lm.model, [result], attention=lm.attention))

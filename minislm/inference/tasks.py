@@ -137,7 +137,7 @@ def fill_mask(lm: LanguageModel, text: str, *, top_k: int = 5) -> list[list[Fill
     decode, special = lm.tokenizer.decode, {number: name for name, number in lm.tokenizer.special_ids.items()}
     at = np.flatnonzero(np.array(masked.ids) == lm.tokenizer.mask_id)
     found = []
-    for logits_V in read(lm, [masked], chosen.name)[0][at, : lm.tokenizer.vocab_size]:
+    for logits_V in read(lm, [masked], chosen.name, remedy="shorten it")[0][at, : lm.tokenizer.vocab_size]:
         p_V = _probabilities(logits_V)
         best = np.argsort(-p_V, kind="stable")[:top_k].tolist()
         found.append([Filling(special.get(number) or decode([number]), number, float(p_V[number])) for number in best])

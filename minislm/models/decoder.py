@@ -26,11 +26,12 @@ from minislm.layers.embedding import Embedding
 from minislm.layers.linear import Linear
 from minislm.layers.mlp import ACTIVATIONS
 from minislm.layers.norm import Norm
-from minislm.layers.rotary import Rotary
+from minislm.layers.rotary import LongRope, Rotary
 from minislm.layers.soft_cap import SoftCap
 from minislm.models.base import TokenModel
 from minislm.models.maker import BIASED, Maker, check_mlp_and_biases
 from minislm.models.parts import Parts
+from minislm.models.rotary_fields import longest_context
 
 CHOICES = {
     "block": ("sequential", "parallel"),
@@ -129,6 +130,13 @@ class DecoderConfig(Config):
             object.__setattr__(self, "rotaries", (Rotary(10000.0, self.layers[0].d_head),))
         for i, sizes in enumerate(self.layers):
             self._check_rotary(i, sizes)
+
+    @property
+    def longest_context(self) -> int | None:
+        """The most positions that it learned; None: its rotation is stretched, as it has to be for more of them."""
+        scalings = [rotary.scaling for rotary in self.rotaries if rotary.scaling is not None]
+        stretched = not all(isinstance(scaling, LongRope) for scaling in scalings)
+        return None if stretched else longest_context(self.rotaries, self.context)
 
     def _check_rotary(self, i: int, sizes: LayerSizes) -> None:
         """Refuse a rotation that the block cannot have."""

@@ -152,6 +152,11 @@ class TransformerConfig(Config):
         )
 
     @property
+    def longest_context(self) -> int | None:
+        """The most positions that it learned; None: it tells positions by their distance."""
+        return None if self.positions == "relative" else self.context
+
+    @property
     def source(self) -> TransformerConfig:
         """The same with the vocabulary of sources."""
         return dataclasses.replace(self, vocab_size=self.source_vocab_size or self.vocab_size)

@@ -193,6 +193,27 @@ def test_texts_that_cannot_be_read_are_told_by_their_lines_and_long_ones_may_be_
     assert "config.json names no tasks" in called(verb, transformer, "-t", "noon", "--task", "x").stderr
 
 
+def test_no_option_is_advised_that_a_verb_does_not_have(encoder, transformer):
+    for verb, path, given in (("fill-mask", encoder, "-t"), ("generate", transformer, "-p")):
+        result = called(verb, path, given, "[MASK]" + "play it " * 50)
+        assert "shorten it" in result.stderr
+        assert "--cut" not in result.stderr
+    assert "or let it be cut (--cut)" in called("translate", transformer, "-t", "play it " * 50).stderr
+
+
+def test_a_translator_that_goes_by_distances_sees_as_many_positions_as_are_asked_for(tmp_path):
+    sizes = {"vocab_size": 257, "d_model": 8, "context": 20, "n_layers": 1, "n_heads": 1}
+    for positions in ("relative", "halves"):
+        model = Transformer.create(TransformerConfig.uniform(**sizes, positions=positions), seed=1)
+        language_model.save(LanguageModel(model, Tokenizer.train([], kind="bytes")), tmp_path / positions)
+    for verb in ("translate", "summarize"):
+        command = (verb, tmp_path / "relative", "-t", "n" * 40, "-n", "2")
+        assert "or let the model see more (--context)" in called(*command).stderr
+        assert values_of(*command, "--context", "64")[0]["prompt_tokens"] == 41
+        refused = called(verb, tmp_path / "halves", "-t", "n" * 40, "--context", "64")
+        assert (refused.exit_code, "learned 20 positions" in refused.stderr) == (2, True)
+
+
 def test_texts_are_told_by_their_lines(encoder, tmp_path):
     (file := tmp_path / "texts").write_text("play\n\n")
     for verb in ("classify", "tag", "embed"):

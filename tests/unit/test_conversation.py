@@ -21,6 +21,7 @@ from minislm.cli.terminal import print_text
 from minislm.errors import DataError, UnsupportedError
 from minislm.inference.settings import GenerationSettings
 from minislm.language_model import LanguageModel, save
+from minislm.layers.rotary import LongRope, Rotary
 from minislm.models.decoder import Decoder, DecoderConfig
 from minislm.text.tokenizer import Tokenizer
 
@@ -84,6 +85,43 @@ def test_an_answer_that_is_broken_off_stays_as_far_as_it_came():
     assert broken.result is None
     whole.messages = list(broken.messages)
     assert "".join(broken.say("go on")) == "".join(whole.say("go on"))
+
+
+def long_chat(path):
+    """Save a model that learned 120 positions first, and can rotate by 240."""
+    lm = chatting(context=120)
+    scaling = LongRope((1.0,) * 6, (2.0,) * 6, 120, 240, 1.0)
+    config = dataclasses.replace(lm.model.config, rotaries=(Rotary(10000.0, 12, scaling=scaling),))
+    save(dataclasses.replace(lm, model=Decoder.create(config, 3)), path)
+    return str(path)
+
+
+def test_a_prompt_that_needs_more_positions_is_told_how_to_get_them(tmp_path):
+    folder = long_chat(tmp_path / "long")
+    command = ["generate", folder, "-p", "a" * 150, "-n", "2"]
+    found = CliRunner().invoke(cli.main, command)
+    assert "shorten it by at least 30" in found.stderr
+    assert "let the model see up to 240 (--context)" in found.stderr
+    assert CliRunner().invoke(cli.main, [*command, "--context", "240"]).exit_code == 0
+    refused = CliRunner().invoke(cli.main, [*command, "--context", "241"])
+    assert (refused.exit_code, "learned 240 positions" in refused.stderr) == (2, True)
+
+
+def test_a_pipe_is_told_what_is_forgotten(tmp_path):
+    options = ["chat", long_chat(tmp_path / "long"), "-n", "9", "--temperature", "0"]
+    said = "".join(f"message {n}\n" for n in range(6))
+    found = CliRunner().invoke(cli.main, options, input=said)
+    assert "is forgotten; opened with --context, up to 240, the model sees more" in found.stderr
+    assert "forgotten" not in CliRunner().invoke(cli.main, [*options, "--context", "240"], input=said).stderr
+
+
+def test_a_pipe_is_read_as_a_terminal_is(tmp_path):
+    save(chatting(), tmp_path / "model")
+    options = ["chat", str(tmp_path / "model"), "-n", "2", "--json"]
+    found = json.loads(CliRunner().invoke(cli.main, options, input="\nhello \r\n\n  \nagain").stdout)
+    assert [m["content"] for m in found["messages"] if m["role"] == "user"] == ["hello", "again"]
+    wrong = CliRunner().invoke(cli.main, options, input=b"hello\nag\xffain\n")
+    assert "standard input, line 2 is not UTF-8 text: byte 2 is 0xff; convert it first [not_utf8]" in wrong.stderr
 
 
 def test_what_was_said_first_is_forgotten_when_there_is_no_room():
