@@ -15,7 +15,8 @@ MOST_SECONDS = 5.0
 LARGEST = 2**20  # characters and elements of one value
 ROOM = 2**24  # characters and elements of all values together
 PIECE = 32  # what an element takes, in characters
-LOOKS = 64  # steps between two looks at the clock
+SCANNED = 2**14  # characters and elements that an operation may look at in one step
+MOST_SCANNED = 2**27  # and in as many steps as there are: a part of a second
 
 
 @dataclass
@@ -43,18 +44,23 @@ class Budget:
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + self.seconds
 
-    def step(self) -> None:
-        """Take a step.
+    def step(self, size: int = 0) -> None:
+        """Take a step, or as many as an operation needs that looks at much.
+
+        Parameters
+        ----------
+        size : int
+            Characters and elements that it looks at.
 
         Raises
         ------
         UnsupportedError
             Code ``template_limit``.
         """
-        self.steps -= 1
-        if self.steps < 0:
+        self.steps -= 1 + size // SCANNED
+        if self.steps < 0 or size > MOST_SCANNED:
             raise limit("too many steps")
-        if self.steps % LOOKS == 0 and time.monotonic() > self.deadline:
+        if time.monotonic() > self.deadline:
             raise limit(f"more than {self.seconds} seconds")
 
     def make(self, size: int) -> None:
@@ -70,7 +76,7 @@ class Budget:
         UnsupportedError
             Code ``template_limit``.
         """
-        self.room -= size
+        self.room -= max(0, size)
         if size > self.largest or self.room < 0:
             raise limit(f"a value of {size} characters or elements, or too many values")
 

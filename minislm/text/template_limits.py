@@ -2,11 +2,12 @@
 
 Jinja's sandbox keeps a template from running code, not from running forever. Here every turn of a loop and every call
 takes a step, and every value that is made takes room, of a budget; also a clock is looked at. For this the template's
-syntax tree is changed before it is compiled: what loops go over, lists and dictionaries, what is joined by ``~``, and
-slices pass through filters of ours. Operators and calls pass through the sandbox's own doors. Of filters, functions and
-methods those are there that templates of chat models use, and cannot make much out of little unseen. No signal and no
-thread is needed, because nothing that runs between two looks at the budget is longer than one operation on a value of
-bounded size.
+syntax tree is changed before it is compiled: what loops go over, lists and dictionaries, what is compared, what is
+joined by ``~``, and slices pass through filters of ours. Operators, calls and what is written pass through the
+sandbox's own doors. Of filters, functions and methods those are there that templates of chat models use, and cannot
+make much out of little unseen. No signal and no thread is needed, because nothing that runs between two looks at the
+budget is longer than one operation on a value of bounded size, and those that take longer than it is long are counted
+as what they may take.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ LARGEST_NUMBER = 2**256
 MOST_DIGITS = 30
 
 STEPS, MEASURED, JOINED, SLICED = "steps of a loop", "measured value", "joined text", "part of a value"
+COMPARED = "compared value"
 
 
 def _names(text: str) -> frozenset[str]:
@@ -51,8 +53,10 @@ FILTERS = OF_LISTS | _names(
     "abs capitalize count d default dictsort e escape first float forceescape indent int items last length lower "
     "replace round safe string title trim truncate upper wordcount"
 )
+COMPARISONS = _names("in eq == equalto ne != lt < lessthan le <= gt > greaterthan ge >=")  # among tests
+QUADRATIC = _names("rfind rindex rsplit rpartition strip lstrip rstrip")  # look at all of their argument at each place
 LOOP_METHODS = frozenset(("cycle", "changed"))
-PLAIN_FORMAT = re.compile(r"(?:[^%]|%[sd%])*")
+PLAIN_FORMAT = re.compile(r"(?:[^%]++|%[sd%])*+")
 PLAIN_TIME = re.compile(r"(?:[^%]|%-?[A-Za-z%])*")
 
 
@@ -79,14 +83,22 @@ def _counted(values: Iterable[Any]) -> Iterator[Any]:
 def _measured(value: Any) -> Any:
     budget = BUDGET.get()
     budget.step()
+    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+        raise limit("a number without end")
     budget.make(measure(value, budget.largest))
     return value
 
 
-def _joined(parts: list[Any]) -> str:
+def _compared(value: Any) -> Any:
+    budget = BUDGET.get()
+    budget.step(measure(value, budget.largest))
+    return value
+
+
+def _joined(parts: list[Any]) -> Any:
     budget = BUDGET.get()
     budget.make(measure(parts, budget.largest))
-    return "".join(map(str, parts))
+    return _measured("".join(map(str, parts)))
 
 
 def _concat(parts: Iterable[str]) -> str:
@@ -99,13 +111,22 @@ def _sliced(value: Any, start: Any, stop: Any, step: Any) -> Any:
     return _measured(value[start:stop:step])
 
 
+def _written(value: Any) -> Any:
+    """Spell what is no text, within the budget."""
+    if isinstance(value, str):
+        return value
+    return _measured(str(value))
+
+
 def _check_replace(text: str, old: str, new: str, *_: Any) -> None:
     """Take room for what replacing makes, before it is made."""
     BUDGET.get().make(len(text) + max(0, text.count(old) * (len(new) - len(old))))
 
 
 def _check_method(owner: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Take room for what a method of text makes, before it makes it; return its arguments."""
+    """Take room and steps for what a method of text makes and looks at, before it does; return its arguments."""
+    sizes = [measure(arg, BUDGET.get().largest) for arg in (*args, *kwargs.values())]
+    BUDGET.get().step(len(owner) * max([1, *sizes]) if name in QUADRATIC else len(owner) + sum(sizes))
     if name == "replace":
         _check_replace(owner, *map(str, args), *map(str, kwargs.values()))
     elif name in ("split", "rsplit", "splitlines"):
@@ -138,6 +159,8 @@ def _check_filter(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         BUDGET.get().make(
             len(str(value)) + (str(value).count("\n") + 1) * (len(width) if isinstance(width, str) else width)
         )
+    elif name == "trim":
+        BUDGET.get().step(len(str(value)) * max([1, *(len(str(chars)) for chars in (*rest, *kwargs.values()))]))
     elif name == "round" and abs(rest[0] if rest else kwargs.get("precision", 0)) > MOST_DIGITS:
         raise limit("more digits than a number has")
     elif name == "sum" and not all(isinstance(start, int | float) for start in (*rest[1:], *kwargs.values())[:1]):
@@ -159,13 +182,27 @@ def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a test that takes steps."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        budget = BUDGET.get()
+        budget.step(sum(measure(arg, budget.largest) for arg in args) if name in COMPARISONS else 0)
+        return function(*args, **kwargs)
+
+    return call
+
+
 def _to_json(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
     """Write JSON as transformers does, without escapes for HTML."""
-    size = measure(value, BUDGET.get().largest)
-    BUDGET.get().make(size * (len(indent) if isinstance(indent, str) else indent or 1))
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    between = [len(indent) if isinstance(indent, str) else indent or 0, *map(len, separators or ())]
+    BUDGET.get().make(measure(value, BUDGET.get().largest) * max([1, *between]))
+    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    made: str = _measured(text)
+    return made
 
 
 class RejectedError(TemplateRuntimeError):
@@ -219,6 +256,13 @@ class _Guarding(visitor.NodeTransformer):
         node.iter = _filtered(node.iter, STEPS)
         return node
 
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802
+        self.generic_visit(node)
+        node.expr = _filtered(node.expr, COMPARED)
+        for operand in node.ops:
+            operand.expr = _filtered(operand.expr, COMPARED)
+        return node
+
     def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802
         self.generic_visit(node)
         return _filtered(nodes.List(node.nodes, lineno=node.lineno), JOINED)
@@ -258,10 +302,17 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[_Generation, ext.loopcontrols]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            optimized=False,
+            finalize=_written,
+            extensions=[_Generation, ext.loopcontrols],
         )
+        tests: dict[str, Any] = self.tests
+        self.tests = {name: _test(name, test) for name, test in tests.items()}
         self.filters = {name: _guarded(name, self.filters[name]) for name in sorted(FILTERS & self.filters.keys())}
         self.filters |= {"tojson": _to_json, STEPS: _Steps, MEASURED: _measured, JOINED: _joined, SLICED: _sliced}
+        self.filters[COMPARED] = _compared
         self.functions = {
             "range": self.globals["range"],
             "dict": dict,
@@ -314,10 +365,25 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             BUDGET.get().make(len(left) + measure(right, BUDGET.get().largest))
         elif operator == "**" and not (abs(left) <= LARGEST_NUMBER and abs(right) <= 256):
             raise limit("a number without end")
-        made = OPERATORS[operator](left, right)
-        if isinstance(made, int) and abs(made) > LARGEST_NUMBER:
-            raise limit("a number without end")
-        return _measured(made)
+        return _measured(OPERATORS[operator](left, right))
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Take a part of a value, or find what a key stands for, in a step.
+
+        Parameters
+        ----------
+        obj : Any
+            The value.
+        argument : Any
+            The part's place, name or key.
+
+        Returns
+        -------
+        Any
+            The part.
+        """
+        BUDGET.get().step(measure(argument, BUDGET.get().largest))
+        return super().getitem(obj, argument)
 
     def call(__self, __context: runtime.Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """Call a function of `functions`, a macro, or a method that is known to be harmless.

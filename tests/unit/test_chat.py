@@ -1,7 +1,9 @@
 """Chats: rendered as templates say, encoded so that nobody but the template writes special tokens, within limits."""
 
 import dataclasses
+import functools
 import time
+import tracemalloc
 
 import pytest
 import tokenizers
@@ -11,6 +13,7 @@ from minislm.text.chat import encode_chat, render_chat
 from minislm.text.chat_formats import FORMATS
 from minislm.text.published import read_tokenizer
 from minislm.text.roles import Roles
+from minislm.text.template_budget import Budget
 from minislm.text.tokenizer import Tokenizer
 from tests.unit.chat_templates import TEMPLATES
 from tests.unit.published_tokenizers import any_texts, family
@@ -245,6 +248,9 @@ ENDLESS = {
     "letters of text": "{% for i in range(99999) %}{{ ('a' * 100000) | list | length }}{% endfor %}",
     "pieces of text": "{% set x = 'a ' * 2000000 %}{% for i in range(99) %}{% set y = x.split() %}{% endfor %}",
     "indented": "{{ ('a\\n' * 10000) | indent(100000) }}",
+    "indented by less than nothing": "{% set x = 'a\\n' | indent(-1000000000) %}"
+                                     "{% set x = [1] | tojson(indent=-1000000000) %}"
+                                     "{% for i in range(99) %}{% set x = 'a' * 1000000 %}{% endfor %}",
     "indented JSON": "{{ messages | tojson(indent=1000000000) }}",
     "escaped": growing("'&'", "ns.x | forceescape | replace('&', '&&')"),
     "macro that calls itself": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
@@ -278,6 +284,51 @@ def test_what_templates_cannot_do(name, code):
     assert caught.value.code == code, caught.value
     assert isinstance(caught.value, ModelFileError | UnsupportedError)
     assert time.monotonic() - begin < 60  # a hang, not a speed
+
+
+LARGE = (  # as large as values may be: texts, the places of one letter, a list, numbers
+    "{% set s = 'a' * 400000 %}{% set t = s + 'b' + s %}{% set u = s + 'c' %}{% set v = 'b' * 400000 + 'a' %}"
+    "{% set l = ('ab ' * 9000).split() %}{% set m = l[:] %}{% set d = {1: 2} %}{% set p = (1, 2) * 14000 %}"
+)
+LASTING = (
+    "u in t", "u not in t", "s < s[:]", "l == m", "'cd' in l", "u is in(t)", "l is lower", "t.find(u)", "t.rfind(u)",
+    "t.index(s)", "t.rindex(u)", "t.count(u)", "t.split(u)", "t.rsplit(u)", "t.partition(u)", "t.rpartition(u)",
+    "t.replace(u, '')", "t | replace(u, '')", "s.strip(v)", "s.lstrip(v)", "s | trim(v)", "t.startswith((s, u))",
+    "t.isalpha()", "l.count('cd')", "l | sort", "l | unique | list", "l | join", "l | max", "l | select('eq', 'cd')",
+    "t | title", "t | wordcount", "t % ()", "'%s' % t", "('f' * 999999) | int(0, 16) // 3", "d[p]", "l ~ ''",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", LASTING)
+def test_no_operation_outlasts_the_clock_by_much(monkeypatch, operation):
+    monkeypatch.setattr("minislm.text.chat.Budget", functools.partial(Budget, seconds=0.2))
+    text = LARGE + "{% for i in range(9999) %}" + f"{{% if {operation} %}}{{% endif %}}" * 900 + "{% endfor %}"
+    times = []
+    for _ in range(2):  # the first time it is compiled
+        begin = time.process_time()
+        with pytest.raises(UnsupportedError) as caught:
+            rendered(text)
+        times.append(time.process_time() - begin)
+        assert caught.value.code == "template_limit"
+    assert times[-1] < 0.7
+
+
+GREEDY = {
+    "separators of JSON": "{{ ([1] * 3000) | tojson(separators=('x' * 1000000, ':')) }}",
+    "lists written": "{% set l = ['\U000e0001' * 1000000] %}{% set x %}" + "{{ l }}" * 99 + "{% endset %}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_templates_take_little_memory(name):
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnsupportedError) as caught:
+            rendered(GREEDY[name])
+        assert caught.value.code == "template_limit"
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_private_is_not_there():
