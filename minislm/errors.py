@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 # What the command line exits with (see `minislm --help`).
 FAILURE, USAGE, NOT_FOUND, UNSUPPORTED, GATE_MISSED, INTERRUPTED = 1, 2, 3, 4, 5, 130
@@ -120,6 +120,8 @@ def mistyped(name: str, known: Iterable[str]) -> str | None:
 
     def slips(word: str) -> Iterator[str]:
         yield word
+        if len(word) < 3:  # too short to tell a slip from another name
+            return
         for i, letter in enumerate(word):
             yield word[:i] + letter + word[i:]
             if not letter.isdigit():  # without its version a name means another
@@ -129,9 +131,39 @@ def mistyped(name: str, known: Iterable[str]) -> str | None:
     return next((one for one in known if plain(name) in slips(plain(one))), None)
 
 
-def unknown(
-    kind: str, name: str, known: Iterable[str], *, near: Callable[[str, Iterable[str]], str | None] = nearest
-) -> UnsupportedError:
+def relatives(name: str, known: Iterable[str]) -> list[str]:
+    """Find the known names of a name's family, which cannot stand for it: ``gemma2`` and the like for ``gemma``.
+
+    Parameters
+    ----------
+    name : str
+        The name that came.
+    known : iterable of str
+        Others.
+
+    Returns
+    -------
+    list of str
+        Those whose first letters, up to a digit or a sign, begin with its own or the other way round, if at least three
+        are the same; or of which one lies in the other, if at least four are, as ``bert`` in ``roberta``.
+
+    Examples
+    --------
+    >>> relatives("qwen3_moe", ["bert", "mistral", "qwen2", "qwen3"])
+    ['qwen2', 'qwen3']
+    """
+
+    def stem(word: str) -> str:
+        return re.split(r"[^a-z]", word.lower(), maxsplit=1)[0]
+
+    def akin(one: str, other: str) -> bool:
+        short, long = sorted((one, other), key=len)
+        return (len(short) >= 3 and long.startswith(short)) or (len(short) >= 4 and short in long)
+
+    return [one for one in known if akin(stem(name), stem(one))]
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnsupportedError:
     """Make the error for a name that no table holds.
 
     Parameters
@@ -142,8 +174,6 @@ def unknown(
         The name that came.
     known : iterable of str
         The names that would have been right.
-    near : callable
-        From both to the name that may have been meant: `nearest` or `mistyped`.
 
     Returns
     -------
@@ -151,8 +181,35 @@ def unknown(
         To be raised; code ``"unknown_<kind>"``, message with the nearest match and all known names.
     """
     known = sorted(known)
-    meant = near(name, known)
-    hint = f" Did you mean {meant!r}?" if meant else ""
+    meant = nearest(name, known)
+    return _unknown(kind, name, known, f" Did you mean {meant!r}?" if meant else "")
+
+
+def unknown_architecture(name: str, known: Iterable[str]) -> UnsupportedError:
+    """Make the error for a published architecture that is not run.
+
+    Parameters
+    ----------
+    name : str
+        The name that came.
+    known : iterable of str
+        Those that are run.
+
+    Returns
+    -------
+    UnsupportedError
+        To be raised; code ``unknown_architecture``, message with the one that is `mistyped` or with its `relatives`,
+        and all known names.
+    """
+    known = sorted(known)
+    meant, family = mistyped(name, known), relatives(name, known)
+    hint = (
+        f" Did you mean {meant!r}?" if meant else f" Of its family minislm runs {', '.join(family)}." if family else ""
+    )
+    return _unknown("architecture", name, known, hint)
+
+
+def _unknown(kind: str, name: str, known: Iterable[str], hint: str) -> UnsupportedError:
     return UnsupportedError(f"unknown_{kind}", f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}")
 
 

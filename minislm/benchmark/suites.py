@@ -15,6 +15,7 @@ from minislm.benchmark.stored import AS_STORED
 from minislm.benchmark.training import BATCH
 from minislm.errors import NotFoundError
 from minislm.files.folder import CONFIG, read_json
+from minislm.files.gguf import is_gguf
 
 RIVALS = {
     "llama.cpp": "llama_cpp",
@@ -97,7 +98,7 @@ def _of_model(model: str, cache: Path, n_tokens: int) -> Suite:
     path = Path(model) if model in SHAPES else named_place(model)
     if model in SHAPES:
         config: Mapping[str, Any] = SHAPES[model]
-    elif path.suffix == ".gguf" and path.is_file():
+    elif is_gguf(path) and path.is_file():
         config = {"minislm": "as stored"}
     elif (path / CONFIG).is_file():
         config = read_json(path / CONFIG)
@@ -110,7 +111,7 @@ def _of_model(model: str, cache: Path, n_tokens: int) -> Suite:
         return suite
     options = {"model": model, "cache": str(cache), "format": AS_STORED}
     alone = [replace(suite.contenders[0], label="minislm", options=options)]
-    if path.suffix == ".gguf":
+    if is_gguf(path):
         kind = next(contender for contender in suite.contenders if not contender.ours)
         alone += [
             replace(kind, label=f"llama.cpp{fa}", options={**options, "format": AS_STORED + fa}) for fa in ("", " fa")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,9 @@ from minislm import models
 from minislm.errors import FAILURE, UNSUPPORTED, ConfigError, ModelFileError, UnsupportedError, UsageError, clipped
 from minislm.files.durable import standing
 from minislm.files.folder import read_folder
+from minislm.files.gguf import is_gguf
 from minislm.files.gguf_model import read_gguf
+from minislm.files.gguf_names import KEYS
 from minislm.files.hub import cached
 from minislm.files.sentence_folder import read_sentence
 from minislm.models.base import Model
@@ -81,7 +85,7 @@ def read_checkpoint(path: str | os.PathLike[str], context: int | None = None) ->
         As `minislm.load`.
     """
     place = cached(path)
-    if place.suffix == ".gguf" and not place.is_dir():
+    if is_gguf(place):
         return _of_gguf(place, context)
     folder = read_folder(place)
     own, origin = folder.config.get("minislm"), os.path.join(path, "config.json")
@@ -135,12 +139,15 @@ def described(
 
 
 @contextlib.contextmanager
-def _told_of(path: str | os.PathLike[str], origin: str) -> Iterator[None]:
-    """Name the place in errors that do not: those of names and sizes. What a file says wrong is no wrong usage."""
+def _told_of(
+    path: str | os.PathLike[str], origin: str, words: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[None]:
+    """Name the place in errors that do not, and fields by its names. What a file says wrong is no wrong usage."""
     try:
         yield
     except (ConfigError, ModelFileError, UnsupportedError) as error:
-        told = str(error) if os.fspath(path) in str(error) else f"{origin}: {error}"
+        said = re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda field: words.get(field[0], field[0]), str(error))
+        told = said if os.fspath(path) in said else f"{origin}: {said}"
         exit_code = UNSUPPORTED if isinstance(error, UnsupportedError) else FAILURE
         raise type(error)(error.code, told, exit_code=exit_code) from error
 
@@ -179,7 +186,8 @@ def _of_gguf(path: Path, context: int | None) -> Checkpoint:
         found = read_gguf(path)
     published = str(found.config["model_type"])
     how = models.published(published)
-    with _told_of(path, str(path)):
+    words = {field: f"{found.architecture}.{key}" for field, key in KEYS.items()}
+    with _told_of(path, str(path), words):
         model = _published_model(how, Fields(found.config, str(path)), found.tensors, str(path), context)
     inner = parsed(found.tokenizer, str(path))
     tokenizer = Tokenizer(inner, Roles.read(inner, found.roles, model_config=found.generation, origin=str(path)))

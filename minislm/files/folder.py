@@ -79,6 +79,9 @@ def read_folder(path: str | os.PathLike[str]) -> ModelFolder:
             raise pickled(folder)
         raise ModelFileError("not_a_model_file", f"{path} is a file; give the folder that holds {CONFIG} and {WEIGHTS}")
     if not os.path.lexists(folder / CONFIG):
+        if others := sorted(file.name for file in folder.iterdir() if file.suffix.lower() == ".gguf"):
+            which = "name the GGUF file in it" if len(others) == 1 else "name one of the GGUF files in it"
+            raise ModelFileError("not_a_model_file", f"{path} has no {CONFIG}; {which}: {folder / others[0]}")
         raise ModelFileError("not_a_model_file", f"{path} is no model folder that minislm reads: it has no {CONFIG}")
     config = read_json(folder / CONFIG)
     if quantization := config.get("quantization_config"):

@@ -38,6 +38,22 @@ class GGUFFile:
     tensors: dict[str, np.ndarray | Blocks]
 
 
+def is_gguf(path: Path) -> bool:
+    """Tell whether a path is, by its name, that of a GGUF file.
+
+    Parameters
+    ----------
+    path : Path
+        It need not exist.
+
+    Returns
+    -------
+    bool
+        False for a folder of such a name.
+    """
+    return path.suffix.lower() == ".gguf" and not path.is_dir()
+
+
 def read(path: str | os.PathLike[str]) -> GGUFFile:
     """Map the tensors of a file, reading nothing but its header.
 

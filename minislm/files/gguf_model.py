@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minislm.errors import ModelFileError, UnsupportedError, clipped, mistyped, unknown
+from minislm.errors import ModelFileError, UnsupportedError, clipped, unknown_architecture
 from minislm.files import gguf
 from minislm.files.gguf_names import ARCHITECTURES, PASSED_OVER, Architecture, Settings, Tensors
 from minislm.files.gguf_tokenizer import tokenizer_of
@@ -23,6 +23,8 @@ class GGUFModel:
 
     Parameters
     ----------
+    architecture : str
+        What the file calls it.
     config : dict
         The values of config.json.
     tensors : dict of str to ndarray or Blocks
@@ -37,6 +39,7 @@ class GGUFModel:
         The values of generation_config.json.
     """
 
+    architecture: str
     config: dict[str, Any]
     tensors: dict[str, np.ndarray | Blocks]
     tokenizer: str
@@ -73,13 +76,13 @@ def read_gguf(path: str | os.PathLike[str]) -> GGUFModel:
     if type(name) is not str:
         raise ModelFileError("config_invalid", f"{origin} does not say what architecture it holds")
     if name not in ARCHITECTURES:
-        raise unknown("architecture", clipped(name)[1:-1], ARCHITECTURES, near=mistyped)
+        raise unknown_architecture(clipped(name)[1:-1], ARCHITECTURES)
     architecture, settings = ARCHITECTURES[name], Settings(file.settings, name, origin)
     config = architecture.config(settings, file.tensors)
     tokenizer, roles, generation = tokenizer_of(file.settings, origin)
     config |= {"vocab_size": _vocab_size(settings, file.tensors), **generation}
     settings.check_all_read()
-    return GGUFModel(config, _named(architecture, config, file.tensors, origin), tokenizer, roles, generation)
+    return GGUFModel(name, config, _named(architecture, config, file.tensors, origin), tokenizer, roles, generation)
 
 
 def _vocab_size(settings: Settings, tensors: Tensors) -> int:

@@ -24,6 +24,20 @@ T = TypeVar("T")
 
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 NEEDED: Any = object()  # in place of a default: the setting must be there
+KEYS = {
+    **dict.fromkeys(("hidden_size", "n_embd"), "embedding_length"),
+    **dict.fromkeys(("intermediate_size", "n_inner"), "feed_forward_length"),
+    **dict.fromkeys(("num_hidden_layers", "n_layer"), "block_count"),
+    **dict.fromkeys(("num_attention_heads", "n_head"), "attention.head_count"),
+    **dict.fromkeys(("max_position_embeddings", "n_positions"), "context_length"),
+    **dict.fromkeys(("layer_norm_eps", "layer_norm_epsilon"), "attention.layer_norm_epsilon"),
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "partial_rotary_factor": "rope.dimension_count",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "rope_theta": "rope.freq_base",
+}
+"""What the fields of config.json are called here, behind the architecture's name."""
 HARMLESS = ("rope.scaling.finetuned", "tensor_data_layout")
 """Settings that say nothing that the tensors and the architecture do not say."""
 

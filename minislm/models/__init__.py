@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minislm.config import Config
-from minislm.errors import UnsupportedError, mistyped, unknown
+from minislm.errors import UnsupportedError, unknown, unknown_architecture
 from minislm.models.base import Model
 from minislm.models.parts import StoredParts
 from minislm.models.published import Published
@@ -59,7 +59,7 @@ def published(model_type: str) -> Published:
     Raises
     ------
     UnsupportedError
-        Code ``unknown_architecture``, with the known ones and, for a slip of the fingers, the one that was meant.
+        Code ``unknown_architecture``, with the known ones and the one that was meant, or those of its family.
     """
     if f"{model_type}_text" in PUBLISHED:
         raise UnsupportedError(
@@ -67,7 +67,7 @@ def published(model_type: str) -> Published:
             f"{model_type!r} is a model of texts and images; minislm runs those of texts alone, '{model_type}_text'",
         )
     if model_type not in PUBLISHED:
-        raise unknown("architecture", model_type, PUBLISHED, near=mistyped)
+        raise unknown_architecture(model_type, PUBLISHED)
     module_name, _, name = PUBLISHED[model_type].partition(":")
     found: Published = getattr(importlib.import_module(f"minislm.models.{module_name}"), name)
     return found

@@ -1,12 +1,16 @@
 """GGUF files as models: what a file may not say, and where its rows go. Transformers judges whole models elsewhere."""
 
+import re
+
 import numpy as np
 import pytest
 from gguf_bytes import written
 
-from minislm.errors import MinislmError, UnsupportedError
+from minislm.errors import MinislmError, ModelFileError, UnsupportedError
+from minislm.evaluation.layers import reference_states
 from minislm.files.gguf_model import read_gguf
 from minislm.files.gguf_names import llama3_factors
+from minislm.language_model import load
 
 TOKENIZER = [
     ("tokenizer.ggml.model", "text", "gpt2"),
@@ -141,6 +145,41 @@ def test_what_a_file_may_not_say_is_named(name, tmp_path):
         read_gguf(tmp_path / "m.gguf")
     assert caught.value.code == code
     assert isinstance(caught.value, UnsupportedError) is code.startswith(("un",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"attention.head_count": ("u32", 3), "attention.head_count_kv": ("u32", 2)},
+            "llama.attention.head_count (3) must be a multiple of llama.attention.head_count_kv (2)",
+        ),
+        ({"context_length": ("u64", 2**40)}, "llama.context_length must be"),
+        ({"block_count": ("u32", 10**6)}, "llama.block_count must be"),
+    ],
+)
+def test_sizes_are_told_in_the_words_of_the_file(changes, told, tmp_path):
+    write(tmp_path / "m.gguf", changes, {"blk.0.attn_q.weight": (12, 8)})
+    with pytest.raises(MinislmError) as caught:
+        load(tmp_path / "m.gguf")
+    assert told in str(caught.value)
+    assert not re.search(r"hidden_size|num_|max_position", str(caught.value))
+
+
+def test_a_file_is_known_by_its_ending_and_named_for_its_folder(tmp_path):
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "M.GGUF")
+    with pytest.raises(ModelFileError, match=r"has no config\.json; name the GGUF file in it: .*folder/M\.GGUF"):
+        load(tmp_path / "folder")
+    with pytest.raises(MinislmError, match="asks for tensor"):  # this small file lacks most
+        load(tmp_path / "folder" / "M.GGUF")
+
+
+def test_another_library_runs_folders_alone(tmp_path):
+    write(tmp_path / "m.gguf")
+    with pytest.raises(UnsupportedError, match="name the folder that the file was made from") as caught:
+        reference_states(tmp_path / "m.gguf", None, np.zeros((1, 1), int))
+    assert caught.value.code == "needs_folder"
 
 
 def test_random_mutations_are_named(tmp_path, rng):
