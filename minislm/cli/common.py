@@ -163,15 +163,21 @@ def check_output(output: Path, source: str | None) -> None:
     NotFoundError
         Code ``model_not_found``: the source is a name that the hub's cache does not hold.
     UsageError
-        Code ``not_a_model_folder``: it holds other files; code ``bad_option``: it is the source.
+        Code ``not_a_model_folder``: it holds other files; code ``bad_option``: it is the source, or a
+        model that another program wrote.
     """
-    from minislm.files.folder import check_replaceable
+    from minislm.files.folder import CONFIG, check_replaceable, read_json
     from minislm.files.hub import cached
 
     check_replaceable(output)
     place = None if source is None else cached(source)
     if place is not None and output.exists() and place.exists() and output.samefile(place):
         raise UsageError("bad_option", f"-o {output} is the model to begin with, and would delete it; name another")
+    if (output / CONFIG).exists() and "minislm" not in read_json(output / CONFIG):  # its section of what was saved
+        told = (
+            f"-o {output} holds a model that minislm did not write, and would delete it; name another, or move it away"
+        )
+        raise UsageError("bad_option", told)
 
 
 def read_text(path: str) -> str:

@@ -226,7 +226,7 @@ def _text(path: Path) -> str:
             raise ModelFileError("not_regular_file", f"{path} is no regular file")
         if found.st_size > MAX_TEXT_BYTES:
             raise ModelFileError("string_too_long", f"{path} has {found.st_size} bytes, more than {MAX_TEXT_BYTES}")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors put a mark before the first character
     except UnicodeDecodeError as error:
         raise ModelFileError("config_invalid", f"{path} is no UTF-8 at byte {error.start}") from error
     except OSError as error:

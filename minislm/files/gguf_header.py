@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minislm.errors import ModelFileError, UnsupportedError, clipped
-from minislm.files.opened import PICKLE_BEGINNINGS, opened, pickled
+from minislm.files.opened import PICKLE_BEGINNINGS, check_no_pointer, opened, pickled
 from minislm.files.safetensors_header import StoredTensor, dtype_of
 from minislm.ops.blocks import BLOCK_FORMATS
 
@@ -95,6 +95,7 @@ def mapped_header(path: Path) -> tuple[mmap.mmap, Header]:
         if first != MAGIC:
             if first.startswith(PICKLE_BEGINNINGS):
                 raise pickled(path)
+            check_no_pointer(path)
             raise ModelFileError("not_a_model_file", f"{path} is no GGUF file: it begins with {clipped(first)}")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return mapped, _Reader(mapped, path).header()

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from minislm.errors import ModelFileError, NotFoundError
 
 PICKLE_BEGINNINGS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+POINTER = b"version https://git-lfs"  # what Git leaves of a large file until it is asked for it
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -46,6 +47,28 @@ def opened(path: Path) -> BinaryIO:
         os.close(handle)
         raise ModelFileError("not_regular_file", f"{path} is no regular file")
     return file
+
+
+def check_no_pointer(path: Path) -> None:
+    """Refuse a file that only says where Git Large File Storage keeps its content.
+
+    Parameters
+    ----------
+    path : Path
+        A regular file.
+
+    Raises
+    ------
+    ModelFileError
+        Code ``lfs_pointer``.
+    """
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise ModelFileError(
+                "lfs_pointer",
+                f"{path} is a pointer of Git LFS, and what it points to was not fetched: run `git lfs pull` in its "
+                "folder, or fetch the file from where it came from",
+            )
 
 
 def pickled(path: Path) -> ModelFileError:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from minislm.errors import ModelFileError, clipped
-from minislm.files.opened import PICKLE_BEGINNINGS, pickled
+from minislm.files.opened import PICKLE_BEGINNINGS, check_no_pointer, pickled
 
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
@@ -149,6 +149,7 @@ class _Reader:
         if length > MAX_HEADER_BYTES:
             if first.startswith(PICKLE_BEGINNINGS):
                 raise pickled(self.path)
+            check_no_pointer(self.path)
             raise self.error(
                 "header_too_large",
                 f"the header claims {length} bytes, more than {MAX_HEADER_BYTES}; is this a safetensors file?",

@@ -106,7 +106,7 @@ def answers(
         raise UsageError("bad_option", f"max_tokens must be at least 1, not {max_tokens}")
     windows = [
         _windows(number, whole, lm.model.config.context)
-        for number, whole in enumerate(encoded_texts(lm, questions, contexts, names=("question", "context")))
+        for number, whole in enumerate(encoded_texts(lm, questions, contexts, names=("question", "context")), start=1)
     ]
     scores = iter(read(lm, [window for own in windows for window in own], head.name))
     return [

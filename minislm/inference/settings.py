@@ -121,11 +121,12 @@ class GenerationSettings:
         ):
             if not fits:
                 raise _bad(name, getattr(self, name), allowed)
-        if self.n_beams > 1 and (self.temperature or self.stop):
+        needed = {"temperature": "0", "stop": "empty"}
+        if self.n_beams > 1 and (bad := [name for name in needed if getattr(self, name)]):
+            told = " and ".join(f"{name} must be {needed[name]}, not {getattr(self, name)!r}" for name in bad)
             raise UsageError(
                 "bad_generation_setting",
-                f"n_beams {self.n_beams} searches for the likeliest whole text: temperature must be 0, not "
-                f"{self.temperature}, and stop empty, not {self.stop!r}; or set n_beams to 1",
+                f"n_beams {self.n_beams} searches for the likeliest whole text: {told}; or set n_beams to 1",
             )
 
     def _check_ids(self) -> None:

@@ -177,7 +177,7 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        values = json.loads(_text(path))
+        values = json.loads(_text(path).removeprefix("\ufeff"))  # which some editors put first
     except (ValueError, RecursionError) as error:
         raise invalid(f"{path} is no JSON: {clipped(str(error))}") from error
     if not isinstance(values, dict):

@@ -122,3 +122,10 @@ def test_impossible_searches_are_refused(options):
     with pytest.raises(UsageError) as caught:
         GenerationSettings(**options)
     assert caught.value.code == "bad_generation_setting"
+
+
+def test_of_two_settings_that_beams_need_the_wrong_one_is_told():
+    with pytest.raises(UsageError, match=r"whole text: stop must be empty, not \('x',\); or set n_beams to 1$"):
+        GenerationSettings(n_beams=2, temperature=0.0, stop=("x",))
+    with pytest.raises(UsageError, match=r"whole text: temperature must be 0, not 0\.5; or"):
+        GenerationSettings(n_beams=2, temperature=0.5)

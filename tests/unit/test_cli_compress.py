@@ -84,6 +84,22 @@ def test_a_model_is_not_replaced_by_what_is_made_of_it(recipe, tmp_path):
         assert "would delete it" in result.stderr
 
 
+def test_a_model_of_others_is_not_replaced(tmp_path):
+    own = tokenizer(encoder=False)
+    lm = LanguageModel(Transformer.create(TransformerConfig.uniform(vocab_size=own.vocab_size, **SIZES)), own)
+    for name in ("model", "own", "theirs"):
+        language_model.save(lm, tmp_path / name)
+    values = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    theirs = {k: v for k, v in values.items() if k != "minislm"}
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(theirs))
+    command = ("compress", tmp_path / "model", "--method", "quantize", "-o")
+    refused = called(*command, tmp_path / "theirs")
+    assert refused.exit_code == 2
+    assert "holds a model that minislm did not write, and would delete it; name another, or move it" in refused.stderr
+    assert json.loads((tmp_path / "theirs" / "config.json").read_text()) == theirs
+    assert called(*command, tmp_path / "own").exit_code == 0
+
+
 def test_the_seed_counts_to_those_of_the_recipe(tmp_path):
     own = tokenizer(encoder=False)
     config = TransformerConfig.uniform(vocab_size=own.vocab_size, **SIZES)

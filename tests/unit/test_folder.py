@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from minislm.errors import ModelFileError, NotFoundError, UnsupportedError, UsageError
-from minislm.files import durable
+from minislm.files import durable, gguf
 from minislm.files.durable import new_file, new_folder, standing
 from minislm.files.folder import FILES, ModelFolder, read_folder, write_folder
 
@@ -155,6 +155,23 @@ def test_damaged_folder_is_named(folder, how, code):
     assert caught.value.code == code
     assert str(folder) in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+def test_what_git_left_of_a_file_is_named(folder):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4\n"
+    (folder / "model.safetensors").write_text(pointer)
+    with pytest.raises(ModelFileError, match=r"model\.safetensors is a pointer of Git LFS.*git lfs pull") as caught:
+        read_folder(folder)
+    assert caught.value.code == "lfs_pointer"
+    (folder / "model.gguf").write_text(pointer)
+    with pytest.raises(ModelFileError, match=r"model\.gguf is a pointer of Git LFS"):
+        gguf.read(folder / "model.gguf")
+
+
+def test_a_mark_before_a_text_is_passed_over(folder):
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text, encoding="utf-8-sig")
+    assert read_folder(folder).config == content().config
 
 
 def test_texts_without_end_are_not_read(folder, monkeypatch):

@@ -343,6 +343,12 @@ def test_a_model_opens_with_another_context_where_it_has_no_table_of_positions(t
         assert load(tmp_path / "m", context=8).model.config.context == 8
 
 
+def test_files_may_begin_with_a_mark(folder):
+    for file in folder.glob("*config.json"):
+        file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert load(folder).generate("a", max_new_tokens=1).ids
+
+
 def test_a_tokenizer_of_another_model_is_refused(folder, lm):
     large = Tokenizer.train(["the for statement is used to iterate over the elements " * 3], 290)
     large.save(folder / "tokenizer.json")

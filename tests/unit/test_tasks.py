@@ -242,7 +242,7 @@ def test_the_score_is_the_product_of_both_probabilities(noisy, context, answered
 
 
 def test_a_question_that_leaves_no_room_is_refused(lm):
-    with pytest.raises(GenerationError, match=r"question 0 has 4\d tokens.*at most 37") as caught:
+    with pytest.raises(GenerationError, match=r"question 1 has 4\d tokens.*at most 37") as caught:
         lm.answer("it " * 40, "Nina Simone")
     assert caught.value.code == "context_length_exceeded"
     assert lm.answer("it " * 35, "it Nina Simone it").text == "Nina Simone"
