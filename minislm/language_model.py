@@ -10,16 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from minislm.errors import (
-    ConfigError,
-    DataError,
-    GenerationError,
-    ModelFileError,
-    UnsupportedError,
-    UsageError,
-    unknown,
-)
-from minislm.files.checkpoint import Checkpoint, described, read_checkpoint
+from minislm.errors import DataError, GenerationError, ModelFileError, UnsupportedError, UsageError, unknown
+from minislm.files.checkpoint import described, read_checkpoint
 from minislm.files.folder import ModelFolder, write_folder
 from minislm.files.sentence_folder import sentence_files
 from minislm.inference import answering, tagging, tasks
@@ -483,7 +475,8 @@ def load(
         raise unknown("attention", attention, ATTENTION)
     found = read_checkpoint(path, context)
     apart = isinstance(found.model, Transformer)
-    settings = _settings(path, found, apart=apart)
+    eos_id = found.tokenizer.eos_id
+    settings = read_settings(found.generation, found.config, eos_id, apart=apart, folder=os.fspath(path))
     tasks = _tasks(path, found.config)
     model = found.model
     if activations is not None:
@@ -515,16 +508,6 @@ def save(lm: LanguageModel, path: str | os.PathLike[str]) -> None:
         config["task_specific_params"] = dict(lm.trained_for)
     generation = write_settings(lm.settings, tokenizer.eos_id, tokenizer.pad_id)
     write_folder(path, ModelFolder(config, arrays, generation, further))
-
-
-def _settings(path: str | os.PathLike[str], found: Checkpoint, *, apart: bool) -> GenerationSettings:
-    """Read the generation settings of a folder."""
-    try:
-        return read_settings(found.generation, found.config, found.tokenizer.eos_id, apart=apart)
-    except ConfigError as error:
-        raise ModelFileError(error.code, os.path.join(path, str(error))) from error
-    except UnsupportedError as error:
-        raise UnsupportedError(error.code, os.path.join(path, str(error))) from error
 
 
 def _tasks(path: str | os.PathLike[str], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from minislm.errors import UsageError, clipped
 from minislm.ops.packed import STORED
@@ -158,7 +158,7 @@ class GenerationSettings:
         return {**dataclasses.asdict(self), **lists}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
+    def from_json(cls, values: Mapping[str, Any]) -> GenerationSettings:
         """Make settings from `to_json`'s dictionary or any part of it.
 
         Parameters
@@ -178,7 +178,7 @@ class GenerationSettings:
         """
         return cls().replaced(**values)
 
-    def replaced(self, **changes: Any) -> Self:
+    def replaced(self, **changes: Any) -> GenerationSettings:
         """Return the settings with some options changed.
 
         Parameters

@@ -175,16 +175,26 @@ def test_settings_stand_in_the_words_of_others(tmp_path, lm, settings):
 def test_settings_of_others_are_understood(folder):
     values = {"eos_token_id": 256, "transformers_version": "5", "do_sample": True, "temperature": 0.7, "top_k": None}
     (folder / "generation_config.json").write_text(json.dumps(values))
-    assert load(folder).settings == GenerationSettings(temperature=0.7)
+    assert load(folder).settings == GenerationSettings(temperature=0.7, top_k=50)
     (folder / "generation_config.json").write_text('{"temperature": 0.7}')
     assert load(folder).settings.temperature == 0.0  # they sample only if told to
     (folder / "generation_config.json").unlink()
     assert load(folder).settings == GenerationSettings()
-    for bad in ({"top_p": 7}, {"stop_strings": "text"}, {"minislm": []}, {"minislm": {"colour": 1}}, {"top_k": "all"}):
-        (folder / "generation_config.json").write_text(json.dumps(bad))
-        with pytest.raises(ModelFileError) as caught:
-            load(folder)
-        assert caught.value.code == "config_invalid"
+    for bad in (
+        {"temperature": "hot"},
+        {"stop_strings": 5},
+        {"minislm": []},
+        {"minislm": {"colour": 1}},
+        {"top_k": []},
+    ):
+        (folder / "generation_config.json").write_text(json.dumps({**bad, "do_sample": True}))
+        lm = load(folder)  # opens: it can be compressed and judged
+        save(lm, folder.parent / "copy")
+        for model in (lm, load(folder.parent / "copy")):
+            with pytest.raises(ModelFileError, match=r"generation_config\.json") as caught:
+                model.generate([1], max_new_tokens=1)
+            assert caught.value.code == "config_invalid"
+    assert len(lm.generate([1], max_new_tokens=1, top_k=3).ids) == 1
 
 
 @pytest.mark.oracle

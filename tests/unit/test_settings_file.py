@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import numpy as np
 import pytest
 
 from minislm import language_model
-from minislm.errors import ConfigError, GenerationError, UnsupportedError, UsageError
+from minislm.errors import GenerationError, ModelFileError, UnsupportedError, UsageError
 from minislm.inference.beam import BeamSearch
 from minislm.inference.generation import Request
 from minislm.inference.sampling import repeating
@@ -34,14 +35,25 @@ OPUS = {
 def test_opus_is_read_as_it_says():
     found = read_settings(OPUS, {}, 0, apart=True)
     assert found == GenerationSettings(
-        temperature=0.0, max_new_tokens=511, n_beams=4, renormalize=True, start_id=58100, last_id=0, banned_ids=(58100,)
+        temperature=0.0,
+        max_new_tokens=511,
+        n_beams=4,
+        renormalize=True,
+        start_id=58100,
+        last_id=0,
+        banned_ids=(58100,),
+        top_k=50,
     )
 
 
 def test_ids_of_older_folders_stand_in_config_json():
-    config = {"decoder_start_token_id": 5, "eos_token_id": [1, 7], "num_beams": 6, "vocab_size": 9}
+    config = {"decoder_start_token_id": 5, "eos_token_id": [1, 7], "vocab_size": 9, "max_length": 20, "num_beams": None}
     assert read_settings({}, config, 1, apart=True) == GenerationSettings(start_id=5, eos_ids=(1, 7))
-    assert read_settings({"eos_token_id": 7}, config, 1, apart=True).eos_ids == (7,)
+    config = {**config, "num_beams": 6, "max_length": 512}
+    expected = GenerationSettings(start_id=5, eos_ids=(1, 7), n_beams=6, temperature=0.0, max_new_tokens=511, top_k=50)
+    assert read_settings({}, config, 1, apart=True) == expected
+    found = read_settings({"eos_token_id": 7}, config, 1, apart=True)
+    assert (found.eos_ids, found.start_id, found.n_beams) == ((7,), 5, 1)
     assert read_settings({}, config, 1, apart=False).start_id is None
 
 
@@ -59,24 +71,62 @@ def test_what_is_written_is_read_again():
     ("values", "error", "told"),
     [
         ({"bad_words_ids": [[1, 2]]}, UnsupportedError, "bad_words_ids holds [1, 2]"),
-        ({"max_length": "long"}, ConfigError, "max_length must be a whole number, not 'long'"),
-        ({"eos_token_id": [-1]}, ConfigError, "eos_token_id must hold token ids, not [-1]"),
-        ({"forced_bos_token_id": "a"}, ConfigError, "forced_bos_token_id must be a token id, not 'a'"),
-        ({"early_stopping": "sometimes"}, ConfigError, "early_stopping must be true, false"),
-        ({"renormalize_logits": 1}, ConfigError, "renormalize_logits must be true or false, not 1"),
-        ({"stop_strings": 5}, ConfigError, "stop_strings must be a list of strings, not 5"),
-        ({"num_beams": 0}, ConfigError, "num_beams must be a whole number in 1.."),
-        ({"minislm": 3}, ConfigError, "minislm must be an object, not 3"),
+        ({"max_length": "long"}, ModelFileError, "max_length must be a whole number, not 'long'"),
+        ({"eos_token_id": [-1]}, ModelFileError, "eos_token_id must hold token ids, not [-1]"),
+        ({"forced_bos_token_id": "a"}, ModelFileError, "forced_bos_token_id must be a token id, not 'a'"),
+        ({"early_stopping": "sometimes"}, ModelFileError, "early_stopping must be true, false"),
+        ({"renormalize_logits": 1}, ModelFileError, "renormalize_logits must be true or false, not 1"),
+        ({"stop_strings": 5}, ModelFileError, "stop_strings must be a list of strings, not 5"),
+        ({"num_beams": 0}, ModelFileError, "num_beams must be a whole number in 1.."),
+        ({"minislm": 3}, ModelFileError, "minislm must be an object, not 3"),
+        (
+            {"num_beams": 4, "do_sample": True, "temperature": 0.7},
+            ModelFileError,
+            "num_beams 4 searches for the likeliest",
+        ),
+        ({"num_beams": 4, "stop_strings": ["x"]}, ModelFileError, "num_beams 4 searches for the likeliest"),
+        ({"top_k": -1, "do_sample": True}, ModelFileError, "top_k must be a whole number in 0.."),
     ],
 )
 def test_nonsense_is_refused_by_the_name_of_its_field(values, error, told):
-    with pytest.raises(error, match=re.escape(f"generation_config.json: {told}")):
-        read_settings(values, {}, None, apart=True)
+    values = {**values, "decoder_start_token_id": 3}
+    found = read_settings(values, {}, None, apart=True, folder="a")
+    place = os.path.join("a", "generation_config.json")
+    with pytest.raises(
+        error, match=f"^{re.escape(f'{place}: {told}')}.*; mend the file, or give other values"
+    ) as caught:
+        found.replaced(seed=1)
+    assert caught.value.code in ("config_invalid", "unsupported_config")
+    assert found.start_id == 3  # training begins with it
+    assert write_settings(found, 1, 0) == values
+    with pytest.raises(UsageError, match=r"^top_p must be"):
+        found.replaced(top_p=5)
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "expected"),
+    [
+        ({"do_sample": True}, {}, {"temperature": 1.0, "top_k": 50}),
+        ({"do_sample": True, "top_k": None, "top_p": 0.9}, {}, {"temperature": 1.0, "top_k": 50, "top_p": 0.9}),
+        ({"do_sample": True, "temperature": 0.6, "top_k": 0}, {}, {"temperature": 0.6, "top_k": 0}),
+        ({"do_sample": True, "top_p": 0}, {}, {"temperature": 1.0, "top_k": 1}),
+        ({"top_k": -1, "top_p": 7}, {}, {"temperature": 0.0}),
+        ({"stop_strings": "abc"}, {}, {"temperature": 0.0, "top_k": 50, "stop": ("abc",)}),
+        ({"num_beams": 4, "do_sample": True}, {"temperature": 0.0}, {"temperature": 0.0, "n_beams": 4, "top_k": 50}),
+        ({"num_beams": 4, "do_sample": True}, {"n_beams": 1}, {"temperature": 1.0, "top_k": 50}),
+        ({"do_sample": True, "top_k": -1}, {"top_k": 3}, {"temperature": 1.0, "top_k": 3}),
+        ({"bad_words_ids": [[1, 2]]}, {"banned_ids": (1,)}, {"temperature": 0.0, "top_k": 50, "banned_ids": (1,)}),
+        ({"max_length": "long"}, {"max_new_tokens": 5}, {"temperature": 0.0, "top_k": 50, "max_new_tokens": 5}),
+    ],
+)
+def test_what_a_file_leaves_out_is_what_transformers_does(values, changes, expected):
+    found = read_settings(values, {}, None, apart=True)
+    assert found.replaced(**changes) == GenerationSettings(**expected)
 
 
 def test_nonsense_of_an_older_folder_is_found_in_its_config():
-    with pytest.raises(ConfigError, match=r"^config.json: eos_token_id must hold token ids, not 'x'$"):
-        read_settings({}, {"eos_token_id": "x"}, 1, apart=False)
+    with pytest.raises(ModelFileError, match=r"^config.json: eos_token_id must hold token ids, not 'x'; mend the file"):
+        read_settings({}, {"eos_token_id": "x"}, 1, apart=False).replaced()
     assert read_settings({"eos_token_id": 7}, {"eos_token_id": "x"}, 1, apart=False).eos_ids == (7,)
 
 
