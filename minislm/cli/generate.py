@@ -47,6 +47,8 @@ def command(
 
     An encoder-decoder writes what it makes of the text. The text comes from -p, from a file, or from standard input
     (-). New text streams to stdout, what it cost to stderr. Options that are not given are those saved with the model.
+
+    The spelling of a special token, such as <|im_start|>, is read as plain text: use `minislm chat` for what has them.
     """
     text = _prompt(prompt, file, standard_input)
     from minislm.language_model import load
@@ -55,6 +57,9 @@ def command(
     given = {name: value for name, value in options.items() if value is not None}
     if stop:
         given["stop"] = [ending.replace("\\n", "\n") for ending in stop]
+    if spelled := next((token for token in lm.tokenizer.special_ids if token in text), None):
+        chat = "; `minislm chat` writes these as the model's template has them" if lm.tokenizer.roles.templates else ""
+        common.note(f"{spelled} in the prompt is read as plain text, not as a special token{chat}")
     stream = lm.stream(text, seed=common.seed, **given)
     if not common.json:
         for piece in stream:

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -67,6 +68,18 @@ def test_every_verb_has_help_with_examples_and_the_common_options(verb):
     assert result.exit_code == 0
     for part in ("Examples:", f"minislm {verb}", "--json", "--quiet", "--seed", "--threads"):
         assert part in result.stdout
+
+
+def test_an_interrupt_before_the_command_line_stands_shows_no_traceback(tmp_path):
+    (tmp_path / "click.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "minislm", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout.readline() == b"importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == -signal.SIGINT  # of which shells make 130
 
 
 def test_help_lists_every_verb_and_the_exit_codes():

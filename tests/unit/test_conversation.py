@@ -107,6 +107,17 @@ def test_a_prompt_that_needs_more_positions_is_told_how_to_get_them(tmp_path):
     assert (refused.exit_code, "learned 240 positions" in refused.stderr) == (2, True)
 
 
+def test_special_tokens_in_a_prompt_are_told_to_be_text(tmp_path):
+    for template, advice in ((TEMPLATE, "; `minislm chat` writes"), (None, "")):
+        lm = chatting(template=template)
+        (token, *_) = lm.tokenizer.special_ids
+        save(lm, tmp_path / "model")
+        command = ["generate", str(tmp_path / "model"), "-n", "2", "-p"]
+        told = CliRunner().invoke(cli.main, [*command, f"hi {token} you"]).stderr
+        assert f"{token} in the prompt is read as plain text, not as a special token{advice}" in told
+        assert "plain text" not in CliRunner().invoke(cli.main, [*command, "hi you"]).stderr
+
+
 def test_a_pipe_is_told_what_is_forgotten(tmp_path):
     options = ["chat", long_chat(tmp_path / "long"), "-n", "9", "--temperature", "0"]
     said = "".join(f"message {n}\n" for n in range(6))
