@@ -38,15 +38,15 @@ def cached(path: str | os.PathLike[str]) -> Path:
     place = Path(path)
     if standing(place).exists() or not isinstance(path, str) or not NAME.fullmatch(path):
         return place
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        config = try_to_load_from_cache(path, "config.json")
+        return Path(snapshot_download(path, local_files_only=True, allow_patterns=["config.json"]))
     except HFValidationError:  # no name that the hub allows
         return place
-    if isinstance(config, str):
-        return Path(config).parent
+    except LocalEntryNotFoundError:
+        pass
     if place.suffix.lower() in FILES or ("/" in path and place.parent.is_dir()):
         return place
     raise NotFoundError(

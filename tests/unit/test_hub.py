@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from minislm import load, save
 from minislm.cli import main
-from minislm.errors import NotFoundError, UsageError
+from minislm.errors import ModelFileError, NotFoundError, UsageError
 from minislm.files.hub import cached
 from minislm.language_model import LanguageModel
 from minislm.models.decoder import Decoder, DecoderConfig
@@ -53,6 +53,14 @@ def test_a_name_of_one_word_is_found(cache, tmp_path):
     assert load("gpt2").model.config.d_model == 8
     with pytest.raises(NotFoundError, match="hf download t5-small"):
         load("t5-small")
+
+
+def test_what_was_fetched_without_a_config_is_pointed_to(cache):
+    for file in cache.iterdir():
+        file.unlink()
+    (cache / "small-q4_0.gguf").touch()
+    with pytest.raises(ModelFileError, match=rf"has no config\.json; name the GGUF file in it: {cache}/small"):
+        load("org/small")
 
 
 def test_a_folder_of_the_same_name_does_not_hide_what_is_cached(cache, tmp_path):
