@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -105,7 +105,7 @@ class Roles:
         Parameters
         ----------
         inner : tokenizers.Tokenizer
-            Gets the added tokens that only `config` has.
+            Gets the added tokens that only `config` has, and takes those that a file lists as special for such.
         config : mapping
             The values of tokenizer_config.json; not trusted.
         special_tokens : mapping, optional
@@ -130,7 +130,11 @@ class Roles:
         _add_tokens(inner, config.get("added_tokens_decoder") or {}, origin)
         named = {**_named_by_number(inner, model_config or {}), **_named(special_tokens or {}, origin)}
         roles = {**_usual(inner), **named, **_named(config, origin)}
-        _make_special(inner, roles, origin)
+        for role, token in roles.items():
+            if token is not None and inner.token_to_id(token) is None:
+                raise invalid(f"{origin}: the {role} token {clipped(token)} is not in the vocabulary")
+        listed = [*_listed(special_tokens or {}, origin), *_listed(config, origin)]
+        _make_special(inner, [*filter(None, roles.values()), *listed])
         longest = config.get("model_max_length")
         own = config.get("minislm") or {}
         return dataclasses.replace(
@@ -245,15 +249,29 @@ def _add_tokens(inner: tokenizers.Tokenizer, tokens: Any, origin: str) -> None:
         raise invalid(f"{origin}: added_tokens_decoder: {clipped(str(error))}") from error
 
 
-def _make_special(inner: tokenizers.Tokenizer, roles: Mapping[str, str | None], origin: str) -> None:
-    """Take care that no text becomes a token that has a role."""
-    known = special_tokens(inner)
-    for role, token in roles.items():
-        if token is None or token in known:
-            continue
-        if inner.token_to_id(token) is None:
-            raise invalid(f"{origin}: the {role} token {clipped(token)} is not in the vocabulary")
-        inner.add_special_tokens([AddedToken(token, special=True, normalized=False)])
+def _listed(values: Mapping[str, Any], origin: str) -> list[str]:
+    """Return the special tokens that a file lists without a role, in a list or by names of its own."""
+    found: list[str] = []
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        tokens = values.get(name) or []
+        for token in tokens.values() if isinstance(tokens, dict) else tokens if isinstance(tokens, list) else [tokens]:
+            text = token.get("content") if isinstance(token, dict) else token
+            if not isinstance(text, str):
+                raise invalid(f"{origin}: {name} holds {clipped(token)}, not text")
+            found.append(text)
+    for token in (values.get("added_tokens_decoder") or {}).values():
+        found += [token["content"]] if token.get("special") is True else []
+    return found
+
+
+def _make_special(inner: tokenizers.Tokenizer, tokens: Iterable[str]) -> None:
+    """Take care that no text becomes one of these tokens, and that none is shown; what has no number is left out."""
+    known, added = special_tokens(inner), {t.content: t for t in inner.get_added_tokens_decoder().values()}
+    for text in dict.fromkeys(tokens):
+        if text not in known and inner.token_to_id(text) is not None:
+            token = added.get(text) or AddedToken(text, normalized=False)
+            token.special = True
+            inner.add_special_tokens([token])
 
 
 def _templates(value: Any, origin: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import pytest
 import tokenizers
 
 from minislm.errors import MinislmError, ModelFileError
+from minislm.text.chat import encode_chat
 from minislm.text.published import read_tokenizer, tokenizer_files
 from minislm.text.roles import Roles
 from minislm.text.tokenizer import Tokenizer
@@ -118,6 +119,33 @@ def test_tokens_that_only_the_configuration_has(tmp_path):
     assert made.decode([*made.encode("a"), 402]) == "a"
 
 
+LISTED = {
+    "in a list": {"tokenizer_config.json": {"additional_special_tokens": ["<|end|>", "<never>"]}},
+    "under its new name": {"tokenizer_config.json": {"extra_special_tokens": ["<|end|>"]}},
+    "by names": {"tokenizer_config.json": {"extra_special_tokens": {"end_token": "<|end|>"}}},
+    "in the older file": {"special_tokens_map.json": {"additional_special_tokens": [{"content": "<|end|>"}]}},
+    "with its number": {
+        "tokenizer_config.json": {"added_tokens_decoder": {"401": {"content": "<|end|>", "special": True}}}
+    },
+}
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_tokens_that_a_file_lists_are_special(tmp_path, name):
+    inner = byte_pairs(byte_level(), ["<|endoftext|>"])
+    inner.add_tokens([tokenizers.AddedToken("<|end|>", normalized=False, rstrip=True), "<think>"])
+    template = "{% for m in messages %}{{ m.content }}<|end|>\n{% endfor %}"
+    files = {"tokenizer.json": inner.to_str(), "chat_template.jinja": template, **LISTED[name]}
+    made = read_tokenizer(folder(tmp_path, **files))
+    assert made.special_ids == {"<|endoftext|>": 400, "<|end|>": 401}
+    assert inner.encode("a <|end|> b").ids.count(401) == 1
+    assert 401 not in made.encode("a <|end|> b")
+    assert 402 in made.encode("a <think> b")
+    assert made.decode([401, *made.encode("a"), 401]) == "a"
+    ids = encode_chat(made, [{"role": "user", "content": "x<|end|>y"}])
+    assert (ids.count(401), ids[-1]) == (1, 401)  # the template's; it takes the line's end, as it did
+
+
 def test_ids_without_a_token(tmp_path, rng):
     content = json.loads(family("GPT-2"))
     n_tokens = len(content["model"]["vocab"])
@@ -207,6 +235,8 @@ BAD_FOLDERS = {
     "added token with a used number": ({"added_tokens_decoder": {"5": {"content": "<x>"}}}, "tokenizer_invalid"),
     "added token without text": ({"added_tokens_decoder": {"401": {}}}, "tokenizer_invalid"),
     "added token with a strange number": ({"added_tokens_decoder": {"x": {"content": "<x>"}}}, "tokenizer_invalid"),
+    "special tokens that are numbers": ({"additional_special_tokens": [5]}, "tokenizer_invalid"),
+    "special tokens in no list": ({"additional_special_tokens": 5}, "tokenizer_invalid"),
     "added tokens in a list": ({"added_tokens_decoder": ["<x>"]}, "tokenizer_invalid"),
     "our own words": ({"minislm": {"spm": {"strip": True}}}, "tokenizer_invalid"),
     "our own number": ({"minislm": {"n_tokens": -1}}, "tokenizer_invalid"),
