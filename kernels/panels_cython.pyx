@@ -50,6 +50,8 @@ def round_activations(x_NI, *, int64_t group, scale=None, out=None, int threads=
     cdef round_task task
     cdef int64_t n = x.shape[0]
     rows = border.output(out, (n, RoundedRows.n_bytes(x.shape[1])), x, dtype=INT8)
+    if rows.ctypes.data % sizeof(float):  # bytes lie anywhere, and the scales among them do not
+        rows = np.empty_like(rows)
     task.x, task.rows = <const float *>reading(x), <int8_t *>writing(rows)
     task.inputs, task.stride, task.blocks, task.group = x.shape[1], rows.shape[1], n_blocks(x.shape[1]), group
     task.given = -1 if scale is None else scale
