@@ -198,13 +198,11 @@ def from_marian(model: SpmModel, vocab: Mapping[str, Any], origin: str) -> token
     scores = {piece.text: piece.score for piece in model.pieces if piece.kind in (NORMAL, USER_DEFINED)}
     lowest = min(scores.values(), default=0.0)
     named = sorted(vocab, key=vocab.__getitem__)
-    codes = [token for token in named if token.startswith(">>") and token.endswith("<<")]
-    texts = [token if token in scores or token in special or token in codes else NEVER + token for token in named]
+    texts = [token if token in scores or token in special else NEVER + token for token in named]
     texts += [text for text in scores if text not in vocab]
     inner = _unigram(texts, [scores.get(text, lowest) for text in texts], vocab["<unk>"])
     _dress(inner, model)
     inner.add_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    inner.add_tokens([AddedToken(token, special=False, normalized=False) for token in codes])
     return inner
 
 

@@ -42,6 +42,7 @@ class Reader:
         self.marks: dict[str, str] = {}
         self.numbers: dict[int, int] = {}  # of tokens that have another number here than in `inner`
         self.foreign: dict[str, int] = {}  # what becomes of unknown text that is a piece of another language
+        self.codes: dict[str, int] = {}  # of languages, which stand before a text of Marian's
         self.unknown: int | None = None
         is_unigram = isinstance(inner.model, models.Unigram)
         if mark is None and not is_unigram and roles.spm is None:
@@ -54,8 +55,7 @@ class Reader:
         if roles.spm is None:
             self.library.normalizer, self.library.pre_tokenizer = inner.normalizer, inner.pre_tokenizer
         else:
-            codes = (token.content for _, token in added if token.content.startswith(">>") and not token.special)
-            self.normalizer = SpmNormalizer(_charsmap(inner.normalizer), **roles.spm, codes=frozenset(codes))
+            self.normalizer = SpmNormalizer(_charsmap(inner.normalizer), **roles.spm)
         if mark is not None:
             self.marks = {token: mark + chr(self.MARKED + i) for i, token in enumerate(special)}
         for number, token in added:
@@ -78,8 +78,10 @@ class Reader:
                 self.numbers[here] = number
         if roles.n_tokens is not None and (unknown := special_tokens(inner).get(roles.unk or "")) is not None:
             self.numbers |= dict.fromkeys(range(roles.n_tokens, inner.get_vocab_size()), unknown)
-            foreign = ((token, number) for token, number in inner.get_vocab().items() if token.startswith(NEVER))
-            self.foreign, self.unknown = {token.removeprefix(NEVER): number for token, number in foreign}, unknown
+            pieces = {token.removeprefix(NEVER): (token, number) for token, number in inner.get_vocab().items()}
+            self.foreign = {piece: number for piece, (token, number) in pieces.items() if token != piece}
+            self.codes = {piece: number for piece, (_, number) in pieces.items() if piece.startswith(">>")}
+            self.unknown = unknown
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode texts, on several threads.
@@ -94,12 +96,17 @@ class Reader:
         list of list of int
             The tokens of each.
         """
-        texts = self._normalized(texts)
-        if not self.foreign:
-            found = self.library.encode_batch_fast(texts, add_special_tokens=False)
+        if self.unknown is None:
+            found = self.library.encode_batch_fast(self._normalized(texts), add_special_tokens=False)
             return [self._numbered(encoding.ids) for encoding in found]
-        found = self.library.encode_batch(texts, add_special_tokens=False)
-        return [self._with_foreign(text, encoding) for text, encoding in zip(texts, found, strict=True)]
+        codes = [text[: text.find("<<") + 2] if text.startswith(">>") and "<<" in text else "" for text in texts]
+        before = [self._numbered([self.codes.get(code, self.unknown)]) if code else [] for code in codes]
+        rest = self._normalized([text[len(code) :] for text, code in zip(texts, codes, strict=True)])
+        found = self.library.encode_batch(rest, add_special_tokens=False)
+        return [
+            [*code, *self._with_foreign(text, encoding)]
+            for code, text, encoding in zip(before, rest, found, strict=True)
+        ]
 
     def encodings(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Encode texts, with the place of every token.

@@ -23,14 +23,11 @@ class SpmNormalizer:
         Whether a space is put before a text that is not empty.
     strip : bool
         Whether spaces around the text, and all but one of several, are taken out.
-    codes : frozenset of str
-        What may stand before all that, such as Marian's ``>>fra<<``, and stays as it is.
     """
 
     charsmap: Charsmap | None
     dummy_prefix: bool
     strip: bool
-    codes: frozenset[str] = frozenset()
 
     def apply(self, text: str) -> str:
         """Make of a text what pieces are made of.
@@ -45,10 +42,6 @@ class SpmNormalizer:
         str
             With a lower one-eighth block in place of each space.
         """
-        code = text[: text.find("<<") + 2] if text.startswith(">>") else ""
-        if code not in self.codes:
-            code = ""
-        text = text[len(code) :]
         if self.charsmap is not None:
             text = self.charsmap.apply(text)
         if self.strip:
@@ -56,4 +49,4 @@ class SpmNormalizer:
         if self.dummy_prefix and text:
             text = f" {text}"
         text = text.replace(" ", SPACE)
-        return code + (text.rstrip(SPACE) if self.strip else text)
+        return text.rstrip(SPACE) if self.strip else text

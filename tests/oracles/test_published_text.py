@@ -167,7 +167,18 @@ def test_marian(tmp_path, amount, dropped, rng):
     ours, theirs = read_tokenizer(folder), transformers.MarianTokenizer.from_pretrained(folder)
     texts = any_texts(rng, amount)
     texts = [text for text in texts if not any(token in text for token in ("</s>", "<unk>", "<pad>", ">>"))]
-    texts += [f">>fra<<{text}" for text in texts[:100]] + [f">>zlm_Latn<< {text}" for text in texts[:100]]
+    codes = [
+        ">>fra<<",
+        ">>zlm_Latn<< ",
+        ">>zzz<<",
+        ">><<",
+        " >>fra<< ",
+        "a >>fra<< b",
+        ">>fra<<>>zzz<<",
+        ">>fra",
+        ">>fra<< ",
+    ]
+    texts += [f"{codes[number % len(codes)]}{text}" for number, text in enumerate(texts[:200])]
     for text, ids in zip(texts, ours.encode_prompts(texts), strict=True):
         assert ids == theirs(text)["input_ids"], ascii(text)
     for text, ids in zip(texts[:-200], ours.target.encode_prompts(texts[:-200]), strict=True):

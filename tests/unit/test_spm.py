@@ -1,5 +1,6 @@
 """SentencePiece models: golden ids, roles, and files that are damaged in every way."""
 
+import json
 import struct
 import tracemalloc
 from contextlib import nullcontext
@@ -80,6 +81,24 @@ def test_llama_begins_texts_unless_told_otherwise(tmp_path):
     made = tokenizer(tmp_path, PAIRS, tokenizer_config_json=config)
     assert made.encode_prompts(["the"]) == [[*made.encode("the"), 2]]
     assert (made.pad_id, made.roles.max_length) == (0, 77)
+
+
+def test_marian_takes_a_language_only_from_the_start_of_a_text(tmp_path):
+    pieces = [("<unk>", 0, 2), ("<s>", 0, 3), ("</s>", 0, 3)]
+    pieces += [(text, -3.0 if text in "<>▁" else -1.0, 1) for text in (*"abfrz<>▁", "▁a")]
+    vocab = {text: n for n, text in enumerate(["</s>", "<unk>", *"abfrz<>▁", "▁a", ">>fra<<", "<pad>"])}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    for name in ("source.spm", "target.spm"):
+        (tmp_path / name).write_bytes(model(pieces))
+    made = read_tokenizer(tmp_path)
+    code, unknown = vocab[">>fra<<"], vocab["<unk>"]
+    assert made.encode(">>fra<< a") == [code, vocab["▁a"]]
+    assert made.encode(">>zar<<a") == [unknown, vocab["▁a"]]
+    spelled = [vocab[letter] for letter in "▁>>fra<<"]
+    assert made.encode(" >>fra<<") == spelled
+    assert made.encode("a>>fra<<") == [vocab["▁a"], *spelled[1:]]
+    assert made.encode(">>fra<<>>fra<<") == [code, *spelled]
+    assert made.decode([code, vocab["▁a"]]) == ">>fra<< a"
 
 
 @pytest.mark.parametrize(("data", "name"), [(UNIGRAMS, "spiece.model"), (PAIRS, "tokenizer.model")])
