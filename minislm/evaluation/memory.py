@@ -7,6 +7,7 @@ resident memory was before and at the peak.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import minislm
 from minislm.errors import MinislmError
+from minislm.evaluation.speed import plain_settings
 from minislm.models.decoder import Decoder, DecoderConfig
 from minislm.text.tokenizer import Tokenizer
 
@@ -124,7 +126,7 @@ def _smallest() -> Decoder:
 
 def _run(lm: minislm.LanguageModel, n_tokens: int, prompt_tokens: int) -> None:
     prompt = [i % lm.model.config.vocab_size for i in range(prompt_tokens)]
-    lm.generate(prompt, max_new_tokens=n_tokens, temperature=0.0, ignore_eos=True)
+    dataclasses.replace(lm, settings=plain_settings(lm, n_tokens)).generate(prompt)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from minislm import models
 from minislm.compression.quantize import Quantize
 from minislm.config import Head
 from minislm.errors import DataError, GenerationError, MinislmError, ModelFileError, UnsupportedError, UsageError
+from minislm.evaluation.memory import peak_memory
+from minislm.evaluation.speed import measure_speed
 from minislm.files import safetensors
 from minislm.inference.settings import GenerationSettings
 from minislm.language_model import LanguageModel, load, save
@@ -194,7 +196,9 @@ def test_settings_of_others_are_understood(folder):
             with pytest.raises(ModelFileError, match=r"generation_config\.json") as caught:
                 model.generate([1], max_new_tokens=1)
             assert caught.value.code == "config_invalid"
-    assert len(lm.generate([1], max_new_tokens=1, top_k=3).ids) == 1
+    assert measure_speed(lm, prompt_tokens=2, new_tokens=2, rounds=1).generation > 0
+    assert peak_memory(folder, n_tokens=2, prompt_tokens=2).growth_bytes > 0
+    assert len(lm.generate([1], max_new_tokens=1, stop=()).ids) == 1
 
 
 @pytest.mark.oracle
