@@ -26,7 +26,7 @@ struct packed {
 typedef uint64_t words __attribute__((vector_size(4 * LANES)));
 typedef uint64_t words_in_memory __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
 
-/* The bytes of a table whose numbers these are, each below 16. */
+/* The bytes of a table whose numbers these are; where there is no code, any byte may stand. */
 INLINE words from_table(words codes, const uint8_t *table) {
 #if LANES == 16
     const __m128i all = _mm_loadu_si128((const __m128i *)table);
@@ -37,7 +37,7 @@ INLINE words from_table(words codes, const uint8_t *table) {
 #else
     uint8_t bytes[4 * LANES];
     memcpy(bytes, &codes, sizeof bytes);
-    for (int i = 0; i < 4 * LANES; i++) bytes[i] = table[bytes[i]];
+    for (int i = 0; i < 4 * LANES; i++) bytes[i] = table[bytes[i] & 15];
     memcpy(&codes, bytes, sizeof bytes);
     return codes;
 #endif
