@@ -184,10 +184,10 @@ def test_settings_of_others_are_understood(folder):
     assert load(folder).settings == GenerationSettings()
     for bad in (
         {"temperature": "hot"},
-        {"stop_strings": 5},
+        {"top_k": []},
         {"minislm": []},
         {"minislm": {"colour": 1}},
-        {"top_k": []},
+        {"stop_strings": 5},
     ):
         (folder / "generation_config.json").write_text(json.dumps({**bad, "do_sample": True}))
         lm = load(folder)  # opens: it can be compressed and judged
