@@ -26,7 +26,9 @@ class Fed:
 
     def __init__(self, model, *, source=None):
         self.model, self.source = model, source
-        self.config = SimpleNamespace(context=CONTEXT, vocab_size=VOCAB, layers=(LayerSizes(1, 1, 1, 1),))
+        self.config = SimpleNamespace(
+            context=CONTEXT, longest_context=CONTEXT, vocab_size=VOCAB, layers=(LayerSizes(1, 1, 1, 1),)
+        )
 
     def cache(self, slots, capacity, **options):
         return KVCache.create(self.config.layers, slots, capacity, **options)

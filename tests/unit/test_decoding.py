@@ -29,7 +29,9 @@ class Scripted:
 
     def __init__(self, script, *, context=200, n_prompt=1, damage=None):
         self.script, self.n_prompt, self.damage = list(script), n_prompt, damage
-        self.config = SimpleNamespace(context=context, vocab_size=257, layers=(LayerSizes(1, 1, 1, 1),))
+        self.config = SimpleNamespace(
+            context=context, longest_context=context, vocab_size=257, layers=(LayerSizes(1, 1, 1, 1),)
+        )
         self.passes = []
 
     def cache(self, slots, capacity, **options):
