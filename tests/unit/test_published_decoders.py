@@ -203,5 +203,6 @@ def test_a_bad_id_of_a_folder_without_generation_settings_is_found_in_its_config
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**values, "eos_token_id": "x"}))
     (folder / "generation_config.json").unlink()
+    lm = load(folder)
     with pytest.raises(MinislmError, match=r"/config\.json: eos_token_id must hold token ids, not 'x'"):
-        load(folder)
+        lm.generate([1])
