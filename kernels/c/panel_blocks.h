@@ -2,7 +2,7 @@
    A tile has rows enough for their sums not to wait for each other; it takes a panel's blocks one after the other. */
 
 /* Rows of x that a tile has at most, with as many sums and as many outputs in registers. */
-enum { BLOCK_ROWS = LANES == 16 ? 12 : LANES == 8 ? 2 : 1 };
+enum { BLOCK_ROWS = LANES == 16 ? 12 : LANES == 8 ? 4 : 1 };
 
 #define ROWS_OF(i, n) _Pragma("GCC unroll 12") for (int i = 0; i < (n); i++)
 
@@ -21,8 +21,8 @@ INLINE void blocks_tile(
         const uint8_t *lines = w->lines + block * w->bits * LINE_BYTES;
         uint8_t room[QUADS * LINE_BYTES] __attribute__((aligned(64)));
         if (R == 1) EACH(line, QUADS) __builtin_prefetch(lines + line * LINE_BYTES + FETCHED_AHEAD);
-        if (bits == NARROW || w->tabled) unpack_blocks(w, lines, 1, room), lines = room;
-        lanes_of_ints sums[BLOCK_ROWS][PARTS];
+        if (bits != WIDE || w->tabled) unpack_blocks(w, lines, 1, room), lines = room;
+        lanes_of_ints sums[BLOCK_ROWS][PARTS], pairs[BLOCK_ROWS][PARTS];
         EACH(part, PARTS) {
             const lanes_of_ints zeros = w->zeros ? group_zeros(w, 0, block, part) : every(w->zero);
             const int16_t *halves = x_halves(&t->x, n) + 2 * column;
@@ -34,7 +34,7 @@ INLINE void blocks_tile(
             ROWS_OF(i, R) { /* few addresses serve all rows */
                 int32_t four;
                 memcpy(&four, (i < 4 ? x : i < 8 ? x4 : x8) + i % 4 * stride + 4 * q, 4);
-                sums[i][part] = add_products(sums[i][part], codes, four, bits);
+                add_quad(&sums[i][part], &pairs[i][part], q, codes, four, bits);
             }
         }
         const float *x_scale = x_scales(&t->x, n) + column;
@@ -48,8 +48,9 @@ INLINE void blocks_tile(
 
 #define BLOCKS_TILE(rows)                                                        \
     for (; last - n >= rows && rows <= BLOCK_ROWS; n += rows)                    \
-        if (unpacked(&t->w)) blocks_tile(t, n, panel, first, end, WIDE, rows);    \
-        else blocks_tile(t, n, panel, first, end, NARROW, rows)
+        if (unpacked(&t->w) == WIDE) blocks_tile(t, n, panel, first, end, WIDE, rows);        \
+        else if (unpacked(&t->w) == NARROW) blocks_tile(t, n, panel, first, end, NARROW, rows); \
+        else blocks_tile(t, n, panel, first, end, NIBBLES, rows)
 
 /* Rows [n, last) by the blocks of a panel. */
 static void blocks_rows(const struct panel_task *t, int64_t n, int64_t last, int64_t panel, int64_t first, int64_t end) {

@@ -6,16 +6,16 @@
 
 enum { PARTS = OUTPUTS / LANES };
 #define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); i++) /* n is a constant, once inlined */
-/* How codes stand: in lines of so many bits, 2 to 7 or WIDE; or one in a byte that has a bit to spare. With MASKED, as
-   masked panels store codes that are then NARROW or WIDE; with TABLED, as numbers of what is then WIDE. */
-enum { NARROW = 0, WIDE = 8, MASKED = 16, TABLED = 32 };
+/* How codes stand: in lines of so many bits, 2 to 7 or WIDE; or one in a byte that has a bit to spare, or four of them.
+   With MASKED, as masked panels store codes that are then NARROW or WIDE; with TABLED, as numbers of what is then WIDE. */
+enum { NARROW = 0, NIBBLES = 1, WIDE = 8, MASKED = 16, TABLED = 32 };
 INLINE int stored_bits(const int bits) { return bits % MASKED; }
 INLINE int is_wide(const int bits) { return stored_bits(bits) == WIDE || bits & TABLED; }
 
 /* Quad q of a block, one code in each byte, before any table. */
 INLINE words quad(const uint8_t *block, int q, int part, const int bits) {
     const uint8_t *at = block + part * 4 * LANES;
-    if (bits == NARROW || bits == WIDE) return *(const words_in_memory *)(at + q * LINE_BYTES);
+    if (bits == NARROW || bits == NIBBLES || bits == WIDE) return *(const words_in_memory *)(at + q * LINE_BYTES);
     words codes = {0};
     int first = 0;
     for (int width = 4; width; width /= 2) {
@@ -41,6 +41,11 @@ INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, co
 }
 #elif defined __AVX2__
 enum { SHIFT = 128 }; /* or sums of two products would not fit 16 bits: 128 * 127 * 2 does */
+/* A sum as it is now: the compiler, which would add up in another order, may not, as it would run out of registers. */
+INLINE lanes_of_ints in_order(lanes_of_ints sum) {
+    __asm__("" : "+x"(sum));
+    return sum;
+}
 INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, const int bits) {
     __m256i four = _mm256_set1_epi32(x);
     if (is_wide(bits)) {
@@ -49,7 +54,7 @@ INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, co
         codes = (words)_mm256_abs_epi8(steps);
     }
     const __m256i pairs = _mm256_maddubs_epi16((__m256i)codes, four);
-    return sums + (lanes_of_ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    return in_order(sums + (lanes_of_ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 #elif defined __SSE2__
 #include <emmintrin.h>
@@ -89,11 +94,34 @@ INLINE lanes_of_ints add_products(lanes_of_ints sums, words codes, int32_t x, co
 }
 #endif
 
+/* The same for quad q of a block. Where pairs of products come in 16 bits, these hold the sums of some quads, which need
+   not go on to 32 bits one by one. */
+#if defined __AVX2__ && !defined __AVX512VNNI__ && !defined __AVXVNNI__
+INLINE void add_quad(lanes_of_ints *sums, lanes_of_ints *pairs, int q, words codes, int32_t x, const int bits) {
+    /* so many: a pair is at most (2^bits - 1) * 127 * 2 */
+    const int together = bits == NIBBLES || (bits >= 2 && bits <= 4) ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
+    if (together == 1) {
+        *sums = add_products(*sums, codes, x, bits);
+        return;
+    }
+    const __m256i some = _mm256_maddubs_epi16((__m256i)codes, _mm256_set1_epi32(x));
+    *pairs = in_order((lanes_of_ints)(q % together ? _mm256_add_epi16((__m256i)*pairs, some) : some));
+    if (q % together == together - 1) *sums += (lanes_of_ints)_mm256_madd_epi16((__m256i)*pairs, _mm256_set1_epi16(1));
+}
+#else
+INLINE void add_quad(lanes_of_ints *sums, lanes_of_ints *pairs, int q, words codes, int32_t x, const int bits) {
+    (void)pairs, (void)q;
+    *sums = add_products(*sums, codes, x, bits);
+}
+#endif
+
 /* What products have taken away from codes. */
 INLINE int shift_of(const int bits) { return is_wide(bits) ? SHIFT : 0; }
 
 /* How the codes of a matrix stand once they are unpacked. */
-INLINE int unpacked(const struct panels *w) { return w->tabled || w->bits == WIDE ? WIDE : NARROW; }
+INLINE int unpacked(const struct panels *w) {
+    return w->tabled || w->bits == WIDE ? WIDE : w->bits <= 4 ? NIBBLES : NARROW;
+}
 
 INLINE lanes_of_ints every(int32_t value) { return (lanes_of_ints){0} + value; }
 INLINE lanes_of_ints load_ints(const int32_t *x) { return *(const lanes_of_ints *)x; }

@@ -10,14 +10,14 @@ INLINE void add_row_block(
     const int8_t *x, const int16_t *halves, const int bits) {
     EACH(part, PARTS) sums[TURNS - 1][part] += start_of(halves, factors[part]);
     EACH(line, stored_bits(bits)) __builtin_prefetch(lines + line * LINE_BYTES + FETCHED_AHEAD);
+    lanes_of_ints pairs[PARTS];
     EACH(q, QUADS) {
         int32_t four;
         memcpy(&four, x + 4 * q, 4);
         EACH(part, PARTS) {
-            lanes_of_ints *sum = &sums[q % TURNS][part];
             words codes = quad(lines, q, part, stored_bits(bits));
             if (bits & TABLED) codes = from_table(codes, table);
-            *sum = add_products(*sum, codes, four, bits);
+            add_quad(&sums[q % TURNS][part], &pairs[part], q, codes, four, bits);
         }
     }
 }

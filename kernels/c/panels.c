@@ -6,7 +6,7 @@
 #if LANES == 16
 enum { ROWS = 6, SIDE = 2 };
 #elif LANES == 8
-enum { ROWS = 2, SIDE = 1 };
+enum { ROWS = 4, SIDE = 1 };
 #else
 enum { ROWS = 1, SIDE = 1 };
 #endif
@@ -48,6 +48,7 @@ INLINE void add_quads(
     const uint8_t *lines = piece->lines + (block - piece->block) * piece->block_bytes;
     const int8_t *x = x_codes(&piece->t->x, n) + block * BLOCK_INPUTS;
     if (R == 1 && !first) EACH(line, bits) __builtin_prefetch(lines + line * LINE_BYTES + FETCHED_AHEAD);
+    some_ints pairs;
     EACH(q, quads)
     EACH(part, PARTS) {
         words codes[SIDE];
@@ -55,7 +56,7 @@ INLINE void add_quads(
         EACH(i, R) {
             int32_t four;
             memcpy(&four, x + i * piece->t->x.stride + 4 * (first + q), 4);
-            EACH(p, P) sums[i][p][part] = add_products(sums[i][p][part], codes[p], four, bits);
+            EACH(p, P) add_quad(&sums[i][p][part], &pairs[i][p][part], q, codes[p], four, bits);
         }
     }
 }
@@ -216,8 +217,10 @@ INLINE void grouped_tile(
     sum_x(starts, piece, n, w->zeros ? -1 : shift_of(bits) - w->zero, R);
     some_floats y;
     begin_floats(y, piece, totals, R, P);
+    const int64_t group_blocks = w->group_blocks ? w->group_blocks : piece->end;
+    int64_t group = piece->block / group_blocks, next = (group + 1) * group_blocks;
     for (int64_t first = piece->block; first < piece->end; first += t->segment_blocks) {
-        const int64_t group = w->group_blocks ? first / w->group_blocks : 0;
+        if (first == next) group++, next += group_blocks;
         some_ints sums;
         EACH(i, R) EACH(p, P) EACH(part, PARTS) sums[i][p][part] = every(starts[i][first - piece->block]);
         if (w->zeros)
@@ -295,7 +298,7 @@ INLINE void two_level_tile(
     SIDES(kind, bits, 1) SIDES(kind, bits, 2) SIDES(kind, bits, 3) \
     SIDES(kind, bits, 4) SIDES(kind, bits, 5) SIDES(kind, bits, 6)
 #elif LANES == 8
-#define TILES(kind, bits) TILE(kind, bits, 1, 1) TILE(kind, bits, 2, 1)
+#define TILES(kind, bits) TILE(kind, bits, 1, 1) TILE(kind, bits, 2, 1) TILE(kind, bits, 3, 1) TILE(kind, bits, 4, 1)
 #else
 #define TILES(kind, bits) TILE(kind, bits, 1, 1)
 #endif
@@ -303,12 +306,17 @@ INLINE void two_level_tile(
     static void kind##_##bits(const struct piece *piece, int64_t n, row_totals *totals, int64_t rows, int64_t side) { \
         switch (2 * rows + side) { TILES(kind, bits) }                                                               \
     }
+RUNNER(grouped, NIBBLES)
 RUNNER(grouped, NARROW)
 RUNNER(grouped, WIDE)
+RUNNER(whole, NIBBLES)
 RUNNER(whole, NARROW)
 RUNNER(whole, WIDE)
-RUNNER(q4_k, NARROW)
+RUNNER(q4_k, NIBBLES)
 RUNNER(q6_k, NARROW)
+
+#define OF_CODES(kind) \
+    (unpacked(w) == WIDE ? kind##_WIDE : unpacked(w) == NARROW ? kind##_NARROW : kind##_NIBBLES)
 
 /* One row and one panel, for codes as they are stored: nothing is written but the sums. */
 #define MASKED_DIRECT(kind)                                                                        \
@@ -425,9 +433,9 @@ static void near_rows(
             if (bits != WIDE || masked) unpack_piece(&piece, side, room);
             for (int64_t i = 0, some; i < rows; i += some) {
                 some = smaller(ROWS, rows - i);
-                if (two_level) (w->zeros ? q4_k_NARROW : q6_k_NARROW)(&piece, near + i, totals + i, some, side);
-                else if (whole) (unpacked(w) ? whole_WIDE : whole_NARROW)(&piece, near + i, totals + i, some, side);
-                else (unpacked(w) ? grouped_WIDE : grouped_NARROW)(&piece, near + i, totals + i, some, side);
+                if (two_level) (w->zeros ? q4_k_NIBBLES : q6_k_NARROW)(&piece, near + i, totals + i, some, side);
+                else if (whole) OF_CODES(whole)(&piece, near + i, totals + i, some, side);
+                else OF_CODES(grouped)(&piece, near + i, totals + i, some, side);
             }
         }
         if (in_spans && (piece.end % SPAN == 0 || piece.end == blocks))

@@ -125,7 +125,7 @@ def extreme(n_inputs, format, sign):
 
 # Sums of products of 255 and 128 surely fit 32 bits up to a length of 65,793, of 128 and 128 up to 131,071.
 @pytest.mark.parametrize("n_inputs", [1, 31, 512, 65_793, 65_794, 131_071, 131_072, 262_145])
-@pytest.mark.parametrize("name", ["int8", "uint8", "int4", "uint3", "nf4", "ternary"])
+@pytest.mark.parametrize("name", ["int8", "uint8", "int4", "uint3", "uint5", "uint6", "int7", "nf4", "ternary"])
 def test_sums_of_bytes_are_exact_at_their_extremes(kernel, name, n_inputs):
     format = format_named(name)
     for sign in (1, -1):
