@@ -143,10 +143,9 @@ INLINE lanes expanded(const float *values, unsigned bits) {
     __asm__("" : "+v"(zeros)); /* or the compiler takes the form that writes zeros itself: three times as slow on Zen 5 */
     return (lanes)_mm512_mask_expand_ps(zeros, (__mmask16)bits, _mm512_loadu_ps(values));
 #elif LANES == 8
-    const uint64_t set = spread(bits, 1), before = set * UINT64_C(0x0101010101010101) - set; /* how many are below */
-    const __m256i from = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)before));
-    const __m256i used = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128((int64_t)(set * 255)));
-    return (lanes)_mm256_and_ps(_mm256_permutevar8x32_ps(_mm256_loadu_ps(values), from), _mm256_castsi256_ps(used));
+    const __m256i from = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)PLACES[bits]));
+    const __m256 some = _mm256_permutevar8x32_ps(_mm256_loadu_ps(values), from);
+    return (lanes)_mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(from, _mm256_set1_epi32(7))), some);
 #else
     lanes out = all(0);
     for (int l = 0; l < LANES; l++)

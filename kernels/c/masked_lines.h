@@ -40,11 +40,21 @@ INLINE __m512i next_codes(const uint8_t *codes, int64_t n, int bits) {
 #endif
 
 #if LANES == 8
-/* The first bytes go to the places whose bits are set, of 8; zeros to the others. */
-INLINE __m128i put_eight(const uint8_t *codes, unsigned bits) {
-    const uint64_t set = spread(bits, 1), before = set * UINT64_C(0x0101010101010101) - set; /* how many are below */
-    const __m128i from = _mm_cvtsi64_si128((int64_t)(before | (set ^ UINT64_C(0x0101010101010101)) << 7));
-    return _mm_shuffle_epi8(_mm_loadl_epi64((const __m128i *)codes), from);
+/* For each mask of 8 places, what goes to them: of a place whose bit is set, how many are set below; of the others, 8 and
+   the place. A register is read of them, of which only these 8 count. */
+#define PLACE(mask, o) ((mask) >> (o) & 1 ? __builtin_popcount((mask) & ((1 << (o)) - 1)) : 8 + (o))
+#define PLACES_OF(mask) {PLACE(mask, 0), PLACE(mask, 1), PLACE(mask, 2), PLACE(mask, 3), PLACE(mask, 4), PLACE(mask, 5), \
+                         PLACE(mask, 6), PLACE(mask, 7)}
+#define TIMES_FOUR(of, mask, step) of(mask), of((mask) + (step)), of((mask) + 2 * (step)), of((mask) + 3 * (step))
+#define FOUR_PLACES(mask) TIMES_FOUR(PLACES_OF, mask, 1)
+#define SIXTEEN_PLACES(mask) FOUR_PLACES(mask), FOUR_PLACES((mask) + 4), FOUR_PLACES((mask) + 8), FOUR_PLACES((mask) + 12)
+#define MANY_PLACES(mask) SIXTEEN_PLACES(mask), SIXTEEN_PLACES((mask) + 16), SIXTEEN_PLACES((mask) + 32), SIXTEEN_PLACES((mask) + 48)
+static const uint8_t PLACES[256][16] __attribute__((aligned(16))) = {MANY_PLACES(0), MANY_PLACES(64), MANY_PLACES(128), MANY_PLACES(192)};
+
+/* The first codes go to the places whose bits are set, of 8; to each of the others goes its own of `absent`. */
+INLINE __m128i put_eight(const uint8_t *codes, unsigned bits, __m128i absent) {
+    const __m128i both = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)codes), absent);
+    return _mm_shuffle_epi8(both, _mm_load_si128((const __m128i *)PLACES[bits]));
 }
 #endif
 
@@ -78,18 +88,15 @@ INLINE union line expanded_line(const uint8_t *codes, int64_t n, int bits, uint6
         codes += __builtin_popcount((uint16_t)(mask >> 16 * k));
     }
 #elif LANES == 8
+    __m128i columns[2][4];
+    const uint8_t *ours = (const uint8_t *)&mask; /* eight outputs, and then the other eight */
+    EACH(k, 4) EACH(part, 2) {
+        columns[part][k] = put_eight(codes, *ours, _mm_loadl_epi64((const __m128i *)(absent + 8 * part)));
+        codes += (unsigned)__builtin_popcount(*ours++);
+    }
     EACH(part, 2) {
-        __m128i columns[4];
-        const uint8_t *from = codes;
-        EACH(k, 4) {
-            const unsigned bits = mask >> 16 * k & 0xffff, ours = bits >> 8 * part & 255;
-            const uint8_t *at = from + (part ? __builtin_popcount(bits & 255) : 0);
-            const __m128i none = _mm_loadl_epi64((const __m128i *)(absent + 8 * part));
-            const __m128i set = _mm_cvtsi64_si128((int64_t)(spread(ours, 1) * 255));
-            columns[k] = _mm_or_si128(put_eight(at, ours), _mm_andnot_si128(set, none));
-            from += __builtin_popcount(bits);
-        }
-        const __m128i low = _mm_unpacklo_epi8(columns[0], columns[1]), high = _mm_unpacklo_epi8(columns[2], columns[3]);
+        const __m128i low = _mm_unpacklo_epi8(columns[part][0], columns[part][1]);
+        const __m128i high = _mm_unpacklo_epi8(columns[part][2], columns[part][3]);
         line.part[part] = (words)_mm256_set_m128i(_mm_unpackhi_epi16(low, high), _mm_unpacklo_epi16(low, high));
     }
 #else
@@ -121,7 +128,7 @@ INLINE void masked_block(
             codes = room;
         }
     }
-    EACH(q, QUADS) {
+    _Pragma("GCC unroll 1") for (int q = 0; q < QUADS; q++) {
         lines[q] = expanded_line(codes, before[q], bits, masks[q], absent);
         if (w->tabled) EACH(part, PARTS) lines[q].part[part] = from_table(lines[q].part[part], w->table);
     }
