@@ -177,7 +177,7 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        values = json.loads(_text(path).removeprefix("\ufeff"))  # which some editors put first
+        values = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
         raise invalid(f"{path} is no JSON: {clipped(str(error))}") from error
     if not isinstance(values, dict):
@@ -187,7 +187,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        return _bytes(path).decode()
+        return _bytes(path).decode("utf-8-sig")  # some editors put a mark before the first character
     except UnicodeDecodeError as error:
         raise invalid(f"{path} is no UTF-8 at byte {error.start}") from error
 
