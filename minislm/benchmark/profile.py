@@ -45,15 +45,17 @@ def profile_model(model: str, cache: Path, format: str = "int4-32") -> dict[str,
     """
     lm = minislm.load(stored_folder(model, cache, format if model in SHAPES else AS_STORED))
     if isinstance(lm.model, Encoder):
-        ids_BT, mask_BT = encoder_batch(*TEXTS, lm.model.config.vocab_size)
-        name = f"{TEXTS[0]} texts of {TEXTS[1]} tokens"
+        n_texts, n_tokens = TEXTS[0], min(TEXTS[1], lm.model.config.context)
+        ids_BT, mask_BT = encoder_batch(n_texts, n_tokens, lm.model.config.vocab_size)
+        name = f"{n_texts} texts of {n_tokens} tokens"
         return {name: _profile(Program.of(lm.model, ["hidden"]), ids_BT.ravel(), mask_BT.sum(axis=1), None)}
     program = lm.program()
     found = {}
-    for name, n_tokens in ((f"a prompt of {PROMPT} tokens", PROMPT), (f"one token after {PROMPT}", 1)):
-        kv = KVCache.create(lm.model.config.layers, 1, 2 * PROMPT)
-        counts_B = np.array([PROMPT])
-        ids_N = prompt_ids(PROMPT, lm.model.config.vocab_size)
+    length = min(PROMPT, lm.model.config.context - 1)
+    for name, n_tokens in ((f"a prompt of {length} tokens", length), (f"one token after {length}", 1)):
+        kv = KVCache.create(lm.model.config.layers, 1, length + 1)
+        counts_B = np.array([length])
+        ids_N = prompt_ids(length, lm.model.config.vocab_size)
         slots_B = np.array([kv.claim()])
         if n_tokens == 1:
             program.run(ids_N, slots_B, counts_B, kv)

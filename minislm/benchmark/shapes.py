@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -119,6 +120,27 @@ def named_place(name: str) -> Path:
         return cached(name)
     except NotFoundError as error:
         raise NotFoundError(error.code, f"{error}; or name a shape: {', '.join(SHAPES)}") from error
+
+
+def kept_name(name: str) -> str:
+    """Tell under what name files that are made of a model are kept.
+
+    Parameters
+    ----------
+    name : str
+        One of `SHAPES`, or what `named_place` finds.
+
+    Returns
+    -------
+    str
+        A shape's own; of another model, one for each place and state of its files.
+    """
+    if name in SHAPES:
+        return name
+    place = named_place(name).resolve()
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    state = repr([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    return f"{place.name}-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
 
 
 def model_folder(name: str, cache: Path) -> tuple[Path, str]:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import minislm
-from minislm.benchmark.shapes import model_folder, named_place
+from minislm.benchmark.shapes import kept_name, model_folder, named_place
 from minislm.compression.quantize import Quantize
 
 AS_PUBLISHED = ("float16", "float32")
@@ -36,7 +36,7 @@ def stored_folder(model: str, cache: Path, format: str) -> Path:
     source, _ = model_folder(model, cache)
     if format in AS_PUBLISHED:
         return source
-    folder = cache / f"{Path(model).name}-{format}"
+    folder = cache / f"{kept_name(model)}-{format}"
     if not folder.exists():
         lm, _ = minislm.compress(minislm.load(source), Quantize(format, scales="mse"))
         part = folder.with_name(f"{folder.name}.part")

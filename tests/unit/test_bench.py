@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -251,6 +253,28 @@ def test_the_command_lists_and_refuses(tmp_path):
     assert (run.exit_code, "'llama.cpp'" in run.stderr) == (4, True)
     run = CliRunner().invoke(main, ["bench", "--model", str(tmp_path / "none")])
     assert (run.exit_code, "model_not_found" in run.stderr) == (3, True)
+
+
+def test_what_is_made_of_a_model_is_kept_for_it_alone(tmp_path):
+    from minislm.benchmark.shapes import kept_name
+    from minislm.benchmark.stored import stored_folder
+
+    one, _ = model_folder("llama-tiny", tmp_path)
+    other = tmp_path / "elsewhere" / one.name
+    shutil.copytree(one, other)
+    assert kept_name("llama-tiny") == "llama-tiny"
+    assert kept_name(str(one)) == kept_name(str(one)) != kept_name(str(other))
+    before = kept_name(str(other))
+    os.utime(next(other.glob("*.safetensors")), (0, 0))  # as when it is trained further
+    assert kept_name(str(other)) != before
+    assert stored_folder(str(one), tmp_path, "int4") != stored_folder(str(other), tmp_path, "int4")
+
+
+def test_a_profile_keeps_to_what_a_model_can_see(tmp_path):
+    folder, _ = model_folder("llama-tiny", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 9}))
+    assert list(profile_model(str(folder), tmp_path)) == ["a prompt of 8 tokens", "one token after 8"]
 
 
 @pytest.mark.parametrize(("model", "n_passes"), [("llama-tiny", 2), ("bert-tiny", 1)])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import ctranslate2
 import numpy as np
 
 from minislm.benchmark.engine import Facts
 from minislm.benchmark.forbid import amx_in_use
 from minislm.benchmark.rivals.encoder import RivalEncoder
+from minislm.benchmark.shapes import kept_name
 
 
 class Encoder(RivalEncoder):
@@ -23,7 +22,7 @@ class Encoder(RivalEncoder):
 
     def load(self) -> None:
         """Convert the folder once, and open it."""
-        path = self.cache / f"{Path(self.model).name}-ctranslate2-{self.format}"
+        path = self.cache / f"{kept_name(self.model)}-ctranslate2-{self.format}"
         if not path.exists():
             converter = ctranslate2.converters.TransformersConverter(str(self.folder), low_cpu_mem_usage=False)
             converter.convert(str(path), quantization=self.format)

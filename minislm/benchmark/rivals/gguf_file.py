@@ -9,7 +9,7 @@ import gguf
 import llama_cpp
 import numpy as np
 
-from minislm.benchmark.shapes import model_folder
+from minislm.benchmark.shapes import kept_name, model_folder
 from minislm.files.folder import CONFIG, read_folder, read_json
 from minislm.files.gguf_names import ARCHITECTURES
 
@@ -35,7 +35,7 @@ def gguf_file(model: str, cache: Path, kind: str) -> Path:
     Path
         The file.
     """
-    path = cache / f"{Path(model).name}-{kind}.gguf"
+    path = cache / f"{kept_name(model)}-{kind}.gguf"
     if not path.exists():
         part = path.with_suffix(".part")
         if kind == "f16":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from minislm.benchmark.shapes import model_folder
+from minislm.benchmark.shapes import kept_name, model_folder
 
 
 def onnx_file(model: str, cache: Path, kind: str) -> Path:
@@ -25,7 +25,7 @@ def onnx_file(model: str, cache: Path, kind: str) -> Path:
     Path
         The file.
     """
-    path = cache / f"{Path(model).name}-{kind}.onnx"
+    path = cache / f"{kept_name(model)}-{kind}.onnx"
     if not path.exists():
         part = path.with_suffix(".part.onnx")
         {"plain": _export, "fused": _fuse, "int8": _quantize}[kind](model, cache, part)

@@ -12,6 +12,7 @@ from minislm.benchmark.engine import Facts
 from minislm.benchmark.inputs import encoder_batch
 from minislm.benchmark.rivals.encoder import RivalEncoder
 from minislm.benchmark.rivals.onnx_export import onnx_file
+from minislm.benchmark.shapes import kept_name
 
 
 class Encoder(RivalEncoder):
@@ -62,7 +63,7 @@ class Encoder(RivalEncoder):
         plain = onnx_file(self.model, self.cache, "plain")
         if self.format == "float32":
             return plain
-        path = self.cache / f"{Path(self.model).name}-openvino-int8.xml"
+        path = self.cache / f"{kept_name(self.model)}-openvino-int8.xml"
         if not path.exists():
             import nncf
 
